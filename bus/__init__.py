@@ -1,0 +1,1 @@
+"""The bus: msgpack frames over ZeroMQ ipc sockets. Knows nothing of PLCs, MQTT or SQLite."""

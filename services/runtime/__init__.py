@@ -1,0 +1,1 @@
+"""What every process shares: configuration, run loop, signals, errors, logs, statistics."""
