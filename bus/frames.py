@@ -116,7 +116,7 @@ class Ready(Frame):
 
 @dataclass(slots=True)
 class Receipt(Frame):
-    """output -> store_forward: every row of ``lane`` up to and including ``position`` is settled."""
+    """output -> store_forward: all rows of ``lane`` up to ``position``, included, are settled."""
 
     KIND: ClassVar[str] = "receipt"
     output: str = ""
@@ -266,8 +266,8 @@ KINDS: dict[str, type[Frame]] = {
         Reply,
     )
 }
-_VALUES = {cls: attrgetter(*(f.name for f in fields(cls))) for cls in KINDS.values()}
-_COUNT = {cls: len(fields(cls)) for cls in KINDS.values()}
+_NAMES = {cls: tuple(f.name for f in fields(cls)) for cls in KINDS.values()}
+_VALUES = {cls: attrgetter(*names) for cls, names in _NAMES.items()}
 # What a field's default says of its type, checked on every frame that comes in. None: anything.
 _TYPES: dict[type[Frame], tuple[type | tuple[type, ...] | None, ...]] = {}
 for _cls in KINDS.values():
@@ -305,8 +305,8 @@ def unpack(data: bytes) -> Frame:
         raise FrameError(f"unknown kind of frame {parts[0]!r}")
     if parts[1] != cls.VERSION:
         raise UnknownVersion(f"{cls.KIND} frame of version {parts[1]!r}, this is {cls.VERSION}")
-    values = parts[2 : 2 + _COUNT[cls]]
-    for value, want, name in zip(values, _TYPES[cls], cls.__slots__, strict=False):
+    values = parts[2 : 2 + len(_NAMES[cls])]
+    for value, want, name in zip(values, _TYPES[cls], _NAMES[cls], strict=False):
         if want is not None and not isinstance(value, want):
             raise FrameError(f"{cls.KIND}.{name} is {type(value).__name__}")
     return cls(*values)

@@ -41,7 +41,7 @@ class ConfigError(PlcEdgeError):
 
 
 class Unavailable(PlcEdgeError):
-    """Retryable: a peer is away or refuses. ``code`` is one stable word for metrics and messages."""
+    """Retryable: a peer is away or refuses. ``code`` is one stable word for metrics."""
 
     def __init__(self, code: str, message: str, **fields: Any) -> None:
         self.code = code

@@ -297,7 +297,9 @@ def main(folder: str, setup: Setup) -> NoReturn:
         log = process.log if process else Log(folder)
         log.error("crash", error=repr(e), traceback=traceback.format_exc())
         _exit(EXIT_FAILURE, started_s)
-    os._exit(EXIT_OK) if terminated else _exit(EXIT_OK, started_s)
+    if not terminated:
+        _exit(EXIT_OK, started_s)
+    os._exit(EXIT_OK)
 
 
 def _wake_on_signal(process: Process) -> None:

@@ -1,0 +1,444 @@
+"""The models of ``config.yaml`` (CONTRACT §3): every key, its default, its range.
+
+``docs/configuration.md`` is generated from these descriptions. Services never import this module:
+they read their own rendered JSON (services/runtime/render.py).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
+
+from services.runtime import units
+
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{1,31}$",
+        description="2 to 32 of a-z, 0-9, `_`, `-`, beginning with a letter or digit",
+    ),
+]
+
+
+def _duration(value: object) -> object:
+    return value if isinstance(value, float) else units.duration_s(value)
+
+
+def _size(value: object) -> object:
+    return units.size_bytes(value)
+
+
+Duration = Annotated[float, BeforeValidator(_duration)]
+Size = Annotated[int, BeforeValidator(_size)]
+Port = Annotated[int, Field(ge=1, le=65_535, strict=True)]
+
+
+def _not_blank(value: str) -> str:
+    if not value or value != value.strip() or " " in value:
+        raise ValueError("a host is a name or an address without spaces")
+    return value
+
+
+Host = Annotated[str, AfterValidator(_not_blank)]
+
+
+class Model(BaseModel):
+    """Base of all: unknown keys are errors, a number is no string."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class Paths(Model):
+    """Where files lie."""
+
+    state: Path = Field(Path("/var/lib/plc-edge"), description="the outbox and what was applied")
+    runtime: Path = Field(Path("/run/plc-edge"), description="sockets, rings, rendered files")
+    logs: Path | None = Field(None, description="logs of the processes; default `<state>/log`")
+
+    @property
+    def log_dir(self) -> Path:
+        """Where supervisord writes the processes' logs."""
+        return self.logs or self.state / "log"
+
+
+class Tsap(Model):
+    """TSAPs as the S7 documentation writes them, two bytes in hex."""
+
+    local: str = Field("10.00", pattern=r"^[0-9A-Fa-f]{2}\.[0-9A-Fa-f]{2}$")
+    remote: str = Field(pattern=r"^[0-9A-Fa-f]{2}\.[0-9A-Fa-f]{2}$", description="e.g. `03.01`")
+
+
+# The connection type is the first byte of the remote TSAP (Siemens: PG 1, OP 2, basic 3).
+_CONNECTION = {"pg": 0x01, "op": 0x02, "basic": 0x03}
+
+
+class Endpoint(Model):
+    """How to reach one S7 station."""
+
+    host: Host = Field(description="address or name of the PLC's network interface")
+    port: Port = 102
+    rack: int = Field(0, ge=0, le=7)
+    slot: int = Field(1, ge=0, le=31, description="1 for S7-1200/1500, 2 for S7-300")
+    tsap: Tsap | None = Field(None, description="instead of rack and slot (LOGO!, S7-200)")
+    connection: Literal["op", "pg", "basic"] = Field(
+        "op", description="`pg` takes the slot that TIA Portal needs"
+    )
+
+    def tsaps(self) -> tuple[int, int]:
+        """(local, remote) as 16-bit numbers."""
+        if self.tsap is not None:
+            local, remote = self.tsap.local, self.tsap.remote
+            return int(local.replace(".", ""), 16), int(remote.replace(".", ""), 16)
+        return 0x0100, _CONNECTION[self.connection] << 8 | self.rack << 5 | self.slot
+
+
+class Machines(Model):
+    """One record per machine, one after the other in the block."""
+
+    count: int = Field(ge=1, le=1_000)
+    stride: int = Field(ge=1, le=65_536, description="bytes from one machine to the next")
+    first: int = Field(0, ge=0, le=65_535, description="byte where the first one begins")
+    name: str = Field("m{n:02d}", description="`{n}` counts from 0; the CONTRACT's `machine`")
+
+    @model_validator(mode="after")
+    def _names(self) -> Machines:
+        try:
+            names = {self.name.format(n=n) for n in range(self.count)}
+        except (KeyError, IndexError, ValueError) as e:
+            raise ValueError(f"name {self.name!r} is no pattern with {{n}} ({e!r})") from None
+        if len(names) < self.count:
+            raise ValueError(f"name {self.name!r} gives two machines one name; use {{n:02d}}")
+        return self
+
+
+class RawRange(Model):
+    """Bytes of the block to copy."""
+
+    start: int = Field(ge=0, le=65_535)
+    length: int = Field(ge=1, le=65_536)
+
+
+class Group(Model):
+    """Fields that are read together, at one rate."""
+
+    name: Name
+    measurement: str = Field("s7_db1", pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")
+    db: int | None = Field(None, ge=1, le=65_535, strict=True, description="DB number")
+    scan: Duration = Field(1.0, ge=0.01, le=3_600, description="time from one read to the next")
+    layout: Path | None = Field(None, description="layout file, relative to the configuration")
+    fields: list[dict[str, Any]] | None = Field(
+        None, description="fields with addresses, instead of a layout"
+    )
+    machines: Machines | None = None
+    publish: Literal["on_change", "always"] = Field(
+        "on_change", description="the whole group goes out when any field passes its deadband"
+    )
+    max_silence: Duration = Field(60.0, ge=0.1, description="`on_change` repeats at least so often")
+    raw: bool | RawRange = Field(False, description="put the bytes on the bus, for mirrors")
+    consistent: bool = Field(False, description="all bytes in one telegram, or `check` refuses")
+    timestamp: str | None = Field(None, description="a DTL or DT field to take the time from")
+    trend: list[str] = Field([], description="fields whose trend the panel always keeps")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Group:
+        if (self.layout is None) == (self.fields is None):
+            raise ValueError("give either `layout:` (a file) or `fields:` (a list)")
+        if self.layout is not None and self.db is None:
+            raise ValueError("a layout needs `db:`, the number of the data block")
+        if self.raw is not False and self.db is None:
+            raise ValueError("`raw:` copies bytes of one data block: it needs `db:`")
+        return self
+
+
+class Alive(Model):
+    """A field the PLC program changes, for CPUs that refuse to tell their state."""
+
+    address: str = Field(description="e.g. `DB1.DBW0:INT`")
+    timeout: Duration = Field(5.0, ge=0.1, description="unchanged for longer: `uncertain`")
+
+
+class Plc(Endpoint):
+    """One PLC, one reader process."""
+
+    id: Name
+    locatario: Name | None = Field(None, description="tenant, if not the default")
+    pdu: int = Field(960, ge=240, le=960, description="asked for; the PLC grants what it can")
+    parallel_jobs: Literal["auto"] | Annotated[int, Field(ge=1, le=32)] = "auto"
+    timeout: Duration = Field(2.0, ge=0.05, le=60)
+    heartbeat: Duration = Field(10.0, ge=0.5, le=3_600)
+    alive: Alive | None = None
+    groups: list[Group] = Field(min_length=1)
+
+
+class MirrorSource(Model):
+    """Whose raw bytes are copied."""
+
+    plc: Name
+    group: Name
+
+
+class MirrorTarget(Endpoint):
+    """The only block that may ever be written."""
+
+    db: int = Field(ge=1, le=65_535)
+    start: int = Field(0, ge=0, le=65_535, description="where the first byte goes")
+
+
+class MirrorMap(Model):
+    """One sub-range: bytes of the source to an offset in the target."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    start: int = Field(alias="from", ge=0, le=65_535, description="first byte in the source DB")
+    length: int = Field(ge=1, le=65_536)
+    to: int = Field(ge=0, le=65_535, description="first byte in the target DB")
+
+
+class MirrorCommit(Model):
+    """How the target's program can tell a torn copy: begin and end are equal when it is whole."""
+
+    begin: int | None = Field(None, ge=0, le=65_535, description="counter written first")
+    end: int | None = Field(None, ge=0, le=65_535, description="counter written last")
+    offset: int | None = Field(None, ge=0, le=65_535, description="one byte written last")
+    kind: Literal["toggle", "counter"] = "counter"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> MirrorCommit:
+        if (self.offset is None) == (self.begin is None and self.end is None):
+            raise ValueError("give either `begin:` and `end:`, or `offset:` and `kind:`")
+        if (self.begin is None) != (self.end is None):
+            raise ValueError("`begin:` needs `end:` and the other way round")
+        return self
+
+
+class MirrorWatchdog(Model):
+    """A byte of the target that says whether the copy is alive."""
+
+    offset: int = Field(ge=0, le=65_535)
+    alive: int = Field(1, ge=0, le=255)
+    stale: int = Field(0, ge=0, le=255)
+
+
+class Mirror(Model):
+    """A raw copy of a group's bytes to another PLC."""
+
+    name: Name
+    source: MirrorSource
+    target: MirrorTarget
+    enabled: bool = Field(False, description="nothing is written until this is true")
+    maps: list[MirrorMap] = Field([], description="sub-ranges; default: all bytes from `start`")
+    commit: MirrorCommit | None = None
+    watchdog: MirrorWatchdog | None = None
+    full_every: Duration = Field(60.0, ge=1, description="rewrite everything so often")
+    stale_after: Duration = Field(5.0, ge=0.1, description="source silent for so long: stop")
+    timeout: Duration = Field(2.0, ge=0.05, le=60)
+    dry_run: bool = Field(False, description="say what would be written")
+    verify: bool = Field(False, description="read back what was written")
+    max_writes_per_s: float | None = Field(None, gt=0)
+    consistent_bytes: int = Field(64, ge=1, le=960, description="bytes the CPU takes as one")
+
+
+class Tls(Model):
+    """TLS of an output; 1.2 is the oldest version spoken."""
+
+    ca: Path | None = Field(None, description="CA certificate; default: the system's")
+    cert: Path | None = Field(None, description="client certificate")
+    key: Path | None = Field(None, description="its private key")
+
+    @model_validator(mode="after")
+    def _pair(self) -> Tls:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("`cert:` and `key:` go together")
+        return self
+
+
+class Credentials(Model):
+    """User and password; the password as a file or `${VARIABLE}`."""
+
+    username: str | None = None
+    password_file: Path | None = None
+    password: str | None = Field(None, description="`${VARIABLE}`; in clear it earns a warning")
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Credentials:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("give `password_file:` or `password:`, not both")
+        if (self.password is not None or self.password_file is not None) and not self.username:
+            raise ValueError("a password needs `username:`")
+        return self
+
+
+class OutputBase(Credentials):
+    """What all outputs have."""
+
+    name: Name
+    locatarios: list[Name] | None = Field(None, description="only these tenants' messages")
+    start: Literal["now", "oldest"] = Field(
+        "now", alias="from", description="where a new output begins in what is stored"
+    )
+    model_config = ConfigDict(extra="forbid", validate_default=True, populate_by_name=True)
+    secret_keys: ClassVar[tuple[str, ...]] = ("password",)
+
+
+class MqttOutput(OutputBase):
+    """To an MQTT broker."""
+
+    type: Literal["mqtt"]
+    host: Host | None = None
+    hosts: list[Host] = Field([], description="brokers to try in turn")
+    port: Port = 8883
+    version: Literal["3.1.1", 5] = Field(5, description="only 5 learns of refused messages")
+    qos: Literal[0, 1] = 1
+    client_id: str | None = Field(None, description="default: `<site>-<output>-<tenant>`")
+    keepalive: Duration = Field(15.0, ge=2, le=3_600)
+    window: int = Field(1_000, ge=1, le=20_000, description="messages in flight")
+    tls: Tls | Literal[False] = Field(
+        default_factory=Tls, description="`false` only for a broker on this machine"
+    )
+    accounts: dict[Name, Credentials] = Field(
+        {}, description="credentials per tenant, where the tenants differ in them"
+    )
+
+    @model_validator(mode="after")
+    def _some_host(self) -> MqttOutput:
+        if (self.host is None) == (not self.hosts):
+            raise ValueError("give `host:` or `hosts:`")
+        return self
+
+    @property
+    def all_hosts(self) -> list[str]:
+        """Every broker to try."""
+        return self.hosts or [str(self.host)]
+
+
+class HttpOutput(OutputBase):
+    """To an HTTP endpoint: JSON or InfluxDB line protocol."""
+
+    type: Literal["http"]
+    url: str = Field(pattern=r"^https?://[^\s]+$")
+    format: Literal["json", "influx"] = "json"
+    gzip: bool = True
+    batch: int = Field(500, ge=1, le=10_000, description="messages in one request")
+    timeout: Duration = Field(10.0, ge=0.1, le=300)
+    token_file: Path | None = Field(None, description="bearer token (InfluxDB: `Token`)")
+    token: str | None = Field(None, description="`${VARIABLE}`")
+    headers: dict[str, str] = {}
+    tls: Tls = Field(default_factory=Tls)
+    secret_keys: ClassVar[tuple[str, ...]] = ("password", "token")
+
+
+class StdoutOutput(OutputBase):
+    """JSON lines on the process's standard output."""
+
+    type: Literal["stdout"]
+
+
+Output = Annotated[MqttOutput | HttpOutput | StdoutOutput, Field(discriminator="type")]
+
+
+class Replay(Model):
+    """What happens to stored messages when an output comes back."""
+
+    mode: Literal["strict", "lanes"] = Field(
+        "strict", description="`lanes`: live messages pass beside the backlog, marked `replay`"
+    )
+    live_weight: int = Field(4, ge=1, le=100, description="live messages for one old one")
+    max_rate: int | None = Field(None, ge=1, description="old messages per second")
+
+
+class Store(Model):
+    """The outbox on disk."""
+
+    max_size: Size = Field(2 * 2**30, ge=16 * 2**20)
+    max_age: Duration = Field(14 * 86_400.0, ge=60)
+    min_free: Size = Field(256 * 2**20, ge=0, description="disk space left to others")
+    durability: Literal["full", "normal"] = Field(
+        "full", description="`normal` may lose the last seconds at a power cut"
+    )
+    commit: Duration = Field(0.005, ge=0.001, le=10, description="longer spares flash")
+    replay: Replay = Field(default_factory=Replay)
+
+
+class HttpTls(Model):
+    """Certificate of the panel."""
+
+    cert: Path
+    key: Path
+
+
+class Metrics(Credentials):
+    """The metrics service and panel."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9108
+    tls: HttpTls | None = None
+
+    @model_validator(mode="after")
+    def _safe(self) -> Metrics:
+        try:
+            loopback = ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            loopback = self.host == "localhost"
+        secured = self.tls and self.username and (self.password or self.password_file)
+        if not loopback and not secured:
+            raise ValueError(
+                f"{self.host} can be reached from the network: set `tls:`, `username:` and"
+                " `password_file:`, or bind to 127.0.0.1"
+            )
+        return self
+
+
+class Infra(Model):
+    """What `plc-edge infra render` needs to know of the central side."""
+
+    plan: dict[Name, Literal["free", "pro", "enterprise"]] = Field(
+        {}, description="retention plan per tenant; default pro"
+    )
+    broker_host: str = "mosquitto"
+    influx_url: str = "http://influxdb:8086"
+
+
+class Config(Model):
+    """One edge box."""
+
+    site: Name
+    locatario: Name = Field(description="default tenant")
+    paths: Paths = Field(default_factory=Paths)
+    plcs: list[Plc] = Field(min_length=1)
+    mirrors: list[Mirror] = []
+    outputs: list[Output] = []
+    store: Store = Field(default_factory=Store)
+    metrics: Metrics = Field(default_factory=Metrics)
+    infra: Infra = Field(default_factory=Infra)
+
+    _file: Path = PrivateAttr(default=Path("config.yaml"))
+    _warnings: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def file(self) -> Path:
+        """Where it was read."""
+        return self._file
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is allowed but not wise."""
+        return self._warnings
+
+    def tenant(self, plc: Plc) -> str:
+        """The tenant of a PLC."""
+        return plc.locatario or self.locatario
+
+    def tenants(self) -> list[str]:
+        """Every tenant of this box, the default one first."""
+        return list(dict.fromkeys([self.locatario, *(self.tenant(p) for p in self.plcs)]))
