@@ -1,0 +1,1 @@
+"""The ``plc-edge`` command: one file per verb."""

@@ -35,6 +35,7 @@ from services.runtime.stats import Stats
 # earlier than this, or a permanent failure would be restarted for ever.
 MIN_LIFE_S = 1.5
 STATS_INTERVAL_S = 1.0
+CONFIG_POLL_S = 1.0
 # How long a new process waits for the lock of one that is being killed.
 LOCK_WAIT_S = 5.0
 PR_SET_PDEATHSIG = 1
@@ -61,8 +62,9 @@ class Timer:
 class Process:
     """One running service: its identity, its configuration, its loop."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], config_file: Path) -> None:
         self.config = config
+        self._config_file = config_file
         self.name: str = config["process"]
         self.folder: str = config["folder"]
         self.item: str = config.get("item", "")
@@ -103,6 +105,28 @@ class Process:
     def _schedule(self, timer: Timer) -> Timer:
         heapq.heappush(self._timers, (timer.at_s, next(self._order), timer))
         return timer
+
+    def on_config(self, fn: Callable[[dict[str, Any]], None]) -> None:
+        """Calls ``fn(config)`` when ``apply`` has changed what this process may take while it
+        runs (``render.RELOADED``: the lists of PLCs, outputs, processes), within a second.
+        """
+        seen = self._config_file.stat().st_mtime_ns
+
+        def look() -> None:
+            nonlocal seen
+            try:
+                changed = self._config_file.stat().st_mtime_ns
+                if changed == seen:
+                    return
+                self.config = json.loads(self._config_file.read_bytes())
+            except (OSError, ValueError) as e:
+                self.log.warning("configuration not read again", error=str(e))
+                return
+            seen = changed
+            self.log.info("configuration read again")
+            fn(self.config)
+
+        self.every(CONFIG_POLL_S, look)
 
     def on_readable(self, source: Any, fn: Callable[[], None], flags: int = zmq.POLLIN) -> None:
         """Calls ``fn`` while ``source`` (Port, socket or fd) has something to read.
@@ -241,8 +265,8 @@ def take_lock(runtime: Path, name: str) -> int:
         return fd
 
 
-def load_rendered(folder: str, argv: list[str]) -> dict[str, Any]:
-    """The process's own JSON, made by ``plc-edge apply``; raises ConfigError."""
+def load_rendered(folder: str, argv: list[str]) -> tuple[dict[str, Any], Path]:
+    """The process's own JSON, made by ``plc-edge apply``, and its file; raises ConfigError."""
     if len(argv) != 2 or argv[0] != "--config":
         usage = f"usage: python -P -m services.{folder} --config FILE.json"
         raise ConfigError([Problem(folder, "", usage)])
@@ -253,7 +277,7 @@ def load_rendered(folder: str, argv: list[str]) -> dict[str, Any]:
         raise ConfigError([Problem(argv[1], "", f"cannot be read: {e}", hint=hint)]) from None
     if not isinstance(config, dict) or config.get("folder") != folder:
         raise ConfigError([Problem(argv[1], "folder", f"is not for {folder}", hint=hint)])
-    return config
+    return config, Path(argv[1])
 
 
 def main(folder: str, setup: Setup) -> NoReturn:
@@ -275,9 +299,9 @@ def main(folder: str, setup: Setup) -> NoReturn:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     die_with_parent()
     try:
-        config = load_rendered(folder, sys.argv[1:])
+        config, file = load_rendered(folder, sys.argv[1:])
         lock = take_lock(Path(config["runtime"]), config["process"])
-        process = Process(config)
+        process = Process(config, file)
         _wake_on_signal(process)
         close = setup(process)
         process.run()

@@ -1,0 +1,52 @@
+"""What every verb shares: the --config option, loading, printing, exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from services.runtime import loader
+from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, ConfigError
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="Configuration; default /etc/plc-edge/config.yaml, else ./config.yaml.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+console = Console()
+error_console = Console(stderr=True)
+
+
+def load_site(config: Path | None) -> loader.Site:
+    """The checked site; prints every problem and exits 2 where there is one."""
+    try:
+        site = loader.load(loader.find(config))
+    except ConfigError as e:
+        print_problems(e)
+        raise typer.Exit(EXIT_USAGE) from None
+    for warning in site.config.warnings:
+        error_console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+    return site
+
+
+def print_problems(error: ConfigError) -> None:
+    """One line and its fix per problem, on stderr."""
+    for problem in error.problems:
+        error_console.print(str(problem), markup=False, highlight=False, soft_wrap=True)
+    count = len(error.problems)
+    error_console.print(f"{count} problem{'s' if count > 1 else ''} found", style="red")
+
+
+def fail(message: str, code: int = EXIT_FAILURE) -> NoReturn:
+    """Ends the command with a message on stderr."""
+    error_console.print(message, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)

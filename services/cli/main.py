@@ -1,0 +1,47 @@
+"""``plc-edge``: exit 0 ok, 1 runtime failure, 2 bad usage or configuration (CONTRACT §2)."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+from services.cli.common import error_console, print_problems
+from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, ConfigError, PlcEdgeError
+
+# In the order of `plc-edge --help`: each is a file beside this one with `register(app)`.
+VERBS = ("demo", "check", "run", "apply")
+
+
+def app() -> typer.Typer:
+    """The command with all its verbs."""
+    cli = typer.Typer(
+        name="plc-edge",
+        help="Siemens S7 PLCs to MQTT, with nothing lost.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for verb in VERBS:
+        importlib.import_module(f"services.cli.{verb}").register(cli)
+    return cli
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()()
+    except ConfigError as e:
+        print_problems(e)
+        sys.exit(EXIT_USAGE)
+    except PlcEdgeError as e:
+        error_console.print(str(e), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(EXIT_FAILURE)
+    except BrokenPipeError:  # `plc-edge … | head`
+        sys.stderr.close()
+        sys.exit(EXIT_FAILURE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,342 @@
+"""A checked site -> what its processes and supervisord read, in the runtime directory.
+
+``<runtime>/conf/<process>.json`` is all that a process ever reads: an unapplied edit of the YAML
+cannot break a restart. ``<runtime>/supervisor.d/<process>.conf`` is its program. A hash of the
+JSON stands in the program's environment, so supervisord's update restarts exactly what changed;
+what a process takes while it runs (``RELOADED``) is not in the hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from bus.topology import PROCESSES, process_name
+from services.runtime import secrets
+from services.runtime.config import Credentials, Group, HttpOutput, Mirror, MqttOutput, Output, Plc
+from services.runtime.loader import Site, machines, secret_reference
+from services.s7.address import parse_address
+
+Rendered = dict[str, dict[str, Any]]
+
+# Lists that say which other processes there are: a new PLC must restart nobody.
+RELOADED = ("plcs", "outputs", "processes", "mirrors")
+
+PROGRAM = """\
+; {name}: written by plc-edge from {source}; do not edit
+[program:{name}]
+command={python} -P -m services.{folder} --config {config}
+environment=PLC_EDGE_CONFIG_HASH="{hash}"
+priority={priority}
+"""
+# The same for every program; supervisord.conf explains each line.
+PROGRAM_COMMON = """\
+autostart=true
+startsecs=1
+startretries=1000000
+autorestart=unexpected
+exitcodes=78
+stopsignal=TERM
+stopwaitsecs=6
+redirect_stderr=true
+stdout_logfile=%(ENV_PLC_EDGE_LOGS)s/%(program_name)s.log
+stdout_logfile_maxbytes=10MB
+stdout_logfile_backups=3
+"""
+
+
+def render(site: Site) -> Rendered:
+    """The JSON of every process, by process name; holds references to secrets, never one."""
+    config = site.config
+    plcs = [_plc_summary(site, p) for p in config.plcs]
+    outputs = [
+        {
+            "name": o.name,
+            "type": o.type,
+            "locatarios": o.locatarios,
+            "from": o.start,
+        }
+        for o in config.outputs
+    ]
+    mirrors = [{"name": m.name, "enabled": m.enabled} for m in config.mirrors]
+    rendered: Rendered = {}
+
+    def add(folder: str, item: str, **content: Any) -> None:
+        name = process_name(folder, item)
+        rendered[name] = {
+            "process": name,
+            "folder": folder,
+            "item": item,
+            "site": config.site,
+            "locatario": config.locatario,
+            "runtime": str(config.paths.runtime.absolute()),
+            "state": str(config.paths.state.absolute()),
+            "logs": str(config.paths.log_dir.absolute()),
+            **content,
+        }
+
+    for plc in config.plcs:
+        groups = [_group(site, plc, g) for g in plc.groups]
+        add("reader", plc.id, plc=_plc(site, plc), groups=groups)
+    for output in config.outputs:
+        add("publisher", output.name, output=_output(site, output), plcs=plcs)
+    for mirror in config.mirrors:
+        add("mirror", mirror.name, mirror=_mirror(mirror), source_group=_source(site, mirror))
+    s = config.store
+    store = {
+        "max_size_bytes": s.max_size,
+        "max_age_s": s.max_age,
+        "min_free_bytes": s.min_free,
+        "durability": s.durability,
+        "commit_ms": s.commit * 1_000,
+        "replay": s.replay.model_dump(mode="json"),
+    }
+    add("store_forward", "", store=store, outputs=outputs, plcs=plcs)
+    m = config.metrics
+    panel = {
+        "host": m.host,
+        "port": m.port,
+        "username": m.username,
+        "password": _secret(site, m, "password", "metrics"),
+        "tls": {k: _beside(site, v) for k, v in m.tls.model_dump().items()} if m.tls else None,
+    }
+    processes = sorted([*rendered, process_name("metrics")])
+    add(
+        "metrics",
+        "",
+        metrics=panel,
+        processes=processes,
+        plcs=plcs,
+        outputs=outputs,
+        mirrors=mirrors,
+        store_max_bytes=s.max_size,
+        supervisor_socket=str(supervisor_socket(site)),
+    )
+    return rendered
+
+
+def supervisor_socket(site: Site) -> Path:
+    """supervisord's control socket."""
+    return site.config.paths.runtime.absolute() / "supervisor.sock"
+
+
+def _plc_summary(site: Site, plc: Plc) -> dict[str, Any]:
+    groups = [
+        {
+            "name": g.name,
+            "db": g.db,
+            "scan_s": g.scan,
+            "machines": [name for name, _ in machines(g)],
+            "trend": g.trend,
+        }
+        for g in plc.groups
+    ]
+    return {
+        "id": plc.id,
+        "locatario": site.config.tenant(plc),
+        "host": plc.host,
+        "heartbeat_s": plc.heartbeat,
+        "groups": groups,
+    }
+
+
+def _plc(site: Site, plc: Plc) -> dict[str, Any]:
+    local, remote = plc.tsaps()
+    alive = None
+    if plc.alive is not None:
+        field = parse_address(plc.alive.address, name="alive")
+        alive = {"address": field.to_dict(), "timeout_s": plc.alive.timeout}
+    return {
+        "id": plc.id,
+        "locatario": site.config.tenant(plc),
+        "host": plc.host,
+        "port": plc.port,
+        "local_tsap": local,
+        "remote_tsap": remote,
+        "pdu": plc.pdu,
+        "parallel_jobs": plc.parallel_jobs,
+        "timeout_s": plc.timeout,
+        "heartbeat_s": plc.heartbeat,
+        "alive": alive,
+    }
+
+
+def _group(site: Site, plc: Plc, group: Group) -> dict[str, Any]:
+    raw = group.raw.model_dump() if not isinstance(group.raw, bool) else group.raw or None
+    return {
+        "name": group.name,
+        "measurement": group.measurement,
+        "db": group.db,
+        "scan_s": group.scan,
+        "publish": group.publish,
+        "max_silence_s": group.max_silence,
+        "raw": raw,
+        "consistent": group.consistent,
+        "timestamp": group.timestamp,
+        "machines": machines(group),
+        "fields": [f.to_dict() for f in site.fields[plc.id, group.name]],
+    }
+
+
+def _output(site: Site, output: Output) -> dict[str, Any]:
+    out = output.model_dump(mode="json", by_alias=True)
+    for key in output.secret_keys:
+        out.pop(f"{key}_file", None)
+        out[key] = _secret(site, output, key, output.name)
+    if isinstance(output, MqttOutput):
+        out["hosts"] = output.all_hosts
+        del out["host"]
+        out["accounts"] = {
+            tenant: {
+                "username": account.username,
+                "password": _secret(site, account, "password", f"{output.name}-{tenant}"),
+            }
+            for tenant, account in output.accounts.items()
+        }
+    if isinstance(output, MqttOutput | HttpOutput) and output.tls:
+        tls = output.tls.model_dump()
+        out["tls"] = {k: _beside(site, v) for k, v in tls.items()}
+    return out
+
+
+def raw_range(site: Site, plc: Plc, group: Group) -> tuple[int, int]:
+    """(first byte, number of bytes) that a group's Raw frames hold."""
+    if not isinstance(group.raw, bool):
+        return group.raw.start, group.raw.length
+    fields = [f for f in site.fields[plc.id, group.name] if f.area == "DB"]
+    bases = [base for _, base in machines(group)]
+    start = min(bases) + min(f.byte for f in fields)
+    return start, max(bases) + max(f.byte + f.size_bytes for f in fields) - start
+
+
+def _mirror(mirror: Mirror) -> dict[str, Any]:
+    local, remote = mirror.target.tsaps()
+    out = mirror.model_dump(mode="json", by_alias=True)
+    out["target"] |= {"local_tsap": local, "remote_tsap": remote}
+    return out
+
+
+def _source(site: Site, mirror: Mirror) -> dict[str, Any]:
+    plc = next(p for p in site.config.plcs if p.id == mirror.source.plc)
+    group = next(g for g in plc.groups if g.name == mirror.source.group)
+    start, length = raw_range(site, plc, group)
+    return {"db": group.db, "start": start, "length": length, "scan_s": group.scan}
+
+
+def _beside(site: Site, file: Path | None) -> str | None:
+    """A path of the configuration, made absolute."""
+    return str((site.config.file.parent / file).absolute()) if file else None
+
+
+def _secret(site: Site, holder: Credentials, key: str, owner: str) -> dict[str, str] | None:
+    """The reference to a secret, with a digest so that its change restarts who uses it."""
+    reference = secret_reference(holder, key, site.config.file.parent)
+    if reference is None and getattr(holder, key, None) is not None:
+        # Given in clear: kept in a file of its own, made by write_clear_secrets.
+        reference = {"file": str(_clear_file(site, f"{owner}.{key}"))}
+        return {**reference, "digest": hashlib.sha256(getattr(holder, key).encode()).hexdigest()}
+    return {**reference, "digest": secrets.fingerprint(reference)} if reference else None
+
+
+def _clear_file(site: Site, name: str) -> Path:
+    return site.config.paths.state.absolute() / "secrets" / name
+
+
+def config_hash(content: dict[str, Any]) -> str:
+    """What must be equal for a running process to be left alone."""
+    stable = {k: v for k, v in content.items() if k not in RELOADED}
+    return hashlib.sha256(orjson.dumps(stable, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def write(rendered: Rendered, source: str) -> set[str]:
+    """Writes it all; returns the names of the processes whose hash is another than before.
+
+    Files are replaced whole (rename), so a process that starts meanwhile reads the old or the new.
+    """
+    some = next(iter(rendered.values()))
+    runtime = Path(some["runtime"])
+    folders = (runtime, runtime / "conf", runtime / "supervisor.d", some["state"], some["logs"])
+    for folder in map(Path, folders):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    changed = set()
+    for name, content in rendered.items():
+        file = runtime / "conf" / f"{name}.json"
+        digest = config_hash(content)
+        old = _read_json(file)
+        if old is None or config_hash(old) != digest:
+            changed.add(name)
+        data = orjson.dumps(content, option=orjson.OPT_INDENT_2)
+        if old is None or data != orjson.dumps(old, option=orjson.OPT_INDENT_2):
+            replace(file, data)
+        process = PROCESSES[content["folder"]]
+        if not process.per:
+            continue  # stands in supervisord.conf itself
+        program = PROGRAM.format(
+            name=name,
+            source=source,
+            python=sys.executable,
+            folder=process.folder,
+            config=file,
+            hash=digest,
+            priority=process.priority,
+        )
+        replace(runtime / "supervisor.d" / f"{name}.conf", (program + PROGRAM_COMMON).encode())
+    for file in [*(runtime / "conf").glob("*.json"), *(runtime / "supervisor.d").glob("*.conf")]:
+        if file.stem not in rendered:
+            file.unlink()
+    return changed
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return orjson.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+# --- what was applied last -------------------------------------------------------------------
+
+
+def save_applied(site: Site, rendered: Rendered) -> None:
+    """Keeps what now runs in ``<state>/applied``, so that a later bad edit cannot stop the site."""
+    applied = site.config.paths.state / "applied"
+    applied.mkdir(mode=0o700, parents=True, exist_ok=True)
+    replace(applied / "rendered.json", orjson.dumps(rendered, option=orjson.OPT_INDENT_2))
+    replace(applied / "config.yaml", site.config.file.read_bytes())
+
+
+def load_applied(state: Path) -> Rendered | None:
+    """What was applied last; None where there is nothing usable."""
+    applied = _read_json(state / "applied" / "rendered.json")
+    return applied if isinstance(applied, dict) and applied else None
+
+
+def write_clear_secrets(site: Site) -> None:
+    """Puts passwords given in clear into files of their own, so that no rendered file holds one."""
+    (site.config.paths.state / "secrets").mkdir(mode=0o700, parents=True, exist_ok=True)
+    holders: list[tuple[str, Credentials]] = [("metrics", site.config.metrics)]
+    for output in site.config.outputs:
+        holders.append((output.name, output))
+        if isinstance(output, MqttOutput):
+            holders += [(f"{output.name}-{t}", a) for t, a in output.accounts.items()]
+    for owner, holder in holders:
+        for key in ("password", "token"):
+            value = getattr(holder, key, None)
+            if value and secret_reference(holder, key, Path()) is None:
+                replace(_clear_file(site, f"{owner}.{key}"), value.encode())
+
+
+def replace(file: Path, content: bytes) -> None:
+    """Writes a file whole, readable by its owner only."""
+    temporary = file.with_suffix(f"{file.suffix}.{os.getpid()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "wb") as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
+    temporary.rename(file)
