@@ -210,6 +210,8 @@ class State(Frame):
     status: str = "ok"
     """ok | degraded | down | disabled"""
     fields: dict[str, Any] = field(default_factory=dict)
+    """``target`` in words (``mqtts://broker:8883``); when not ok also ``code``, ``message`` and
+    ``since`` (Unix ms), as in a heartbeat's failure: the panel and ``status`` show them."""
 
 
 @dataclass(slots=True)

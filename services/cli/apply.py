@@ -51,6 +51,6 @@ def update(supervisor: Any, changed: set[str]) -> list[str]:
     # metrics and store_forward stand in supervisord.conf, which does not change with the hash.
     for name in sorted(changed - set(added) - set(reread)):
         supervisor.stopProcess(name)
-        supervisor.startProcess(name)
+        supervisor.startProcess(name, False)
         said.append(f"restarted {name}")
     return said

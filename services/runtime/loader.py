@@ -1,4 +1,4 @@
-"""``config.yaml`` + environment + layout files -> one checked ``Site``, or every problem at once."""
+"""``config.yaml``, environment and layout files -> one checked ``Site``, or all problems."""
 
 from __future__ import annotations
 
@@ -156,9 +156,10 @@ def _real_path(loc: tuple[str | int, ...], data: Any, keep_last: bool) -> KeyPat
     """pydantic's location without the union tags it puts between our keys."""
     path: KeyPath = ()
     for i, part in enumerate(loc):
-        if isinstance(data, dict) and part in data:
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+        inside = part in data if isinstance(data, dict) else False
+        if isinstance(data, list) and isinstance(part, int):
+            inside = part < len(data)
+        if inside:
             data = data[part]
         elif not (keep_last and i == len(loc) - 1):
             continue

@@ -12,7 +12,6 @@ import fcntl
 import heapq
 import json
 import os
-import secrets
 import signal
 import sys
 import time
@@ -70,7 +69,7 @@ class Process:
         self.item: str = config.get("item", "")
         self.runtime = Path(config["runtime"])
         self.state_dir = Path(config["state"])
-        self.boot = secrets.randbits(62) | 1
+        self.boot = int.from_bytes(os.urandom(8)) >> 2 | 1
         self.started_ms = now_ms()
         self.started_s = time.monotonic()
         self.log = Log(self.name)

@@ -8,6 +8,7 @@ children with it (services/runtime/process.py), so there are never two readers o
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -39,7 +40,7 @@ def rpc(socket: Path) -> Any:
 
 def stop_class_by_class(supervisor: Any) -> None:
     """Asks whole classes of processes to end, in the order of bus/topology.py."""
-    prefixes = {p.stop_order: [] for p in PROCESSES.values()}  # type: dict[int, list[str]]
+    prefixes: dict[int, list[str]] = {p.stop_order: [] for p in PROCESSES.values()}
     for process in PROCESSES.values():
         prefixes[process.stop_order].append(process.prefix)
 
@@ -53,10 +54,8 @@ def stop_class_by_class(supervisor: Any) -> None:
 
     for order in sorted(prefixes):
         for name in running(order):
-            try:
+            with contextlib.suppress(xmlrpc.client.Fault):  # it may have ended meanwhile
                 supervisor.stopProcess(name, False)
-            except xmlrpc.client.Fault:
-                pass  # ended by itself meanwhile
         deadline_s = time.monotonic() + CLASS_WAIT_S
         while running(order) and time.monotonic() < deadline_s:
             time.sleep(0.05)
