@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The test suite. Installs what it needs first (OS packages with apt, the rest into .venv).
+#   deploy/test.sh            lint, types, unit tests
+#   deploy/test.sh --all      also process, end-to-end and chaos tests (real Mosquitto, real browser)
+#   deploy/test.sh [--all] -- PYTEST-ARGUMENTS
+set -euo pipefail
+# shellcheck source=deploy/common.sh
+. "$(dirname "$0")/common.sh"
+
+all=false
+if [ "${1:-}" = --all ]; then all=true; shift; fi
+if [ "${1:-}" = -- ]; then shift; fi
+
+make_venv requirements-dev.lock
+cd "$root"
+bin=$root/.venv/bin
+say "ruff"
+"$bin/ruff" check .
+"$bin/ruff" format --check .
+say "mypy"
+"$bin/mypy"
+say "unit tests"
+"$bin/pytest" -q -n 2 tests/unit "$@"
+if $all; then
+  install_packages mosquitto mosquitto-clients chromium prometheus shellcheck debootstrap \
+    iproute2 strace openssl
+  say "process, end-to-end and chaos tests"
+  PATH=$PATH:/usr/sbin "$bin/pytest" -q -n 2 --dist loadgroup tests/process tests/e2e tests/chaos "$@"
+fi
