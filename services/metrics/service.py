@@ -1,0 +1,153 @@
+"""The metrics process: live frames in, HTTP out.
+
+Two threads and one lock: the run loop that every process has takes frames in, an event loop in a
+second thread serves HTTP. A third asks supervisord, which may hang.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from services.metrics.processes import Poller, ProcessTable
+from services.metrics.site import SPARK_STEP_S, Site
+from services.metrics.web import Web
+from services.runtime import secrets
+from services.runtime.errors import ConfigError, PlcEdgeError, Problem
+from services.runtime.process import Process
+from services.runtime.process_table import Row, SupervisorUnavailable
+
+# Frames taken in one go: a burst must not keep HTTP from the lock for longer than ~10 ms.
+BATCH = 200
+MEASURE_EVERY = 5
+
+
+def setup(process: Process) -> Callable[[], None]:
+    """Opens the live wire and the HTTP port; returns ``close``."""
+    config = process.config
+    site = Site(config)
+    table = ProcessTable(config["processes"])
+    saved = process.runtime / "metrics-counters.json"
+    _restore(process, site, saved)
+    web = Web(site, table)
+    panel = config["metrics"]
+    listener = _listen(panel["host"], panel["port"])
+    tls = _certificate(panel)
+    password = secrets.resolve(panel["password"]) if panel.get("password") else None
+    web.start(listener, panel.get("username"), password, tls)
+
+    live = process.bus.bind("live")
+    live.subscribe(b"")
+
+    def take_frames() -> None:
+        with site.lock:
+            for _ in range(BATCH):
+                frame = live.receive()
+                if frame is None:
+                    return
+                site.apply(frame)
+
+    polls = 0
+
+    def take_table(answer: list[Row] | SupervisorUnavailable) -> None:
+        nonlocal polls
+        with site.lock:
+            if isinstance(answer, SupervisorUnavailable):
+                events = table.unreachable(str(answer))
+            else:
+                events = table.update(answer)
+            for event in events:
+                site.add_event(event)
+        for event in events:
+            process.log.write(event.level, event.text, {"code": event.code, **event.fields})
+        if polls % MEASURE_EVERY == 0:
+            table.measure()
+        polls += 1
+
+    def each_second() -> None:
+        if web.failed is not None:
+            raise RuntimeError("the HTTP server failed") from web.failed
+        process.count_bus()
+        with site.lock:
+            site.aggregate.apply(process.stats.frame())
+            web.status.tick()
+            if site.aggregate.bases_changed:
+                _save(process, site, saved)
+
+    def sparks() -> None:
+        with site.lock:
+            site.tick_sparks()
+
+    def reconfigure(new: dict[str, Any]) -> None:
+        with site.lock:
+            site.configure(new)
+            table.configure(new["processes"])
+
+    poller = Poller(config["supervisor_socket"], take_table)
+    poller.start()
+    process.on_readable(live, take_frames)
+    process.every(1.0, each_second, first_s=0.0)
+    process.every(SPARK_STEP_S, sparks)
+    process.on_config(reconfigure)
+    scheme = "https" if tls else "http"
+    process.ready(url=f"{scheme}://{panel['host']}:{listener.getsockname()[1]}/")
+
+    def close() -> None:
+        poller.stop()
+        web.stop()
+        listener.close()
+
+    return close
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The listening socket, opened here so that a wrong address is said in plain words."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as e:
+        raise PlcEdgeError(
+            f"metrics cannot listen on {host}:{port}: {e.strerror or e}; another program may hold"
+            " the port (`ss -ltnp`): stop it, or set another metrics.port"
+        ) from None
+
+
+def _certificate(panel: dict[str, Any]) -> tuple[str, str] | None:
+    """(certificate, key) when TLS is configured; raises ConfigError when they do not work."""
+    tls = panel.get("tls")
+    if not tls:
+        return None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls["cert"], tls["key"])
+    except (OSError, ssl.SSLError) as e:
+        hint = "give a PEM certificate and its unencrypted key, readable by the user of plc-edge"
+        raise ConfigError(
+            [Problem(tls["cert"], "metrics.tls", f"does not work: {e}", hint=hint)]
+        ) from None
+    return tls["cert"], tls["key"]
+
+
+def _restore(process: Process, site: Site, file: Path) -> None:
+    try:
+        site.aggregate.restore(orjson.loads(file.read_bytes()))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        process.log.warning("counters of before not taken up", file=str(file), error=repr(e))
+
+
+def _save(process: Process, site: Site, file: Path) -> None:
+    temporary = file.with_suffix(".new")
+    try:
+        temporary.write_bytes(orjson.dumps(site.aggregate.bases()))
+        os.replace(temporary, file)
+    except OSError as e:
+        process.log.warning("counters not saved", file=str(file), error=str(e))
+        return  # tried again in a second
+    site.aggregate.bases_changed = False

@@ -1,0 +1,294 @@
+"""Everything known about the box right now, put together from live frames.
+
+One thread (the bus loop) writes, another (HTTP) reads: each holds ``Site.lock`` for as long as it
+takes, a few ms. Ages are by ``time.monotonic``: a stepped clock makes nothing fresh or stale.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from bus import topology
+from bus.frames import Event, Frame, Heartbeat, Scan, State, Stats
+from bus.topology import process_name
+from services.metrics.aggregate import Aggregate
+from services.metrics.trends import Trends
+from services.runtime.clock import now_ms
+
+MAX_EVENTS = 200
+# A process says something every second.
+SILENT_S = 5.0
+# The latency line of a PLC: one point, the worst, every 5 s for 15 minutes.
+SPARK_STEP_S = 5.0
+SPARK_POINTS = 180
+
+_MACHINE = re.compile(rb'"machine":"((?:[^"\\]|\\.)*)"')
+
+MessageKey = tuple[str, str, str]
+"""(plc, group, machine or "")"""
+
+
+@dataclass(slots=True)
+class Message:
+    """The latest message of one group or machine, as the reader made it."""
+
+    body: bytes
+    ts_ms: int
+    bad: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Group:
+    """The latest scan of one group."""
+
+    name: str
+    scan_s: float
+    units: dict[str, str] = field(default_factory=dict)
+    """Field name -> unit, of those that have one."""
+    at_s: float | None = None
+    good_at_s: float | None = None
+    good_ts_ms: int = 0
+    ts_ms: int = 0
+    duration_ms: float = 0.0
+    latency_ms: float = 0.0
+    quality: str = ""
+    machines: dict[str, Message] = field(default_factory=dict)
+
+    def bad(self) -> dict[str, str]:
+        """Field (with its machine) -> reason, of all that cannot be read now."""
+        return {
+            f"{machine}/{name}" if machine else name: reason
+            for machine, message in self.machines.items()
+            for name, reason in message.bad.items()
+        }
+
+
+@dataclass(slots=True)
+class Plc:
+    """One PLC: its last heartbeat and its groups."""
+
+    id: str
+    locatario: str
+    host: str
+    groups: dict[str, Group]
+    beat: Heartbeat | None = None
+    beat_at_s: float = 0.0
+    since_ms: int = 0
+    """Since when it has the status it has."""
+    reads_per_s: float = 0.0
+    spark: deque[float | None] = field(default_factory=lambda: deque(maxlen=SPARK_POINTS))
+    worst_ms: float | None = None
+    _reads: tuple[float, int] = (0.0, 0)
+
+    @property
+    def min_scan_s(self) -> float:
+        """The scan interval of its fastest group."""
+        return min((g.scan_s for g in self.groups.values()), default=1.0)
+
+    def read_age_s(self, now_s: float) -> float | None:
+        """Seconds since any of its groups was read; None: never."""
+        times = [g.good_at_s for g in self.groups.values() if g.good_at_s is not None]
+        return now_s - max(times) if times else None
+
+    def answers(self, aggregate: Aggregate, now_s: float) -> bool:
+        """Whether its reader lives and says that it is online or degraded."""
+        return self.status(aggregate, now_s) in ("online", "degraded")
+
+    def status(self, aggregate: Aggregate, now_s: float) -> str:
+        """online | degraded | offline, as its reader says; no_reader where nobody says it."""
+        if self.beat is None:
+            return "no_reader"
+        # Beats may be far apart; the reader's statistics come every second.
+        alive_s = aggregate.age_s(process_name("reader", self.id))
+        silent = alive_s is not None and alive_s > SILENT_S
+        if silent or now_s - self.beat_at_s > 3 * self.beat.interval_s:
+            return "no_reader"
+        return self.beat.status
+
+    def count_reads(self, now_s: float, total: int) -> None:
+        """Takes the reader's count of telegrams, for a rate."""
+        then_s, before = self._reads
+        if then_s and total >= before and now_s > then_s:
+            self.reads_per_s = (total - before) / (now_s - then_s)
+        if not then_s or now_s - then_s >= 0.5 or total < before:
+            self._reads = (now_s, total)
+
+
+class Site:
+    """The model behind every page, built from the rendered configuration of ``metrics``."""
+
+    def __init__(self, config: dict[str, Any], clock: Callable[[], float] = time.monotonic) -> None:
+        self.lock = threading.Lock()
+        self.clock = clock
+        self.started_s = clock()
+        self.plcs: dict[str, Plc] = {}
+        self.aggregate = Aggregate({}, clock)
+        self.trends = Trends(clock)
+        self.configure(config)
+        self.states: dict[str, tuple[State, float]] = {}
+        self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self.event_counts: dict[tuple[str, str], int] = {}
+        self.stale = 0
+        self._watched: set[tuple[str, str]] = set()
+        self._watch_all = False
+        self._changed: dict[MessageKey, bytes] = {}
+        self._new_events: list[Event] = []
+
+    def configure(self, config: dict[str, Any]) -> None:
+        """Takes (new) configuration; what stays in it keeps its state. Caller holds ``lock``."""
+        self.config = config
+        self.name: str = config["site"]
+        self.process_names: list[str] = list(config["processes"])
+        self.outputs: list[dict[str, Any]] = config["outputs"]
+        self.mirrors: list[dict[str, Any]] = config["mirrors"]
+        old, self.plcs = self.plcs, {}
+        for row in config["plcs"]:
+            before = old.get(row["id"])
+            groups = {
+                g["name"]: Group(g["name"], float(g["scan_s"]), g.get("units") or {})
+                for g in row["groups"]
+            }
+            if before is not None:
+                for name, group in before.groups.items():
+                    if name in groups and groups[name].scan_s == group.scan_s:
+                        group.units = groups[name].units
+                        groups[name] = group
+                before.host, before.locatario, before.groups = row["host"], row["locatario"], groups
+            self.plcs[row["id"]] = before or Plc(row["id"], row["locatario"], row["host"], groups)
+        processes = set(self.process_names)
+        self.aggregate.known = {
+            "plc": set(self.plcs),
+            "group": {g for p in self.plcs.values() for g in p.groups},
+            "output": {o["name"] for o in self.outputs},
+            "mirror": {m["name"] for m in self.mirrors},
+            "process": processes,
+            "service": processes,
+        }
+        self.trends.pin(
+            (row["id"], g["name"], machine or "", field_name)
+            for row in config["plcs"]
+            for g in row["groups"]
+            for machine in g.get("machines") or [None]
+            for field_name in g.get("trend") or ()
+        )
+
+    # -- frames in (bus thread) ----------------------------------------------------------
+
+    def apply(self, frame: Frame) -> None:
+        """Takes in one frame of the live wire; the caller holds ``lock``."""
+        if isinstance(frame, Scan):
+            self._scan(frame)
+        elif isinstance(frame, Stats):
+            self.aggregate.apply(frame)
+        elif isinstance(frame, Heartbeat):
+            self._beat(frame)
+        elif isinstance(frame, State):
+            if frame.process in self.process_names:
+                self.states[frame.process] = (frame, self.clock())
+        elif isinstance(frame, Event):
+            self.add_event(frame)
+
+    def add_event(self, event: Event) -> None:
+        """Remembers an event; the caller holds ``lock``."""
+        self.events.append(event)
+        self._new_events.append(event)
+        process = event.process if event.process in self.process_names else "other"
+        level = event.level if event.level in ("info", "warning", "error") else "info"
+        key = (process, level)
+        self.event_counts[key] = self.event_counts.get(key, 0) + 1
+
+    def _beat(self, frame: Heartbeat) -> None:
+        plc = self.plcs.get(frame.plc)
+        if plc is None:
+            return
+        if plc.beat is None or plc.beat.status != frame.status:
+            plc.since_ms = frame.ts_ms
+        plc.beat = frame
+        plc.beat_at_s = self.clock()
+        plc.count_reads(plc.beat_at_s, frame.reads_ok)
+        if frame.ip:
+            plc.host = frame.ip
+
+    def _scan(self, frame: Scan) -> None:
+        plc = self.plcs.get(frame.plc)
+        group = plc.groups.get(frame.group) if plc else None
+        if plc is None or group is None:
+            return
+        if now_ms() - frame.ts_ms > topology.LIVE_MAX_AGE_MS:
+            self.stale += 1
+            return
+        now_s = self.clock()
+        group.at_s = now_s
+        group.ts_ms = frame.ts_ms
+        group.quality = frame.quality
+        group.duration_ms = frame.duration_ms
+        if frame.quality != "bad":
+            group.good_at_s = now_s
+            group.good_ts_ms = frame.ts_ms
+            group.latency_ms = frame.latency_ms
+            plc.worst_ms = max(plc.worst_ms or 0.0, frame.latency_ms)
+        watched = self._watch_all or (frame.plc, frame.group) in self._watched
+        for body in frame.bodies:
+            machine = _machine(body)
+            key = (frame.plc, frame.group, machine)
+            message = Message(body, frame.ts_ms)
+            wanted = self.trends.wants(key)
+            if wanted or b'"bad":{' in body:
+                try:
+                    record = orjson.loads(body)
+                except orjson.JSONDecodeError:
+                    self.aggregate.refused["value"] += 1
+                    continue
+                message.bad = {str(k): str(v) for k, v in (record.get("bad") or {}).items()}
+                if wanted:
+                    self.trends.add_point(key, frame.ts_ms, record.get("values") or {})
+            group.machines[machine] = message
+            if watched:
+                self._changed[key] = body
+
+    def tick_sparks(self) -> None:
+        """Closes a step of every PLC's latency line; every SPARK_STEP_S, holding ``lock``."""
+        for plc in self.plcs.values():
+            plc.spark.append(None if plc.worst_ms is None else round(plc.worst_ms, 2))
+            plc.worst_ms = None
+
+    # -- what the stream takes (either thread, holding ``lock``) --------------------------
+
+    def watch(self, groups: set[tuple[str, str]], everything: bool) -> None:
+        """Which (plc, group) the stream's clients look at: only those are collected."""
+        self._watched = groups
+        self._watch_all = everything
+
+    def take_changes(self) -> tuple[dict[MessageKey, bytes], list[Event]]:
+        """Bodies and events since the last call; of each message only the latest."""
+        changed, self._changed = self._changed, {}
+        events, self._new_events = self._new_events, []
+        return changed, events
+
+    def bodies(self, plc: str = "", group: str = "") -> list[bytes]:
+        """The latest body of every (PLC, group, machine), or of one PLC or group."""
+        return [
+            message.body
+            for p in self.plcs.values()
+            if plc in ("", p.id)
+            for g in p.groups.values()
+            if group in ("", g.name)
+            for message in g.machines.values()
+        ]
+
+
+def _machine(body: bytes) -> str:
+    """The machine's name in a body, without decoding the values that follow it."""
+    end = body.find(b'"values":')
+    match = _MACHINE.search(body, 0, end if end >= 0 else len(body))
+    if match is None:
+        return ""
+    return str(orjson.loads(b'"' + match[1] + b'"'))

@@ -1,0 +1,332 @@
+"""The HTTP side: CONTRACT §6, read-only, in a thread and event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import hashlib
+import hmac
+import mimetypes
+import secrets
+import socket
+import ssl
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from services.metrics.exposition import Exposition, negotiate
+from services.metrics.families import families
+from services.metrics.processes import ProcessTable
+from services.metrics.site import Site
+from services.metrics.status import Status
+from services.metrics.stream import MAX_CLIENTS, Hub
+from services.metrics.words import STATIC
+
+# Whoever connects and says nothing is closed: sockets are finite.
+HEADER_TIMEOUT_S = 10.0
+MAX_CONNECTIONS = 256
+CERTIFICATE_LOOK_S = 60.0
+# Nothing from anywhere else, and nothing inline: a value of a PLC can never become code.
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+    " img-src 'self' data:; manifest-src 'self'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'"
+)
+_SECURITY_HEADERS = [
+    (b"content-security-policy", CONTENT_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+
+class Guard:
+    """Basic authentication (RFC 7617) on everything but /healthz, and security headers."""
+
+    def __init__(self, app: ASGIApp, username: str | None, password: str | None) -> None:
+        self.app = app
+        # Compared as digests under a key of this run: neither length nor time tells anything.
+        self._key = secrets.token_bytes(32)
+        self._expected = (
+            None if username is None else self._digest(f"{username}:{password or ''}".encode())
+        )
+
+    def _digest(self, text: bytes) -> bytes:
+        return hmac.digest(self._key, text, "sha256")
+
+    def _allowed(self, scope: Scope) -> bool:
+        if self._expected is None or scope["path"] == "/healthz":
+            return True
+        header = dict(scope["headers"]).get(b"authorization", b"")
+        scheme, _, value = header.partition(b" ")
+        if scheme.lower() != b"basic":
+            return False
+        try:
+            given = base64.b64decode(value.strip(), validate=True)
+        except ValueError:
+            return False
+        return hmac.compare_digest(self._digest(given), self._expected)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_SECURITY_HEADERS]
+            await send(message)
+
+        if self._allowed(scope):
+            await self.app(scope, receive, send_guarded)
+            return
+        challenge = {"www-authenticate": 'Basic realm="plc-edge", charset="UTF-8"'}
+        refusal = PlainTextResponse("user and password needed\n", 401, challenge)
+        await refusal(scope, receive, send_guarded)
+
+
+class Protocol(H11Protocol):
+    """uvicorn's, that also closes connections on which no request comes."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Starts the clock; lets a stream abort its connection."""
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, "transport": transport}
+        self.loop.call_later(HEADER_TIMEOUT_S, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.abort()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asset:
+    content: bytes
+    zipped: bytes
+    kind: str
+    tag: str
+
+
+def _assets() -> dict[str, _Asset]:
+    """The page's files, read once: 150 KB, and no thread pool to read them with."""
+    found = {}
+    for file in sorted(STATIC.rglob("*")):
+        if not file.is_file():
+            continue
+        content = file.read_bytes()
+        kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        text = kind.startswith("text/") or kind.endswith(("javascript", "json", "svg+xml"))
+        found[file.relative_to(STATIC).as_posix()] = _Asset(
+            content,
+            gzip.compress(content, mtime=0),
+            f"{kind}; charset=utf-8" if text else kind,
+            f'"{hashlib.sha256(content).hexdigest()[:16]}"',
+        )
+    return found
+
+
+class Web:
+    """All routes, and the server that runs them."""
+
+    def __init__(self, site: Site, table: ProcessTable) -> None:
+        self.site = site
+        self.table = table
+        self.status = Status(site, table)
+        self.hub = Hub(site, self.status)
+        self._exposition = Exposition()
+        self._assets = _assets()
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self.error: BaseException | None = None
+
+    # -- routes --------------------------------------------------------------------------
+
+    def app(self, username: str | None, password: str | None) -> ASGIApp:
+        """The ASGI application."""
+        routes = [
+            Route("/", self._asset),
+            Route("/static/{name:path}", self._asset),
+            Route("/metrics", self._metrics),
+            Route("/api/last", self._last),
+            Route("/api/status", self._status),
+            Route("/api/trend", self._trend),
+            Route("/healthz", self._healthz),
+            Route("/readyz", self._readyz),
+            Route("/api/stream", self._stream),
+        ]
+        return Guard(Starlette(routes=routes, lifespan=self._lifespan), username, password)
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        pump = asyncio.ensure_future(self.hub.pump())
+        pump.add_done_callback(self._pump_ended)
+        yield
+        self.hub.close()
+
+    def _pump_ended(self, pump: asyncio.Future[None]) -> None:
+        if not pump.cancelled() and pump.exception() is not None:
+            self.error = pump.exception()
+
+    async def _asset(self, request: Request) -> Response:
+        asset = self._assets.get(request.path_params.get("name", "index.html"))
+        if asset is None:
+            return PlainTextResponse("no such file\n", 404)
+        headers = {"etag": asset.tag, "cache-control": "no-cache", "vary": "accept-encoding"}
+        if request.headers.get("if-none-match") == asset.tag:
+            return Response(status_code=304, headers=headers)
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            headers["content-encoding"] = "gzip"
+            return Response(asset.zipped, headers=headers, media_type=asset.kind)
+        return Response(asset.content, headers=headers, media_type=asset.kind)
+
+    async def _metrics(self, request: Request) -> Response:
+        content_type = negotiate(request.headers.get("accept", ""))
+        with self.site.lock:
+            items = families(self.site, self.table, self.hub)
+        return Response(
+            self._exposition.text(items, content_type), headers={"content-type": content_type}
+        )
+
+    async def _last(self, request: Request) -> Response:
+        query = request.query_params
+        with self.site.lock:
+            bodies = self.site.bodies(query.get("plc", ""), query.get("group", ""))
+        return _json(b'{"v":1,"messages":[' + b",".join(bodies) + b"]}")
+
+    async def _status(self, _request: Request) -> Response:
+        with self.site.lock:
+            document = self.status.document()
+        return _json(orjson.dumps(document))
+
+    async def _trend(self, request: Request) -> Response:
+        q = request.query_params
+        plc, group = q.get("plc", ""), q.get("group", "")
+        machine, field = q.get("machine", ""), q.get("field", "")
+        with self.site.lock:
+            known = self.site.plcs.get(plc)
+            if known is None or group not in known.groups or not field or len(field) > 200:
+                return _json(b'{"error":"no such plc, group or field"}', 404)
+            if machine and machine not in known.groups[group].machines:
+                return _json(b'{"error":"no such machine"}', 404)
+            ts_ms, values = self.site.trends.get((plc, group, machine, field))
+        return _json(orjson.dumps({"v": 1, "ts": ts_ms, "values": values}))
+
+    async def _healthz(self, _request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def _readyz(self, _request: Request) -> Response:
+        with self.site.lock:
+            reasons = self.status.not_ready()
+        body = orjson.dumps({"ready": not reasons, "reasons": reasons})
+        return _json(body, 503 if reasons else 200)
+
+    async def _stream(self, request: Request) -> Response:
+        if len(self.hub.clients) >= MAX_CLIENTS:
+            return PlainTextResponse("too many listeners\n", 503, {"retry-after": "5"})
+        return cast(Response, _Streamed(self.hub.serve))
+
+    # -- the server ----------------------------------------------------------------------
+
+    def start(
+        self,
+        listener: socket.socket,
+        username: str | None = None,
+        password: str | None = None,
+        tls: tuple[str, str] | None = None,
+    ) -> None:
+        """Serves ``listener`` in a new thread; ``tls`` is (certificate, key), PEM files."""
+        config = uvicorn.Config(
+            self.app(username, password),
+            http=Protocol,
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=1,
+            ssl_certfile=tls[0] if tls else None,
+            ssl_keyfile=tls[1] if tls else None,
+        )
+        config.load()
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._serve, args=(listener, tls), name="http", daemon=True
+        )
+        self._thread.start()
+
+    def _serve(self, listener: socket.socket, tls: tuple[str, str] | None) -> None:
+        assert self._server is not None
+
+        async def serve() -> None:
+            assert self._server is not None
+            if tls:
+                renew = asyncio.ensure_future(_renew(self._server.config.ssl, tls))
+                renew.add_done_callback(self._pump_ended)
+            await self._server.serve(sockets=[listener])
+
+        try:
+            asyncio.run(serve())
+        except BaseException as e:  # handed to the main thread, which ends the process
+            self.error = e
+
+    @property
+    def failed(self) -> BaseException | None:
+        """Why the server has ended by itself; None while it serves."""
+        if self.error is None and self._thread is not None and not self._thread.is_alive():
+            return RuntimeError("the HTTP server has ended")
+        return self.error
+
+    def stop(self) -> None:
+        """Ends streams and server, within a second or so."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self.hub.close()
+            self._thread.join(3.0)
+
+
+class _Streamed:
+    """Lets a route answer with a bare ASGI function."""
+
+    def __init__(self, serve: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self._serve = serve
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._serve(scope, receive, send)
+
+
+async def _renew(context: Any, files: tuple[str, str]) -> None:
+    """Takes up a renewed certificate without a restart."""
+
+    def stamps() -> list[int]:
+        return [Path(f).stat().st_mtime_ns for f in files]
+
+    seen = stamps()
+    while True:
+        await asyncio.sleep(CERTIFICATE_LOOK_S)
+        try:
+            now = stamps()
+            if now != seen:
+                context.load_cert_chain(*files)
+                seen = now
+        except (OSError, ssl.SSLError):
+            continue  # half written: looked at again
+
+
+def _json(body: bytes, status: int = 200) -> Response:
+    return Response(body, status, {"cache-control": "no-store"}, media_type="application/json")
