@@ -31,16 +31,8 @@ Name = Annotated[
 ]
 
 
-def _duration(value: object) -> object:
-    return value if isinstance(value, float) else units.duration_s(value)
-
-
-def _size(value: object) -> object:
-    return units.size_bytes(value)
-
-
-Duration = Annotated[float, BeforeValidator(_duration)]
-Size = Annotated[int, BeforeValidator(_size)]
+Duration = Annotated[float, BeforeValidator(units.duration_s)]
+Size = Annotated[int, BeforeValidator(units.size_bytes)]
 Port = Annotated[int, Field(ge=1, le=65_535, strict=True)]
 
 
@@ -56,7 +48,7 @@ Host = Annotated[str, AfterValidator(_not_blank)]
 class Model(BaseModel):
     """Base of all: unknown keys are errors, a number is no string."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid")
 
 
 class Paths(Model):
@@ -287,7 +279,7 @@ class OutputBase(Credentials):
     start: Literal["now", "oldest"] = Field(
         "now", alias="from", description="where a new output begins in what is stored"
     )
-    model_config = ConfigDict(extra="forbid", validate_default=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
     secret_keys: ClassVar[tuple[str, ...]] = ("password",)
 
 

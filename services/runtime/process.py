@@ -209,13 +209,17 @@ class Process:
         if self.live is not None:
             self.live.send(frame, topology.topic(kind, self.name))
 
-    def _send_stats(self) -> None:
+    def count_bus(self) -> None:
+        """Brings the counters of lost and refused frames and log lines up to date."""
         counter = self.stats.counter
         counter("plc_edge_bus_dropped_total", service=self.name).value = self.bus.dropped
         for reason in ("malformed", "version"):
             refused = counter("plc_edge_bus_refused_total", service=self.name, reason=reason)
             refused.value = self.bus.refused(reason)
         counter("plc_edge_log_dropped_total", service=self.name).value = self.log.dropped
+
+    def _send_stats(self) -> None:
+        self.count_bus()
         self.send_live("stats", self.stats.frame())
 
     def fail(self, error: Exception) -> NoReturn:

@@ -1,0 +1,142 @@
+"""Writes docs/configuration.md from the models: ``python -m services.runtime.config_doc``.
+
+tests/unit/test_config_doc.py fails when the page is not what this prints.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from services.runtime import config
+
+HEAD = """\
+# Configuration reference
+
+Generated from the models by `python -m services.runtime.config_doc`; do not edit.
+
+`/etc/plc-edge/config.yaml`, else `./config.yaml`, or `--config FILE`. `plc-edge check` says every
+mistake at once, with its line and the fix. Durations are `500ms`, `2s`, `5m`, `1h`, `14d`; sizes
+`64KiB`, `512MiB`, `2GiB`. Paths are relative to the file that holds them.
+
+Any key can be set by environment, two underscores per level, items of lists by name:
+`PLC_EDGE__METRICS__PORT=9200`, `PLC_EDGE__OUTPUTS__CENTRAL__HOST=broker`.
+
+Secrets: `password_file:` (one line) or `password: ${VARIABLE}`. In clear they are accepted with a
+warning. They are never logged, rendered or shown.
+"""
+SECTIONS: list[tuple[str, type[BaseModel]]] = [
+    ("(top level)", config.Config),
+    ("paths", config.Paths),
+    ("plcs[]", config.Plc),
+    ("plcs[].tsap", config.Tsap),
+    ("plcs[].alive", config.Alive),
+    ("plcs[].groups[]", config.Group),
+    ("plcs[].groups[].machines", config.Machines),
+    ("plcs[].groups[].raw", config.RawRange),
+    ("mirrors[]", config.Mirror),
+    ("mirrors[].source", config.MirrorSource),
+    ("mirrors[].target", config.MirrorTarget),
+    ("mirrors[].maps[]", config.MirrorMap),
+    ("mirrors[].commit", config.MirrorCommit),
+    ("mirrors[].watchdog", config.MirrorWatchdog),
+    ("outputs[] (type: mqtt)", config.MqttOutput),
+    ("outputs[] (type: http)", config.HttpOutput),
+    ("outputs[] (type: stdout)", config.StdoutOutput),
+    ("outputs[].accounts.<tenant>", config.Credentials),
+    ("outputs[].tls", config.Tls),
+    ("store", config.Store),
+    ("store.replay", config.Replay),
+    ("metrics", config.Metrics),
+    ("metrics.tls", config.HttpTls),
+    ("infra", config.Infra),
+]
+_TYPES: dict[Any, str] = {
+    config.Duration: "duration",
+    config.Size: "size",
+    config.Name: "name",
+    config.Port: "port",
+    config.Host: "host",
+}
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"), (0.001, "ms"))
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *_sections()])
+
+
+def _sections() -> Iterator[str]:
+    for title, model in SECTIONS:
+        yield f"## {title}\n\n{model.__doc__}\n"
+        yield "| key | type | default | meaning |\n|---|---|---|---|"
+        hints = typing.get_type_hints(model, include_extras=True)
+        for name, field in model.model_fields.items():
+            kind, default = _type(hints[name]), _default(hints[name], field)
+            yield f"| `{field.alias or name}` | {kind} | {default} | {_text(field)} |"
+        yield ""
+
+
+def _type(annotation: Any) -> str:
+    for known, text in _TYPES.items():
+        if annotation == known:
+            return text
+    arguments = typing.get_args(annotation)
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _type(arguments[0])
+    if origin is typing.Literal:
+        return " \\| ".join(f"`{a}`".lower() if a is False else f"`{a}`" for a in arguments)
+    if origin is list:
+        return f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return "mapping"
+    if arguments:
+        kinds = dict.fromkeys(_type(a) for a in arguments if a is not type(None))
+        return " \\| ".join(kinds)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "mapping"
+    names = {"str": "text", "bool": "true/false", "int": "integer", "float": "number"}
+    name = str(annotation.__name__)
+    return names.get(name, name.lower())
+
+
+def _default(annotation: Any, field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is PydanticUndefined:
+        return "**required**"
+    if value is None or isinstance(value, BaseModel) or value in ([], {}):
+        return "–"
+    if annotation == config.Duration:
+        return f"`{_duration(value)}`"
+    if annotation == config.Size:
+        size, unit = (value // 2**30, "GiB") if value % 2**30 == 0 else (value // 2**20, "MiB")
+        return f"`{size}{unit}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in _UNITS:
+        if seconds >= size and abs(seconds / size - round(seconds / size)) < 1e-9:
+            return f"{round(seconds / size)}{unit}"
+    return f"{seconds}s"
+
+
+def _text(field: FieldInfo) -> str:
+    limits = [
+        f"{sign} {getattr(m, attribute)}"
+        for m in field.metadata
+        for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"))
+        if getattr(m, attribute, None) is not None
+    ]
+    parts = [field.description or "", ", ".join(limits)]
+    return "; ".join(p for p in parts if p).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    print(page(), end="")
