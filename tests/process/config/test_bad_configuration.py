@@ -1,0 +1,195 @@
+"""Every way to get the configuration wrong: exit 2, file, line, key, fix; never a traceback.
+
+The real command in a real process, as the person at the machine runs it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GOOD = """\
+site: planta-sp
+locatario: acme
+paths: {state: STATE, runtime: RUN}
+plcs:
+  - id: prensa-01
+    host: 192.168.0.10
+    groups:
+      - name: db500
+        db: 500
+        scan: 500ms
+        layout: db500.yaml
+outputs:
+  - name: central
+    type: mqtt
+    host: broker
+    username: box
+    password_file: mqtt.pw
+"""
+LAYOUT = """\
+name: db500
+fields:
+  - {name: rodando, type: BOOL, offset: 0.0}
+  - {name: velocidade, type: REAL, offset: 2}
+"""
+
+
+def edit(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+# name -> (configuration, what the message must hold besides the file: line, key, words of the fix)
+CASES: dict[str, tuple[str | bytes, list[str]]] = {
+    "wrong type": (edit("db: 500", "db: many"), [":9:", "plcs[0].groups[0].db", "integer"]),
+    "text for a number": (edit("db: 500", 'db: "500"'), [":9:", "db"]),
+    "unknown key": (edit("scan:", "scam:"), [":10:", "unknown key", "did you mean `scan`?"]),
+    "unknown top key": (GOOD + "metrcs: {}\n", [":18:", "did you mean `metrics`?"]),
+    "unknown output key": (edit("host: broker", "hots: [b]"), [":15:", "`hosts`"]),
+    "duplicate id": (
+        edit("outputs:", "  - {id: prensa-01, host: h, groups: [{name: g1, fields: [{name: x, "
+             'address: "M1.0"}]}]}\noutputs:'),
+        [":12:", "plcs[1].id", "'prensa-01' stands 2 times", "rename one"],
+    ),
+    "duplicate key": (
+        edit("    host: 192.168.0.10\n", "    host: a\n    host: b\n"),
+        [":7:", "twice"],
+    ),
+    "missing layout": (edit("db500.yaml", "db501.yaml"), [":11:", "db501.yaml does not exist"]),
+    "overlapping machines": (
+        edit("layout: db500.yaml", "layout: db500.yaml\n        machines: {count: 3, stride: 4}"),
+        [":12:", "machines overlap", "`stride: 6`"],
+    ),
+    "machines past the block": (
+        edit("layout: db500.yaml",
+             "layout: db500.yaml\n        machines: {count: 9, stride: 9000}"),
+        [":12:", "ends at byte 65535"],
+    ),
+    "machine names collide": (
+        edit("layout: db500.yaml",
+             "layout: db500.yaml\n        machines: {count: 3, stride: 6, name: m}"),
+        [":12:", "two machines one name", "{n:02d}"],
+    ),
+    "bad address": (
+        edit("        layout: db500.yaml",
+             '        fields: [{name: x, address: "DB1.DBZ4"}]'),
+        [":11:", "address", "DB1.DBZ4"],
+    ),
+    "port out of range": (edit("host: broker", "port: 70000\n    host: broker"), [":15:", "65535"]),
+    "secret unreadable": (edit("mqtt.pw", "absent.pw"), [":17:", "secret file", "absent.pw"]),
+    "variable not set": (
+        edit("password_file: mqtt.pw", "password: ${PE_TEST_UNSET}"),
+        [":17:", "PE_TEST_UNSET", "not set"],
+    ),
+    "not YAML": ("site: [planta\nplcs: }", [":2:", "not YAML"]),
+    "empty": ("", ["is empty"]),
+    "only a comment": ("# nothing yet\n", ["is empty"]),
+    "a list": ("- site\n- plcs\n", ["not a list"]),
+    "tabs": ("site: planta-sp\nplcs:\n\t- id: a\n", [":3:", "spaces instead of the tab"]),
+    "not UTF-8": ("site: planta-s\xe3o\n".encode("latin-1"), [":1:", "0xe3", "UTF-8"]),
+    "no unit": (edit("500ms", "500"), [":10:", "500ms, 2s"]),
+    "scan too fast": (edit("500ms", "1ms"), [":10:", "0.01"]),
+    "name in capitals": (edit("prensa-01", "Prensa 01"), [":5:", "no valid name", "a-z"]),
+    "no host": (edit("    host: 192.168.0.10\n", ""), ["plcs[0]", "host", "is missing"]),
+    "no groups": (edit("site: planta-sp", "site: x1\nstore: {max_size: 2}"), [":2:", "512MiB"]),
+    "unknown output type": (edit("type: mqtt", "type: amqp"), [":13:", "type: mqtt"]),
+    "mirror of nobody": (
+        GOOD + "mirrors: [{name: m1, source: {plc: prensa-1, group: db500},"
+        " target: {host: h, db: 6}}]\n",
+        [":18:", "no plc is named 'prensa-1'", "`prensa-01`"],
+    ),
+    "layout and fields": (
+        edit("layout: db500.yaml", "layout: db500.yaml\n        fields: []"),
+        ["either `layout:`"],
+    ),
+    "open panel": (GOOD + "metrics: {host: 0.0.0.0}\n", [":18:", "reached from the network"]),
+    "alias bomb": (
+        "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b]\n",
+        ["unknown key"],
+    ),
+}  # fmt: skip
+
+
+def run_check(
+    folder: Path, config: str | bytes, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    (folder / "db500.yaml").write_text(LAYOUT)
+    (folder / "mqtt.pw").write_text("geheim-123\n")
+    if isinstance(config, str):
+        config = (
+            config.replace("STATE", str(folder / "s")).replace("RUN", str(folder / "r")).encode()
+        )
+    (folder / "config.yaml").write_bytes(config)
+    file = str(folder / "config.yaml")
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "services.cli.main", "check", "-c", file],
+        capture_output=True, text=True, check=False, timeout=30,
+        env={**os.environ, "COLUMNS": "200", **environ},
+    )  # fmt: skip
+
+
+def test_the_good_one_is_good(tmp_path: Path) -> None:
+    done = run_check(tmp_path, GOOD)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_configuration(tmp_path: Path, case: str) -> None:
+    config, expected = CASES[case]
+    done = run_check(tmp_path, config)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert str(tmp_path / "config.yaml") in done.stderr
+    for words in expected:
+        assert words in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert re.search(r"\d+ problems? found", done.stderr)
+
+
+def test_all_problems_come_at_once(tmp_path: Path) -> None:
+    config = edit("500ms", "500").replace("db: 500", "db: -1").replace("host: broker", "port: 0")
+    done = run_check(tmp_path, config)
+    for line in (":9:", ":10:", ":15:"):
+        assert line in done.stderr
+
+
+def test_a_problem_in_a_layout_names_the_layout(tmp_path: Path) -> None:
+    (tmp_path / "l.yaml").write_text(LAYOUT.replace("REAL", "RAEL"))
+    done = run_check(tmp_path, edit("db500.yaml", "l.yaml"))
+    assert done.returncode == 2
+    assert f"{tmp_path}/l.yaml:4:" in done.stderr
+    assert "REAL" in done.stderr
+
+
+def test_environment_overrides_and_its_mistakes_name_the_variable(tmp_path: Path) -> None:
+    assert run_check(tmp_path, GOOD, PLC_EDGE__OUTPUTS__CENTRAL__PORT="1884").returncode == 0
+    done = run_check(tmp_path, GOOD, PLC_EDGE__OUTPUTS__CENTRAL__PORT="99999")
+    assert done.returncode == 2
+    assert "PLC_EDGE__OUTPUTS__CENTRAL__PORT" in done.stderr
+    done = run_check(tmp_path, GOOD, PLC_EDGE__OUTPUTS__CENTRALE__PORT="1884")
+    assert done.returncode == 2
+    assert "use one of: CENTRAL" in done.stderr
+
+
+def test_a_password_in_clear_is_warned_of_and_not_shown(tmp_path: Path) -> None:
+    done = run_check(tmp_path, edit("password_file: mqtt.pw", "password: geheim-123"))
+    assert done.returncode == 0
+    assert "in clear" in done.stderr
+    bad = run_check(tmp_path, edit("password_file: mqtt.pw", "password: [geheim-123]"))
+    assert bad.returncode == 2
+    assert "geheim-123" not in done.stderr + done.stdout + bad.stderr + bad.stdout
+
+
+def test_no_file_at_all(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "services.cli.main", "check", "-c", str(tmp_path / "no.yaml")],
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "no.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
