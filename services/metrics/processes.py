@@ -119,7 +119,8 @@ class ProcessTable:
         if row.state == "FATAL":
             text = f"{name} could not be started: {entry.why}"
             events.append(_event("error", "process_fatal", text, process=name))
-        elif row.state == "EXITED":
+        elif row.state == "EXITED" and row.exit_status == EXIT_PERMANENT:
+            # Of any other end supervisord makes a restart at once: told as such.
             events.append(
                 _event(
                     "error",
@@ -167,7 +168,7 @@ def _why(row: process_table.Row) -> str:
         return ""
     if row.exit_status == EXIT_PERMANENT:
         return "its configuration is wrong (exit 78): see its log, then `plc-edge apply`"
-    if row.spawn_error:
+    if row.state == "FATAL" and row.spawn_error:
         return row.spawn_error
     if row.state == "STOPPED":
         return "stopped by hand"

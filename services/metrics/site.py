@@ -230,11 +230,6 @@ class Site:
         group.ts_ms = frame.ts_ms
         group.quality = frame.quality
         group.duration_ms = frame.duration_ms
-        if frame.quality != "bad":
-            group.good_at_s = now_s
-            group.good_ts_ms = frame.ts_ms
-            group.latency_ms = frame.latency_ms
-            plc.worst_ms = max(plc.worst_ms or 0.0, frame.latency_ms)
         watched = self._watch_all or (frame.plc, frame.group) in self._watched
         for body in frame.bodies:
             machine = _machine(body)
@@ -253,6 +248,13 @@ class Site:
             group.machines[machine] = message
             if watched:
                 self._changed[key] = body
+        # "bad" is also said when one field of many is; "*" means that nothing was read.
+        messages = group.machines.values()
+        if frame.quality != "bad" or any("*" not in m.bad for m in messages):
+            group.good_at_s = now_s
+            group.good_ts_ms = frame.ts_ms
+            group.latency_ms = frame.latency_ms
+            plc.worst_ms = max(plc.worst_ms or 0.0, frame.latency_ms)
 
     def tick_sparks(self) -> None:
         """Closes a step of every PLC's latency line; every SPARK_STEP_S, holding ``lock``."""

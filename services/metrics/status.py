@@ -22,6 +22,8 @@ DROPS_SHOWN_S = 600.0
 CERTIFICATE_WARNING_S = 21 * 86_400
 # Before this a process that has not spoken is starting, not missing.
 GRACE_S = 5.0
+# A PLC's bad fields are named up to so many; the panel shows them all.
+BAD_SHOWN = 5
 
 
 @dataclass(slots=True)
@@ -111,6 +113,7 @@ class Status:
         if beat is None and now_s - self.site.started_s < GRACE_S:
             status = "starting"
         failure = beat.failure if beat is not None else None
+        bad = [name for g in plc.groups.values() for name in g.bad()]
         row: dict[str, Any] = {
             "id": plc.id,
             "locatario": plc.locatario,
@@ -124,7 +127,8 @@ class Status:
             "reads_failed": beat.reads_failed if beat else 0,
             "read_age_s": None if age_s is None else round(age_s, 1),
             "fresh": self._fresh(plc, now_s),
-            "bad_fields": sum(len(g.bad()) for g in plc.groups.values()),
+            "bad_fields": len(bad),
+            "bad_names": sorted({name.rpartition("/")[2] for name in bad} - {"*"})[:BAD_SHOWN],
             "failure": failure,
         }
         if groups:
@@ -382,7 +386,8 @@ def _plc_problems(plc: dict[str, Any], add: Callable[..., None]) -> None:
     elif status == "online" and not plc["fresh"]:
         add("error", "plc_stale", plc["id"], age=int(plc["read_age_s"] or 0), **params)
     if plc["bad_fields"] and status in ("online", "degraded") and code != "cpu_stop":
-        add("warning", "fields_bad", plc["id"], count=plc["bad_fields"], **params)
+        add("warning", "fields_bad", plc["id"], count=plc["bad_fields"],
+            names=", ".join(plc["bad_names"]), **params)
 
 
 def _known(code: str, default: str) -> str:

@@ -226,7 +226,7 @@ class Feeder:
         for speaker in self.speakers.values():
             speaker.say_stats()
 
-    def order(self, line: str) -> None:
+    def order(self, line: bytes) -> None:
         order: dict[str, Any] = json.loads(line)
         if "plc" in order:
             plc = self.plcs[order["plc"]]
@@ -253,13 +253,17 @@ def main() -> None:
     feeder = Feeder(bus, config, int(sys.argv[3]) if len(sys.argv) > 3 else 7)
     print("READY", flush=True)
     next_second = time.monotonic()
+    rest = b""
     while True:
-        readable, _, _ = select.select([sys.stdin], [], [], 0.02)
+        readable, _, _ = select.select([0], [], [], 0.02)
         if readable:
-            line = sys.stdin.readline()
-            if not line:
+            # Not readline: what it buffers select would not see.
+            data = os.read(0, 65_536)
+            if not data:
                 return
-            feeder.order(line)
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                feeder.order(line)
         now_s = time.monotonic()
         feeder.step(now_s)
         if now_s >= next_second:
