@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,13 +30,18 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def page(
-    browser: Browser, size: tuple[int, int] = DESKTOP, language: str = "pt-BR",
-    dark: bool = False, **more: Any,
+    browser: Browser,
+    size: tuple[int, int] = DESKTOP,
+    language: str = "pt-BR",
+    dark: bool = False,
+    **more: Any,
 ) -> Iterator[tuple[Page, list[str]]]:
     """A fresh page and the list of its console errors and warnings so far."""
     context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]}, locale=language,
-        color_scheme="dark" if dark else "light", **more,
+        viewport={"width": size[0], "height": size[1]},
+        locale=language,
+        color_scheme="dark" if dark else "light",
+        **more,
     )
     said: list[str] = []
     tab = context.new_page()
@@ -50,7 +54,7 @@ def page(
 
 
 def artefact(name: str) -> str:
-    """Where a screenshot goes: $PANEL_ARTEFACTS or tests/e2e/panel/artefacts (not in git)."""
-    folder = Path(os.environ.get("PANEL_ARTEFACTS") or Path(__file__).parents[1] / "e2e/panel/artefacts")
+    """Where a screenshot goes: tests/artifacts/panel, which git does not keep."""
+    folder = Path(__file__).parents[1] / "artifacts" / "panel"
     folder.mkdir(parents=True, exist_ok=True)
     return str(folder / f"{name}.png")

@@ -123,7 +123,8 @@ class Rig:
         self.folder = Path(tempfile.mkdtemp(prefix="pe", dir="/tmp"))
         self.port = free_port()
         self.config = metrics_config(self.folder, self.port, **config)
-        self.file = self.folder / "metrics.json"
+        self.file = self.folder / "conf" / "metrics.json"
+        self.file.parent.mkdir()
         self.file.write_text(json.dumps(self.config))
         self._fields = fields
         # Other commands than the real one, by program: {"mirror-x": "/bin/false"}.

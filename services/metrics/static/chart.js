@@ -12,6 +12,8 @@ export function spark(canvas, points) {
   canvas.height = height * ratio;
   const draw = canvas.getContext("2d");
   draw.scale(ratio, ratio);
+  draw.fillStyle = css("--line");
+  draw.fillRect(0, height - 1, width, 1);
   const known = points.filter((v) => v != null);
   if (!known.length) return;
   const top = Math.max(...known) * 1.15 || 1;
