@@ -195,7 +195,7 @@ def _known_keys(path: KeyPath, data: Any) -> set[str]:
     """Which keys the models allow at ``path``."""
     models: list[type[BaseModel]] = [Config]
     for part in path:
-        data = data[part] if isinstance(data, dict | list) else None
+        data = data[part]
         if isinstance(part, int):
             tag = data.get("type") if isinstance(data, dict) else None
             models = [m for m in models if tag is None or _tag(m) in (None, tag)] or models
@@ -267,7 +267,7 @@ def _group_fields(
 ) -> list[Field]:
     if group.layout is None:
         try:
-            return resolve_inline(group.fields or [], db=group.db, where=dotted((*at, "fields")))
+            return resolve_inline(group.fields)
         except LayoutError as e:
             raise _layout_error(e, str(path), lines, (*at, "fields")) from None
     file = path.parent / group.layout
@@ -283,7 +283,7 @@ def _group_fields(
         site.files.append(file)
     doc, layout_lines = cache[file]
     try:
-        return resolve_layout(doc, db=group.db, where=str(file))
+        return resolve_layout(doc, db=group.db)
     except LayoutError as e:
         raise _layout_error(e, str(file), layout_lines, ()) from None
 

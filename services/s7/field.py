@@ -1,0 +1,57 @@
+"""One value to read: its name, type, place and options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, cast
+
+from services.s7.types import S7Type, parse_type
+
+Area = Literal["DB", "M", "I", "Q", "T", "C"]
+
+
+@dataclass(slots=True)
+class Field:
+    """What is read and how its value is treated. With machines, ``byte`` counts from the record."""
+
+    name: str
+    type: str
+    """As ``str(S7Type)`` writes it: ``REAL``, ``STRING[20]``, ``INT[1..4]``."""
+    area: Area = "DB"
+    db: int = 0
+    """DB number; 0 outside DBs."""
+    byte: int = 0
+    """First byte; for timers and counters 2 × their number."""
+    bit: int = 0
+    """0 to 7, of a scalar BOOL."""
+    unit: str = ""
+    scale: tuple[float, float] | None = None
+    """(factor, bias): published = factor × raw + bias."""
+    deadband: dict[str, float] | None = None
+    """{"abs": x} or {"percent": x}; None: any change."""
+    encoding: str | None = None
+    """Of STRING and CHAR; None is latin-1, in which every byte is a character."""
+    description: str = ""
+
+    @property
+    def s7_type(self) -> S7Type:
+        """The parsed type."""
+        return parse_type(self.type)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes from ``byte`` on that hold it."""
+        return self.s7_type.size_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the rendered JSON; defaults are left out."""
+        values = ((f.name, getattr(self, f.name), f.default) for f in fields(self))
+        return {name: value for name, value, default in values if value != default}
+
+    @classmethod
+    def from_dict(cls, given: dict[str, Any]) -> Field:
+        """The inverse of ``to_dict``."""
+        field = cls(**given)
+        if field.scale is not None:
+            field.scale = cast(tuple[float, float], tuple(field.scale))
+        return field

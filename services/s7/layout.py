@@ -1,0 +1,326 @@
+"""Fields, and the layouts they come from: YAML data (already parsed) -> a flat list of ``Field``.
+
+A layout file (CONTRACT §5) describes one record of a data block, with classic (non-optimised)
+placement: BOOLs pack from bit 0 up; bytes go anywhere; all else to even bytes; structs and arrays
+begin even, and what follows them does too. An ``offset:`` says where a member lies; without one
+it follows its predecessor by these rules.
+
+Structs flatten to dotted names (``motor.corrente``), arrays of structs to ``eixo.1.posicao``; an
+array of an elementary type stays one field whose value is a JSON array.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from services.s7.address import AddressError, parse_address
+from services.s7.field import Field
+from services.s7.types import S7Type, TypeNameError, parse_type
+
+__all__ = ["Field", "LayoutError", "LayoutProblem", "resolve_inline", "resolve_layout"]
+
+BLOCK_BYTES = 65_536
+FIELD_NAME = re.compile(r"[\w.\-]{1,128}")
+_LAYOUT_KEYS = {"name", "description", "record", "fields"}
+_MEMBER_KEYS = {"name", "description", "type", "offset", "unit", "scale", "deadband", "encoding"}
+_STRUCT_KEYS = {"name", "description", "offset", "fields", "array"}
+_INLINE_KEYS = {"name", "description", "address", "unit", "scale", "deadband", "encoding"}
+_NUMERIC = frozenset(
+    (
+        *("BYTE", "USINT", "SINT", "INT", "UINT", "WORD", "DINT", "UDINT", "DWORD", "LINT"),
+        *("ULINT", "LWORD", "REAL", "LREAL", "TIME", "LTIME", "S5TIME", "TIMER", "COUNTER"),
+    )
+)
+_TEXT = frozenset(("CHAR", "STRING"))
+_ARRAY = re.compile(r"\s*(-?\d+)\s*\.\.\s*(-?\d+)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutProblem:
+    """One mistake: ``path`` as in ``fields[3].type``."""
+
+    path: str
+    message: str
+    hint: str = ""
+
+
+class LayoutError(ValueError):
+    """A layout or field list is wrong. Carries every problem found."""
+
+    def __init__(self, problems: list[LayoutProblem]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(f"{p.path}: {p.message}" for p in problems))
+
+
+def resolve_layout(doc: Any, *, db: int | None) -> list[Field]:
+    """The fields of one record, offsets from its first byte, in the order of the file.
+
+    ``doc`` is the parsed layout file, ``db`` the block it is read from. Raises LayoutError with
+    every problem.
+    """
+    walk = _Walk(db or 0)
+    if not isinstance(doc, dict):
+        walk.bad("", "is no layout", "begin with `name:` and `fields:`")
+    else:
+        walk.unknown_keys(doc, _LAYOUT_KEYS, "")
+        end_bytes = walk.members(doc.get("fields"), "fields", "", 0)
+        _check_record(walk, doc.get("record"), end_bytes)
+    walk.check_names()
+    if walk.problems:
+        raise LayoutError(walk.problems)
+    return walk.fields
+
+
+def _check_record(walk: _Walk, record: Any, end_bytes: int) -> None:
+    if record is None:
+        return
+    if not isinstance(record, int) or isinstance(record, bool) or record < 1:
+        walk.bad("record", f"is {record!r}", "give the record's size in bytes")
+    elif end_bytes > record:
+        message = f"is {record}, but the fields reach byte {end_bytes - 1}"
+        walk.bad("record", message, f"set `record: {end_bytes + end_bytes % 2}` or mend an offset")
+
+
+def resolve_inline(fields: Any) -> list[Field]:
+    """The fields of a group given as ``fields:`` with an ``address:`` each. Raises LayoutError."""
+    walk = _Walk(0)
+    if not isinstance(fields, list):
+        walk.bad("", "is no list of fields", 'write - {name: x, address: "DB1.DBD0:REAL"}')
+        fields = []
+    for i, member in enumerate(fields):
+        path = f"[{i}]"
+        if not walk.is_member(member, path, _INLINE_KEYS, "address"):
+            continue
+        try:
+            field = parse_address(str(member["address"]), name=str(member["name"]))
+        except AddressError as e:
+            walk.bad(f"{path}.address", str(e), e.hint)
+            continue
+        walk.add(field, member, path)
+    walk.check_names()
+    if walk.problems:
+        raise LayoutError(walk.problems)
+    return walk.fields
+
+
+class _Walk:
+    """Collects fields and problems."""
+
+    def __init__(self, db: int) -> None:
+        self.db = db
+        self.fields: list[Field] = []
+        self.paths: list[str] = []
+        self.problems: list[LayoutProblem] = []
+
+    def bad(self, path: str, message: str, hint: str = "") -> None:
+        self.problems.append(LayoutProblem(path, message, hint))
+
+    def unknown_keys(self, member: dict[Any, Any], known: set[str], path: str) -> None:
+        for key in member:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
+                hint = (
+                    f"did you mean `{near[0]}`?" if near else f"known: {', '.join(sorted(known))}"
+                )
+                self.bad(f"{path}.{key}" if path else str(key), "unknown key", hint)
+
+    def is_member(self, member: Any, path: str, known: set[str], needs: str) -> bool:
+        """Whether it has a name and what else it needs; says so where not."""
+        if not isinstance(member, dict):
+            self.bad(path, f"is {member!r}", f"a field is {{name: …, {needs}: …}}")
+            return False
+        self.unknown_keys(member, known, path)
+        missing = [k for k in ("name", needs) if member.get(k) is None]
+        for key in missing:
+            self.bad(path, f"`{key}` is missing", f"add `{key}:`")
+        if missing:
+            return False
+        name = str(member["name"])
+        if not FIELD_NAME.fullmatch(name):
+            hint = "letters, digits, `_`, `-` and `.`"
+            self.bad(f"{path}.name", f"{name!r} is no valid field name", hint)
+            return False
+        return True
+
+    def members(self, members: Any, path: str, prefix: str, base_bits: int) -> int:
+        """Places members from ``base_bits`` on; returns the byte after the last one."""
+        if not isinstance(members, list) or not members:
+            self.bad(path, "holds no field", "list at least one {name, type}")
+            return base_bits // 8
+        at_bits = base_bits
+        end_bits = base_bits
+        for i, member in enumerate(members):
+            here = f"{path}[{i}]"
+            is_struct = isinstance(member, dict) and "fields" in member
+            known = _STRUCT_KEYS if is_struct else _MEMBER_KEYS
+            if not self.is_member(member, here, known, "fields" if is_struct else "type"):
+                continue
+            place = self._struct if is_struct else self._scalar
+            at_bits = place(member, here, prefix, base_bits, at_bits)
+            end_bits = max(end_bits, at_bits)
+        return (end_bits + 7) // 8
+
+    def _start(
+        self, member: dict[str, Any], path: str, base_bits: int, at_bits: int, t: S7Type | None
+    ) -> int:
+        """The first bit of a member: its ``offset:``, else the next place its type may take."""
+        is_bit = t is not None and t.base == "BOOL" and not t.dims
+        align = 2 if t is None else t.align
+        if "offset" not in member:
+            return at_bits if is_bit else -(-at_bits // (8 * align)) * 8 * align
+        offset = parse_offset(member["offset"])
+        if offset is None:
+            hint = "bytes, e.g. 6; for a BOOL byte.bit, e.g. 0.2"
+            self.bad(f"{path}.offset", f"{member['offset']!r} is no offset", hint)
+            return at_bits
+        byte, bit = offset
+        if bit and not is_bit:
+            hint = "only a BOOL has a bit"
+            self.bad(f"{path}.offset", f"{member['offset']} names a bit", hint)
+        elif byte % align:
+            kind = str(t) if t is not None else "a struct"
+            hint = f"{kind} lies at an even byte in non-optimised blocks"
+            self.bad(f"{path}.offset", f"byte {byte} is odd", hint)
+        return base_bits + byte * 8 + bit
+
+    def _scalar(
+        self, member: dict[str, Any], path: str, prefix: str, base_bits: int, at_bits: int
+    ) -> int:
+        try:
+            t = parse_type(str(member["type"]))
+        except TypeNameError as e:
+            self.bad(f"{path}.type", str(e), e.hint)
+            return at_bits
+        start = self._start(member, path, base_bits, at_bits, t)
+        byte, bit = divmod(start, 8)
+        name = prefix + str(member["name"])
+        if byte + t.size_bytes > BLOCK_BYTES:
+            self.bad(f"{path}.offset", f"{name} reaches byte {byte + t.size_bytes - 1}",
+                     f"a block ends at byte {BLOCK_BYTES - 1}")  # fmt: skip
+            return at_bits
+        self.add(Field(name, str(t), "DB", self.db, byte, bit), member, path)
+        if t.base == "BOOL" and not t.dims:
+            return start + 1
+        end = byte + t.size_bytes
+        return 8 * (end + end % 2 if t.dims else end)
+
+    def _struct(
+        self, member: dict[str, Any], path: str, prefix: str, base_bits: int, at_bits: int
+    ) -> int:
+        start = self._start(member, path, base_bits, at_bits, None)
+        indices: Iterator[int | None] = iter((None,))
+        if "array" in member:
+            match = _ARRAY.fullmatch(str(member["array"]))
+            if match is None or int(match[1]) > int(match[2]):
+                self.bad(f"{path}.array", f"{member['array']!r} is no range", 'write "1..4"')
+                return at_bits
+            if int(match[2]) - int(match[1]) >= BLOCK_BYTES:
+                self.bad(f"{path}.array", "has more elements than a block has bytes")
+                return at_bits
+            indices = iter(range(int(match[1]), int(match[2]) + 1))
+        for index in indices:
+            name = prefix + str(member["name"]) + ("." if index is None else f".{index}.")
+            problems = len(self.problems)
+            end_bytes = self.members(member["fields"], f"{path}.fields", name, start)
+            start = 8 * (end_bytes + end_bytes % 2)
+            if len(self.problems) > problems:
+                break  # the same mistakes in each element
+        return start
+
+    def add(self, field: Field, member: dict[str, Any], path: str) -> None:
+        """Takes the options common to layouts and inline fields."""
+        t = parse_type(field.type)
+        field.unit = _text(member.get("unit"))
+        field.description = _text(member.get("description"))
+        if "scale" in member:
+            field.scale = self._scale(member["scale"], t, f"{path}.scale")
+        if "deadband" in member:
+            field.deadband = self._deadband(member["deadband"], t, f"{path}.deadband")
+        if "encoding" in member:
+            field.encoding = self._encoding(member["encoding"], t, f"{path}.encoding")
+        self.fields.append(field)
+        self.paths.append(path)
+
+    def _scale(self, given: Any, t: S7Type, path: str) -> tuple[float, float] | None:
+        hint = "{factor: 0.1, bias: 0} or {raw: [0, 27648], eu: [0, 100]}"
+        if t.base not in _NUMERIC:
+            self.bad(path, f"{t} is no number", "remove `scale:`")
+            return None
+        if _is_number(given):
+            given = {"factor": given}
+        if isinstance(given, dict) and set(given) <= {"factor", "bias"}:
+            factor, bias = given.get("factor", 1), given.get("bias", 0)
+            if _is_number(factor) and _is_number(bias) and factor != 0:
+                return float(factor), float(bias)
+        elif isinstance(given, dict) and set(given) == {"raw", "eu"}:
+            raw, eu = given["raw"], given["eu"]
+            if _is_pair(raw) and _is_pair(eu) and raw[0] != raw[1] and eu[0] != eu[1]:
+                factor = (eu[1] - eu[0]) / (raw[1] - raw[0])
+                return factor, eu[0] - raw[0] * factor
+        self.bad(path, f"{given!r} is no scale", hint)
+        return None
+
+    def _deadband(self, given: Any, t: S7Type, path: str) -> dict[str, float] | None:
+        if t.base not in _NUMERIC:
+            self.bad(path, f"{t} is no number", "remove `deadband:`: any change is published")
+            return None
+        if _is_number(given) and given >= 0:
+            return {"abs": float(given)}
+        if isinstance(given, str) and re.fullmatch(r"\d+(\.\d+)?\s*%", given):
+            return {"percent": float(given.rstrip("% "))}
+        if isinstance(given, dict) and len(given) == 1 and set(given) <= {"abs", "percent"}:
+            ((kind, value),) = given.items()
+            if _is_number(value) and value >= 0:
+                return {kind: float(value)}
+        self.bad(path, f"{given!r} is no deadband", "0.5, 2%, {abs: 0.5} or {percent: 2}")
+        return None
+
+    def _encoding(self, given: Any, t: S7Type, path: str) -> str | None:
+        if t.base not in _TEXT:
+            self.bad(path, f"{t} has no encoding", "only STRING and CHAR do")
+            return None
+        try:
+            "A".encode(str(given))
+        except LookupError:
+            self.bad(path, f"unknown encoding {given!r}", "latin-1, cp1252, utf-8, …")
+            return None
+        return str(given)
+
+    def check_names(self) -> None:
+        """Field names are unique in their group."""
+        seen: set[str] = set()
+        for field, path in zip(self.fields, self.paths, strict=True):
+            if field.name in seen:
+                self.bad(f"{path}.name", f"{field.name!r} stands twice", "rename one")
+            seen.add(field.name)
+
+
+def parse_offset(given: Any) -> tuple[int, int] | None:
+    """(byte, bit) of ``6``, ``0.2`` or ``"10.3"``; None for anything else.
+
+    YAML reads 0.2 as a number; bits end at 7, so one digit always is the bit.
+    """
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        return None
+    match = re.fullmatch(r"(\d+)(?:\.([0-7]))?", str(given).strip())
+    if match is None or int(match[1]) >= BLOCK_BYTES:
+        return None
+    return int(match[1]), int(match[2] or 0)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _is_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
