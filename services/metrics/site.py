@@ -53,6 +53,8 @@ class Group:
     scan_s: float
     units: dict[str, str] = field(default_factory=dict)
     """Field name -> unit, of those that have one."""
+    names: set[str] = field(default_factory=set)
+    """The machines that the configuration names; {""} where nothing repeats."""
     at_s: float | None = None
     good_at_s: float | None = None
     good_ts_ms: int = 0
@@ -153,13 +155,16 @@ class Site:
         for row in config["plcs"]:
             before = old.get(row["id"])
             groups = {
-                g["name"]: Group(g["name"], float(g["scan_s"]), g.get("units") or {})
+                g["name"]: Group(
+                    g["name"], float(g["scan_s"]), g.get("units") or {}, _machines_of(g)
+                )
                 for g in row["groups"]
             }
             if before is not None:
                 for name, group in before.groups.items():
                     if name in groups and groups[name].scan_s == group.scan_s:
-                        group.units = groups[name].units
+                        group.units, group.names = groups[name].units, groups[name].names
+                        group.machines = {m: b for m, b in group.machines.items() if m in group.names}
                         groups[name] = group
                 before.host, before.locatario, before.groups = row["host"], row["locatario"], groups
             self.plcs[row["id"]] = before or Plc(row["id"], row["locatario"], row["host"], groups)
@@ -173,10 +178,10 @@ class Site:
             "service": processes,
         }
         self.trends.pin(
-            (row["id"], g["name"], machine or "", field_name)
+            (row["id"], g["name"], machine, field_name)
             for row in config["plcs"]
             for g in row["groups"]
-            for machine in g.get("machines") or [None]
+            for machine in _machines_of(g)
             for field_name in g.get("trend") or ()
         )
 
@@ -233,6 +238,9 @@ class Site:
         watched = self._watch_all or (frame.plc, frame.group) in self._watched
         for body in frame.bodies:
             machine = _machine(body)
+            if machine not in group.names:
+                self.aggregate.refused["label"] += 1
+                continue
             key = (frame.plc, frame.group, machine)
             message = Message(body, frame.ts_ms)
             wanted = self.trends.wants(key)
@@ -285,6 +293,10 @@ class Site:
             if group in ("", g.name)
             for message in g.machines.values()
         ]
+
+
+def _machines_of(group: dict[str, Any]) -> set[str]:
+    return {name or "" for name in group.get("machines") or [None]}
 
 
 def _machine(body: bytes) -> str:

@@ -233,6 +233,8 @@ class Values {
     if (!machine) this.machines.set(name, (machine = this.addMachine(name)));
     machine.body = body;
     const bad = body.bad ?? {};
+    // Nothing could be read: then no old value may stand there as if it were one.
+    if (bad["*"]) for (const row of this.fields.values()) this.write(row, name, undefined, bad["*"], body.ts);
     for (const field of [...Object.keys(body.values), ...Object.keys(bad)]) {
       if (field === "*") continue;
       if (!this.fields.has(field)) this.addField(field);
@@ -244,7 +246,7 @@ class Values {
   addMachine(name) {
     this.wait.hidden = true;
     this.scroll.hidden = false;
-    const machine = { quality: h("span"), age: h("span") };
+    const machine = { name, stale: false, quality: h("span"), age: h("span") };
     this.headRow.append(h("th", { scope: "col" }, h("span", { class: "m" }, name || w.t("value")), (machine.head = h("span", { class: "q" }, machine.quality, " ", machine.age))));
     for (const [field, row] of this.fields) this.addCell(row, field, name);
     return machine;
@@ -276,7 +278,7 @@ class Values {
     const shown = bad != null || value === undefined ? `✕ ${w.reason(bad ?? "no value")}` : w.value(value);
     if (cell.last !== shown) {
       cell.value.textContent = shown;
-      className(cell.td, bad != null ? "badv" : "");
+      cell.td.classList.toggle("badv", bad != null);
       if (cell.td.lastChild !== cell.value) cell.td.lastChild.hidden = bad != null;
       if (cell.last !== undefined && !row.node.hidden && !calm.matches) {
         cell.td.animate([{ backgroundColor: "var(--flash)" }, { backgroundColor: "transparent" }], 900);
@@ -312,6 +314,10 @@ class Values {
     const seconds = (this.now() - machine.body.ts) / 1000;
     const stale = seconds > Math.max(3 * this.scanS, 5);
     const quality = stale ? "bad" : machine.body.quality;
+    if (machine.stale !== stale) {
+      machine.stale = stale;
+      for (const row of this.fields.values()) row.cells.get(machine.name).td.classList.toggle("old", stale);
+    }
     className(machine.head, `q ${quality === "good" ? "" : QUALITY[quality] ?? ""}`);
     text(machine.quality, w.t(`q_${quality}`));
     text(machine.age, `· ${w.t("age", { age: w.age(seconds) })}`);

@@ -29,7 +29,7 @@ CONFIG: dict[str, Any] = {
             "locatario": "acme",
             "host": "10.0.0.1",
             "groups": [
-                {"name": "fast", "scan_s": 0.5, "machines": ["m00", "m01"], "trend": ["x"]},
+                {"name": "fast", "scan_s": 0.5, "machines": [None, "m00", "m01"], "trend": ["x"]},
                 {"name": "slow", "scan_s": 4.0},
             ],
         },
@@ -216,6 +216,8 @@ def test_rate_of_an_output(world: World) -> None:
 
 
 def test_machines_are_told_apart_without_decoding(world: World) -> None:
+    world.scan()
+    world.scan(machine="m99")
     world.scan(machine="m00", values={"x": 1})
     world.scan(machine="m01", values={"machine": "no"})
     world.scan("slow", values={"machine": "text of the PLC"})
