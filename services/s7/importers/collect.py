@@ -1,0 +1,87 @@
+"""Files of any kind, read together into one set of sources."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from services.s7.importers import simaticml, tag_tables, text
+from services.s7.importers.model import Place, SourceError, SourceProblem, Sources
+from services.s7.importers.reading import decode
+
+_Reader = Callable[[bytes, str, Sources], None]
+_DECLARES = re.compile(r"(?im)^\s*(DATA_BLOCK|TYPE|FUNCTION_BLOCK)\b")
+
+
+def _text(reader: Callable[[str, str, Sources], None]) -> _Reader:
+    def read(data: bytes, file: str, into: Sources) -> None:
+        reader(decode(data, file, into.notes), file, into)
+
+    return read
+
+
+def _tia(source: str, file: str, into: Sources) -> None:
+    text.read(source, file, into, classic=False)
+
+
+def _step7(source: str, file: str, into: Sources) -> None:
+    text.read(source, file, into, classic=True)
+
+
+_KINDS: dict[str, _Reader] = {
+    ".db": _text(_tia),
+    ".udt": _text(_tia),
+    ".scl": _text(_tia),
+    ".awl": _text(_step7),
+    ".stl": _text(_step7),
+    ".xml": simaticml.read,
+    ".xlsx": tag_tables.read_xlsx,
+    ".xlsm": tag_tables.read_xlsx,
+    ".csv": _text(tag_tables.read_csv),
+    ".tsv": _text(tag_tables.read_csv),
+    ".json": _text(tag_tables.read_json),
+    ".sdf": _text(tag_tables.read_sdf),
+    ".asc": _text(tag_tables.read_asc),
+    ".seq": _text(tag_tables.read_asc),
+}
+
+
+def collect(files: Sequence[Path]) -> Sources:
+    """Reads every file; what is wrong in them stands in ``problems``, all at once."""
+    sources = Sources()
+    for path in files:
+        file = str(path)
+        try:
+            data = path.read_bytes()
+        except OSError as e:
+            problem = SourceProblem(Place(file), f"cannot be read: {e.strerror}")
+            sources.problems.append(problem)
+            continue
+        try:
+            _reader(path, data)(data, file, sources)
+        except SourceError as e:
+            sources.problems += e.problems
+    return sources
+
+
+def _reader(path: Path, data: bytes) -> _Reader:
+    """By extension; for others by how the content begins."""
+    known = _KINDS.get(path.suffix.lower())
+    if known is not None:
+        return known
+    if data[:2] == b"PK":
+        return tag_tables.read_xlsx
+    content = decode(data, str(path), [])
+    head = content.lstrip()[:1]
+    if head == "<":
+        return simaticml.read
+    if _DECLARES.search(content):
+        return _KINDS[".scl"]
+    if head == "{":
+        return _KINDS[".json"]
+    if content.startswith("126,"):
+        return _KINDS[".asc"]
+    if head == '"':
+        return _KINDS[".sdf"]
+    return _KINDS[".csv"]

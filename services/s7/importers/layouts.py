@@ -1,0 +1,343 @@
+"""Placed sources to layouts: what a layout file or a group's inline fields hold."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.s7.importers import system_types
+from services.s7.importers.model import (
+    Array,
+    Block,
+    Located,
+    Named,
+    Place,
+    SourceError,
+    SourceProblem,
+    Sources,
+    Struct,
+    Tag,
+    TypeDef,
+)
+from services.s7.importers.offsets import Leaf, Placer
+from services.s7.types import S7Type
+
+OPTIMIZED_HINT = (
+    'in TIA Portal open the block\'s Properties > Attributes, untick "Optimized block access",'
+    " compile, download, and export it again"
+)
+_ILLEGAL = re.compile(r"[^\w.-]")
+_ADDRESS = re.compile(
+    r"(?P<area>[MIQEA])(?P<width>[XBWD]?)(?P<byte>\d+)(?:\.(?P<bit>[0-7]))?"
+    r"|DB(?P<db>\d+)\.DB(?P<db_width>[XBWD])(?P<db_byte>\d+)(?:\.(?P<db_bit>[0-7]))?"
+    r"|(?P<numbered>[TCZ])(?P<number>\d+)"
+)
+_PERIPHERY = re.compile(r"P[IQEA][BWD]?\d|[IQEA][BWD]?\d+(\.\d)?:P")
+_BOOL = S7Type("BOOL")
+_WIDTH = {1: "B", 2: "W", 4: "D"}
+
+
+@dataclass(slots=True)
+class Layout:
+    """One layout file, or (``addressed``) fields with addresses for a group without a layout."""
+
+    name: str
+    """Fit for a group's and a file's name."""
+    title: str
+    """As the source calls it."""
+    fields: list[dict[str, Any]]
+    db: int | None = None
+    record_bytes: int | None = None
+    machines: dict[str, int] | None = None
+    addressed: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def layouts(
+    sources: Sources, block: str | None = None, machines: str | None = None
+) -> list[Layout]:
+    """Every block (or UDT, where there is no block) and the tags, as layouts.
+
+    ``block`` takes one of them by name or number. ``machines`` names a member, an array of
+    structures, that becomes a layout of its own beside the rest of its block. Raises SourceError
+    carrying every problem.
+    """
+    placer = Placer(sources)
+    chosen = [b for b in _blocks(sources, placer) if block is None or _matches(b, block)]
+    if block is not None and not chosen:
+        names = ", ".join(repr(b.name) for b in _blocks(sources, placer)) or "none"
+        place = Place(chosen[0].place.file if chosen else "--block")
+        raise SourceError([SourceProblem(place, f"no block {block!r}; there is: {names}")])
+    out: list[Layout] = []
+    for b in chosen:
+        if _refused(b, placer):
+            continue
+        # Sizes first: they find every problem, and leaves of a type within itself have no end.
+        placer.size_bytes(b.body, sources.constants)
+        if not placer.problems:
+            out += _block_layouts(b, placer, sources, machines)
+    if block is None:
+        out += _tag_layouts(sources, placer)
+    problems = [*sources.problems, *placer.problems]
+    if problems:
+        raise SourceError(problems)
+    if out:
+        out[0].notes[:0] = [*sources.notes, *placer.notes]
+    _unique_names(out)
+    return out
+
+
+def _blocks(sources: Sources, placer: Placer) -> list[Block]:
+    """The data blocks; where there is none, the types that no other type uses."""
+    for b in sources.blocks:
+        if b.number is None:
+            b.number = sources.numbers.get(b.name.lower())
+    if sources.blocks or sources.tags or sources.located:
+        return sources.blocks
+    used = {
+        id(found)
+        for definition in sources.types.values()
+        for name in _names(definition.body)
+        if (found := placer.definition(name)) is not None
+    }
+    return [
+        Block(d.name, None, Named(d.name, d.place, quoted=True), d.place, d.optimized, classic=True)
+        for d in sources.types.values()
+        if id(d) not in used
+    ]
+
+
+def _names(kind: object) -> Iterator[str]:
+    if isinstance(kind, Named):
+        yield kind.name
+    elif isinstance(kind, Array):
+        yield from _names(kind.element)
+    elif isinstance(kind, Struct):
+        for member in kind.members:
+            yield from _names(member.type)
+
+
+def _matches(block: Block, wanted: str) -> bool:
+    wanted = wanted.strip('"').lower()
+    return wanted in (block.name.lower(), f"db{block.number}", str(block.number))
+
+
+def _refused(block: Block, placer: Placer) -> bool:
+    """Whether a block is optimised: its offsets are then the compiler's secret."""
+    definition: TypeDef | None = None
+    if isinstance(block.body, Named):
+        definition = placer.definition(block.body.name)
+    optimized = block.optimized
+    if optimized is None and definition is not None:
+        optimized = definition.optimized
+    if optimized:
+        message = f"block {block.name!r} has optimized access: its members have no fixed offsets"
+        placer.problems.append(SourceProblem(block.place, message, OPTIMIZED_HINT))
+    elif optimized is None and not block.classic:
+        placer.notes.append(
+            f"{block.place}: {block.name!r} does not say whether its access is optimized; these"
+            ' offsets hold only if "Optimized block access" is not ticked'
+        )
+    return bool(optimized)
+
+
+def _block_layouts(
+    block: Block, placer: Placer, sources: Sources, machines: str | None
+) -> Iterator[Layout]:
+    scope = sources.constants
+    body, inner = placer.resolve(block.body, scope)
+    title = block.name
+    if isinstance(body, Array):
+        element, element_scope = placer.resolve(body.element, inner)
+        if isinstance(element, Struct):
+            leaves = placer.leaves(element, element_scope)
+            yield _repeating(block, title, body, leaves, 0, placer, inner)
+            return
+        leaves = placer.leaves(body, inner, (block.name,))
+        yield _layout(block, title, leaves, placer.size_bytes(body, inner))
+        return
+    assert isinstance(body, Struct)  # a block of one elementary type does not exist
+    placed, size_bytes = placer.struct(body, inner)
+    alone = placed[0][0] if len(placed) == 1 else None
+    wanted = (machines or (alone.name if alone else "")).lower()
+    hints = []
+    for member, offset_bits in placed:
+        repeated, member_scope = placer.resolve(member.type, inner)
+        if not isinstance(repeated, Array):
+            continue
+        element, element_scope = placer.resolve(repeated.element, member_scope)
+        if not isinstance(element, Struct):
+            continue
+        if member.name.lower() != wanted:
+            hints.append(
+                f"{member.place}: {member.name!r} is an array of structures; for one message per"
+                f" element import it with --machines {member.name}"
+            )
+            continue
+        leaves = placer.leaves(element, element_scope)
+        name = title if alone else f"{title}_{member.name}"
+        yield _repeating(block, name, repeated, leaves, offset_bits // 8, placer, member_scope)
+        rest = tuple(m for m, _ in placed if m is not member)
+        if rest:
+            leaves = (leaf for leaf in placer.leaves(body, inner) if leaf.path[0] != member.name)
+            yield _layout(block, title, leaves, size_bytes)
+        return
+    if machines is not None:
+        message = f"{block.name!r} has no array of structures named {machines!r}"
+        placer.problems.append(SourceProblem(block.place, message))
+        return
+    layout = _layout(block, title, placer.leaves(body, inner), size_bytes)
+    layout.notes += hints
+    yield layout
+
+
+def _repeating(
+    block: Block,
+    title: str,
+    array: Array,
+    leaves: Iterable[Leaf],
+    first: int,
+    placer: Placer,
+    scope: Any,
+) -> Layout:
+    """A layout of one element, and how it repeats."""
+    count = 1
+    for low, high in placer.bounds(array, scope):
+        count *= high - low + 1
+    stride = placer.size_bytes(array.element, scope)
+    layout = _layout(block, title, leaves, stride)
+    layout.machines = {"count": count, "stride": stride, "first": first}
+    return layout
+
+
+def _layout(block: Block, title: str, leaves: Iterable[Leaf], record_bytes: int) -> Layout:
+    notes: list[str] = []
+    fields = _fields(leaves, notes)
+    return Layout(_group_name(title), title, fields, block.number, record_bytes, None, False, notes)
+
+
+def _fields(leaves: Iterable[Leaf], notes: list[str]) -> list[dict[str, Any]]:
+    fields: list[dict[str, Any]] = []
+    names: set[str] = set()
+    for leaf in leaves:
+        if not system_types.publishable(leaf.type.base):
+            notes.append(
+                f"{leaf.place}: {'.'.join(leaf.path)!r} is {leaf.type.base}: it keeps its place and"
+                " is not published"
+            )
+            continue
+        name = _field_name(leaf.path, leaf.place, names, notes)
+        scalar_bit = leaf.type == _BOOL
+        offset = float(f"{leaf.byte}.{leaf.bit}") if scalar_bit else leaf.byte
+        item = {"name": name, "type": str(leaf.type), "offset": offset}
+        fields.append(_described(item, leaf.comment))
+    return fields
+
+
+def _field_name(path: Iterable[str], place: Place, taken: set[str], notes: list[str]) -> str:
+    """A name that the configuration takes, unique in its group."""
+    given = ".".join(path)
+    name = _ILLEGAL.sub("_", unicodedata.normalize("NFC", given))
+    unique, n = name, 2
+    while unique in taken:
+        unique, n = f"{name}_{n}", n + 1
+    taken.add(unique)
+    if unique != given:
+        notes.append(f"{place}: {given!r} is published as {unique!r}")
+    return unique
+
+
+def _group_name(title: str) -> str:
+    """A block's name as a group's: lower case, without accents."""
+    plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
+    name = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:32]
+    return name if len(name) > 1 else f"db_{name}".rstrip("_")
+
+
+def _unique_names(found: list[Layout]) -> None:
+    taken: set[str] = set()
+    for layout in found:
+        name, n = layout.name, 2
+        while layout.name in taken:
+            layout.name, n = f"{name[:29]}_{n}", n + 1
+        taken.add(layout.name)
+
+
+# --- tags ------------------------------------------------------------------------------------
+
+
+def _tag_layouts(sources: Sources, placer: Placer) -> Iterator[Layout]:
+    if sources.tags:
+        notes: list[str] = []
+        names: set[str] = set()
+        fields = [item for tag in sources.tags for item in _tag_fields(tag, placer, names, notes)]
+        if fields:
+            yield Layout("tags", "PLC tags", fields, addressed=True, notes=notes)
+        else:
+            placer.notes += notes
+    by_db: dict[int, list[Located]] = {}
+    for item in sources.located:
+        by_db.setdefault(item.db, []).append(item)
+    for db, items in sorted(by_db.items()):
+        leaves = [leaf for item in items for leaf in _located_leaves(item, placer)]
+        notes = []
+        fields = _fields(sorted(leaves, key=lambda leaf: (leaf.byte, leaf.bit)), notes)
+        yield Layout(f"db{db}", f"DB{db}", fields, db, None, None, False, notes)
+
+
+def _located_leaves(item: Located, placer: Placer) -> Iterator[Leaf]:
+    at_bits = item.byte * 8 + item.bit
+    placer.size_bytes(item.type, placer.sources.constants)
+    if not placer.problems:
+        yield from placer.leaves(
+            item.type, placer.sources.constants, (item.name,), at_bits, "", item.place
+        )
+
+
+def _tag_fields(
+    tag: Tag, placer: Placer, names: set[str], notes: list[str]
+) -> Iterator[dict[str, Any]]:
+    text = "".join(tag.address.upper().split()).removeprefix("%")
+    if _PERIPHERY.match(text):
+        notes.append(f"{tag.place}: {tag.name!r} is a peripheral address ({text}), left out")
+        return
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        hint = "addresses look like M10.3, MW20, I0.0, Q1.2, T5, C3, DB1.DBW4"
+        problem = SourceProblem(tag.place, f"address {tag.address!r} is not understood", hint)
+        placer.problems.append(problem)
+        return
+    if match["numbered"]:
+        name = _field_name((tag.name,), tag.place, names, notes)
+        yield _described({"name": name, "address": text}, tag.comment)
+        return
+    prefix = f"DB{match['db']}.DB" if match["db"] else match["area"]
+    byte = int(match["db_byte"] or match["byte"])
+    bit = int(match["db_bit"] or match["bit"] or 0)
+    placer.size_bytes(tag.type, placer.sources.constants)
+    if placer.problems:
+        return
+    scope = placer.sources.constants
+    for leaf in placer.leaves(tag.type, scope, (tag.name,), byte * 8 + bit, tag.comment, tag.place):
+        if not system_types.publishable(leaf.type.base):
+            notes.append(f"{leaf.place}: {'.'.join(leaf.path)!r} is {leaf.type.base}, left out")
+            continue
+        name = _field_name(leaf.path, leaf.place, names, notes)
+        yield _described({"name": name, "address": _address(prefix, leaf)}, leaf.comment)
+
+
+def _address(prefix: str, leaf: Leaf) -> str:
+    if leaf.type == _BOOL:
+        width = "X" if prefix.startswith("DB") else ""
+        return f"{prefix}{width}{leaf.byte}.{leaf.bit}"
+    width = _WIDTH.get(leaf.type.element_bytes, "B")
+    return f"{prefix}{width}{leaf.byte}:{leaf.type}"
+
+
+def _described(item: dict[str, Any], comment: str) -> dict[str, Any]:
+    if comment:
+        item["description"] = " ".join(comment.split())
+    return item

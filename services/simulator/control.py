@@ -1,0 +1,98 @@
+"""What can be done to a running simulator: a Unix socket, a line in, a line out.
+
+``down PLC`` pulls the plug, ``up PLC`` puts it back, ``stop PLC`` and ``run PLC`` switch the CPU,
+``refuse PLC`` and ``permit PLC`` switch PUT/GET, ``status`` counts. Answers begin with ok or error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from services.simulator.server import Server
+
+MAX_LINE_BYTES = 1_024
+
+
+class Control:
+    """The socket and its verbs."""
+
+    def __init__(self, server: Server, path: Path) -> None:
+        self._server, self._path = server, path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        path.unlink(missing_ok=True)
+        self._socket.bind(str(path))
+        os.chmod(path, 0o600)
+        self._socket.listen(4)
+        self._socket.setblocking(False)
+        server.watch(self._socket, self._answer)
+
+    def close(self) -> None:
+        """Removes the socket."""
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+    def _answer(self) -> None:
+        try:
+            peer, _ = self._socket.accept()
+        except OSError:
+            return  # gone again before we looked
+        with peer:
+            # One short line from a local tool: it is there, or it is not worth waiting for.
+            peer.settimeout(0.5)
+            try:
+                line = peer.recv(MAX_LINE_BYTES).decode(errors="replace").strip()
+                peer.sendall((self.do(line) + "\n").encode())
+            except OSError:
+                return
+
+    def do(self, line: str) -> str:
+        """Does what a line says."""
+        verb, _, name = line.partition(" ")
+        if verb == "status":
+            return "ok " + json.dumps(self._status())
+        verbs: dict[str, Callable[[str], None]] = {
+            "down": self._server.down,
+            "up": self._server.up,
+            "stop": lambda plc: setattr(self._station(plc), "running", False),
+            "run": lambda plc: setattr(self._station(plc), "running", True),
+            "refuse": lambda plc: setattr(self._station(plc), "refuses", True),
+            "permit": lambda plc: setattr(self._station(plc), "refuses", False),
+        }
+        if verb not in verbs:
+            return f"error: {verb!r} is none of {', '.join(verbs)}, status"
+        if name not in self._server.places:
+            return f"error: no PLC {name!r}; there is {', '.join(self._server.places)}"
+        try:
+            verbs[verb](name)
+        except OSError as e:
+            return f"error: {e.strerror}"
+        return "ok"
+
+    def _station(self, name: str) -> object:
+        return self._server.places[name].station
+
+    def _status(self) -> dict[str, dict[str, object]]:
+        return {
+            name: {
+                "port": place.port,
+                "up": place.listener is not None,
+                "run": place.station.running,
+                "connections": len(place.connections),
+                "reads": place.station.reads,
+                "writes": place.station.writes,
+            }
+            for name, place in self._server.places.items()
+        }
+
+
+def ask(path: Path, line: str) -> str:
+    """Sends a line to a running simulator. Raises OSError where there is none."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+        s.settimeout(5)
+        s.connect(str(path))
+        s.sendall(line.encode() + b"\n")
+        return s.recv(65_536).decode().strip()
