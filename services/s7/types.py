@@ -238,13 +238,21 @@ def shortest(value: float) -> float:
     if value - value != 0:
         raise BadValue("nan" if math.isnan(value) else "infinity")
     raw = _F32.pack(value)
+    is_power_of_2 = not int.from_bytes(raw) & 0x7FFFFF
     for digits in range(6 if abs(value) >= 1.1754943508222875e-38 else 1, 10):
-        short = float(f"{value:.{digits}g}")
-        try:
-            if _F32.pack(short) == raw:
-                return short
-        except OverflowError:  # the largest REAL, rounded up
-            continue
+        candidates = [f"{value:.{digits - 1}e}"]
+        if is_power_of_2:
+            # Its lower neighbour is twice as near as the upper: the decimal above may fit where
+            # the nearest one, below, does not (1.2621775e-29).
+            exponent = int(candidates[0].partition("e")[2])
+            step = 10.0 ** (exponent - digits + 1)
+            candidates.append(f"{value + math.copysign(step / 2, value):.{digits - 1}e}")
+        for text in candidates:
+            try:
+                if _F32.pack(float(text)) == raw:
+                    return float(text)
+            except OverflowError:  # the largest REAL, rounded up
+                continue
     return value
 
 
