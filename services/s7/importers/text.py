@@ -120,6 +120,11 @@ class _Parser:
             self.fail(f"expected {text!r} {where}, found {self.said()}")
         return self.tokens[self.at - 1]
 
+    def name(self, what: str) -> Token:
+        if self.token.kind not in ("name", "quoted"):
+            self.fail(f"expected {what}, found {self.said()}")
+        return self.take()
+
     def said(self) -> str:
         return "the end of the file" if self.token.kind == "end" else repr(self.token.text)
 
@@ -162,10 +167,7 @@ class _Parser:
 
     def block_name(self) -> str:
         """``"Motor"``, ``Motor``, ``DB 10``, ``DB10``: the last two as ``DB10``."""
-        token = self.take()
-        if token.kind not in ("name", "quoted"):
-            self.at -= 1
-            self.fail(f"expected a name, found {self.said()}")
+        token = self.name("a name")
         if token.word in _NUMBERED and self.token.kind == "number":
             return f"{token.word}{int(self.take().text)}"
         return token.text
@@ -265,10 +267,7 @@ class _Parser:
     def constants(self, out: _Sections, end: str, *, typed: bool) -> None:
         """``N : Int := 5;`` or ``N := 5;`` up to ``end``."""
         while not self.accept(end):
-            name = self.take()
-            if name.kind not in ("name", "quoted"):
-                self.at -= 1
-                self.fail(f"expected a constant or {end}, found {self.said()}")
+            name = self.name(f"a constant or {end}")
             self.pragmas()
             if typed and self.accept(":"):
                 self.type()
@@ -292,10 +291,7 @@ class _Parser:
         self.pragmas()
         names: list[Token] = []
         while True:
-            token = self.take()
-            if token.kind not in ("name", "quoted"):
-                self.at -= 1
-                self.fail(f"expected a variable or {end}, found {self.said()}")
+            token = self.name(f"a variable or {end}")
             names.append(token)
             self.pragmas()
             if self.token.word == "AT":
@@ -326,7 +322,7 @@ class _Parser:
         return [Member(n.text, kind, self.place(n), comment) for n in names]
 
     def type(self) -> Type:
-        token = self.take()
+        token = self.name("a type")
         place = self.place(token)
         word = token.word
         if word == "ARRAY":
@@ -336,9 +332,6 @@ class _Parser:
             return Struct(tuple(self.members("END_STRUCT")), place)
         if token.kind == "quoted":
             return Named(token.text, place, quoted=True)
-        if token.kind != "name":
-            self.at -= 1
-            self.fail(f"expected a type, found {self.said()}")
         if word in _NUMBERED and self.token.kind == "number":
             return Named(f"{word}{int(self.take().text)}", place)
         if word in _STRINGS and self.token.text in ("[", "("):

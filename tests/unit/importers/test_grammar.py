@@ -1,0 +1,264 @@
+"""Corners of the grammar, and what is refused with file and line."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.s7.importers.collect import collect
+from services.s7.importers.layouts import Layout, layouts
+from services.s7.importers.model import SourceError
+
+
+def imported(folder: Path, text: str, name: str = "fonte.db") -> list[Layout]:
+    file = folder / name
+    file.write_text(text, encoding="utf-8")
+    return layouts(collect([file]))
+
+
+def places(layout: Layout) -> dict[str, float]:
+    return {f["name"]: f["offset"] for f in layout.fields}
+
+
+def block(body: str, head: str = "{ S7_Optimized_Access := 'FALSE' }") -> str:
+    return f'DATA_BLOCK "X"\n{head}\nSTRUCT\n{body}\nEND_STRUCT;\nBEGIN\nEND_DATA_BLOCK\n'
+
+
+def test_comments_of_every_kind(tmp_path: Path) -> None:
+    body = """
+    a : (* Int : *) Int; // primeiro
+    b (* x *) : Real (* REAL; *); (* segundo
+       em duas linhas *)
+    /* c : Int; */
+    (/* en-US: text */)
+    d : Int; """
+    (layout,) = imported(tmp_path, block(body))
+    assert places(layout) == {"a": 0, "b": 2, "d": 6}
+    assert layout.fields[0]["description"] == "Int :"
+
+
+def test_initial_values_that_look_like_declarations(tmp_path: Path) -> None:
+    body = """
+    a : String[10] := 'x : Int; END_STRUCT //';
+    b : Array[0..3] of Int := [1, 2(3), 4];
+    c : Time := T#1h_2m;
+    d : Date_And_Time := DT#2020-01-01-12:00:00;
+    e : "U" := (v := 1, w := (x := 2));
+    f : Int;"""
+    text = 'TYPE "U" STRUCT v : Int; w : Struct x : Int; END_STRUCT; END_STRUCT; END_TYPE\n'
+    (layout,) = imported(tmp_path, text + block(body))
+    assert places(layout) == {"a": 0, "b": 12, "c": 20, "d": 24, "e.v": 32, "e.w.x": 34, "f": 36}
+
+
+def test_members_named_like_keywords(tmp_path: Path) -> None:
+    body = 'name : Int; version : Int; "end_struct" : Int; type : Int; begin : Bool; at1 : Bool;'
+    (layout,) = imported(tmp_path, block(body))
+    assert list(places(layout)) == ["name", "version", "end_struct", "type", "begin", "at1"]
+
+
+def test_bounds_as_expressions(tmp_path: Path) -> None:
+    text = """FUNCTION_BLOCK FB 7
+    CONST
+      N := 4;
+      M := 2 * N - 1;
+    END_CONST
+    VAR
+      a : ARRAY [1 .. N, 0 .. M DIV 2] OF BYTE;
+      b : ARRAY [-16#A .. -1] OF CHAR;
+      c : STRING[M];
+      d : BOOL;
+    END_VAR
+    BEGIN
+    END_FUNCTION_BLOCK
+    DATA_BLOCK DB 9 FB 7
+    BEGIN
+    END_DATA_BLOCK"""
+    (layout,) = imported(tmp_path, text, "fonte.awl")
+    assert places(layout) == {"a": 0, "b": 16, "c": 26, "d": 35.0}
+
+
+def test_sections_in_any_order_and_a_multi_instance(tmp_path: Path) -> None:
+    text = """FUNCTION_BLOCK "Filho"
+    { S7_Optimized_Access := 'FALSE' }
+    VAR x : Bool; END_VAR
+    VAR_OUTPUT q : Bool; END_VAR
+    VAR_INPUT i : Byte; END_VAR
+    BEGIN END_FUNCTION_BLOCK
+    FUNCTION_BLOCK "Pai"
+    { S7_Optimized_Access := 'FALSE' }
+    VAR f : Array[0..1] of "Filho"; n : Byte; END_VAR
+    BEGIN END_FUNCTION_BLOCK
+    DATA_BLOCK "D" "Pai" BEGIN END_DATA_BLOCK"""
+    (layout,) = imported(tmp_path, text)
+    assert places(layout) == {
+        "f.0.i": 0, "f.0.q": 2.0, "f.0.x": 4.0, "f.1.i": 6, "f.1.q": 8.0, "f.1.x": 10.0, "n": 12,
+    }  # fmt: skip
+
+
+def test_array_of_struct_alone_becomes_machines(tmp_path: Path) -> None:
+    body = "m : Array[1..3, 0..1] of Struct a : Bool; b : Byte; c : Byte; END_STRUCT;"
+    (layout,) = imported(tmp_path, block(body))
+    assert layout.machines == {"count": 6, "stride": 4, "first": 0}
+
+
+def test_array_data_block(tmp_path: Path) -> None:
+    text = """TYPE "U" STRUCT a : Real; b : Bool; END_STRUCT; END_TYPE
+    DATA_BLOCK "A" { S7_Optimized_Access := 'FALSE' } Array[0..9] of "U" BEGIN END_DATA_BLOCK"""
+    (layout,) = imported(tmp_path, text)
+    assert layout.machines == {"count": 10, "stride": 6, "first": 0}
+
+
+def test_an_odd_string_before_a_byte_is_warned_of(tmp_path: Path) -> None:
+    (layout,) = imported(tmp_path, block("s : String[5]; b : Byte; c : Bool; i : Int;"))
+    assert places(layout) == {"s": 0, "b": 7, "c": 8.0, "i": 10}
+    assert any("follows 's', a STRING of odd length" in n for n in layout.notes)
+
+
+def test_names_that_meet_are_told_apart(tmp_path: Path) -> None:
+    (layout,) = imported(tmp_path, block('"a b" : Int; a_b : Int; "a/b" : Int;'))
+    assert places(layout) == {"a_b": 0, "a_b_2": 2, "a_b_3": 4}
+
+
+def test_access_not_said_is_noted(tmp_path: Path) -> None:
+    (layout,) = imported(tmp_path, block("a : Int;", head=""))
+    assert any("does not say whether its access is optimized" in n for n in layout.notes)
+    (layout,) = imported(tmp_path, block("a : Int;", head=""), "fonte.awl")
+    assert not layout.notes
+
+
+REFUSED = {
+    "unknown type": (block("a : Int;\nb : Foo;"), 5, "'Foo' is unknown", "give the file"),
+    "unresolved UDT": (block('a : Int;\nb : "UDT_X";'), 5, "'UDT_X' is unknown", "give the file"),
+    "AT overlay": (block("a : Word;\nb AT a : Array[0..15] of Bool;"), 5, "AT overlay", "remove"),
+    "optimized FB": (
+        "FUNCTION_BLOCK \"F\"\n{ S7_Optimized_Access := 'TRUE' }\nVAR a : Int; END_VAR\nBEGIN\n"
+        'END_FUNCTION_BLOCK\nDATA_BLOCK "D"\n"F"\nBEGIN\nEND_DATA_BLOCK',
+        6,
+        "optimized access",
+        "untick",
+    ),
+    "no semicolon": (block("a : Int\nb : Int;"), 4, "a ; is missing", ""),
+    "no type": (block("a : ;"), 4, "expected a type", ""),
+    "unknown constant": (block("a : Array[0..N] of Int;"), 4, "constant 'N'", "tag table"),
+    "reversed bounds": (block("a : Array[5..1] of Int;"), 4, "reversed", ""),
+    "open array": (block("a : Array[*] of Int;"), 4, "without bounds", ""),
+    "string too long": (block("a : String[255];"), 4, "1 to 254", ""),
+    "too large": (block("a : Array[0..40000] of Int;"), 3, "more than a data block", ""),
+    "huge": (block("a : Array[0..2000000000] of Int;"), 4, "larger than a data block", ""),
+    "itself": (
+        'TYPE "A"\nSTRUCT\n x : "B";\nEND_STRUCT;\nEND_TYPE\n'
+        'TYPE "B"\nSTRUCT\n y : "A";\n z : "A";\nEND_STRUCT;\nEND_TYPE\n' + block('a : "A";'),
+        2,
+        "contains itself",
+        "",
+    ),
+    "cut off": ('DATA_BLOCK "X"\nSTRUCT\n a : Int;', 3, "the end of the file", ""),
+    "twice": (
+        'TYPE "A" STRUCT x : Int; END_STRUCT; END_TYPE\n'
+        'TYPE "a" STRUCT x : Real; END_STRUCT; END_TYPE\n' + block('a : "A";'),
+        2,
+        "declared twice",
+        "",
+    ),
+    "nothing": ("hello", 0, "no data block", "Generate source"),
+    "empty": ("", 0, "no data block", ""),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=list(REFUSED))
+def test_refused_with_file_line_and_fix(tmp_path: Path, case: str) -> None:
+    text, line, message, hint = REFUSED[case]
+    with pytest.raises(SourceError) as e:
+        imported(tmp_path, text)
+    problem = e.value.problems[0]
+    assert problem.place.file.endswith("fonte.db")
+    assert problem.place.line == line
+    assert message in problem.message
+    assert hint in problem.hint
+
+
+def test_every_unknown_type_at_once(tmp_path: Path) -> None:
+    with pytest.raises(SourceError) as e:
+        imported(tmp_path, block('a : "A";\nb : Int;\nc : "C";'))
+    assert [p.place.line for p in e.value.problems] == [4, 6]
+
+
+XML = """<?xml version="1.0"?>
+<Document><SW.Blocks.GlobalDB ID="0"><AttributeList>
+<Interface><Sections xmlns="http://www.siemens.com/automation/Openness/SW/Interface/v4">
+<Section Name="Static">{members}</Section></Sections></Interface>
+{layout}<Name>D</Name><Number>5</Number></AttributeList></SW.Blocks.GlobalDB></Document>"""
+
+
+def test_xml_memory_layout(tmp_path: Path) -> None:
+    members = '<Member Name="a" Datatype="Int" />'
+    text = XML.format(members=members, layout="<MemoryLayout>Optimized</MemoryLayout>")
+    with pytest.raises(SourceError, match="untick"):
+        imported(tmp_path, text, "d.xml")
+    (layout,) = imported(tmp_path, XML.format(members=members, layout=""), "d.xml")
+    assert any("does not say" in n for n in layout.notes)
+
+
+def test_xml_offsets_are_checked(tmp_path: Path) -> None:
+    members = """<Member Name="a" Datatype="Bool" /><Member Name="b" Datatype="Int">
+<AttributeList><IntegerAttribute Name="Offset">32</IntegerAttribute></AttributeList></Member>"""
+    with pytest.raises(SourceError, match=r"'b' lies at 4\.0, by the rules it lies at 2\.0"):
+        imported(tmp_path, XML.format(members=members, layout=""), "d.xml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<Document",
+        '<!DOCTYPE x [<!ENTITY a "b">]><Document>&a;</Document>',
+        "<Document><Other /></Document>",
+        XML.format(members="<Member Name='a' />", layout=""),
+        XML.format(members="<Member Name='a' Datatype='Array[0..' />", layout=""),
+    ],
+)
+def test_xml_that_is_none_of_ours(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SourceError):
+        imported(tmp_path, text, "d.xml")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "x,y\n1,2\n", "headings"),
+        ("a.csv", "tag,db,offset,type\na,x,0,INT\n", "no number"),
+        ("a.csv", "tag,db,offset,type,bit\na,1,0,BOOL,9\n", "outside 0 to 7"),
+        ("a.json", "{", "not JSON"),
+        ("a.json", "[]", "not a tag file"),
+        ("a.json", '{"a": {"db": 1}}', "lacks offset, type"),
+        ("a.xlsx", "PK no", "not an xlsx workbook"),
+        ("a.asc", "hello", "begins with 126"),
+        ("a.sdf", '"a","M 0.0"\n', "at least name"),
+        ("a.sdf", '"a","X 0.0","BOOL"\n', "is not understood"),
+        ("a.sdf", '"a","MW 10","FOO"\n', "is unknown"),
+    ],
+)
+def test_tables_that_are_none_of_ours(tmp_path: Path, name: str, text: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        imported(tmp_path, text, name)
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="cannot be read"):
+        layouts(collect([tmp_path / "nada.db"]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(alphabet="{}()[]\"';:=.,*/ \nABDSTRUCTEN_VOF012#", max_size=200))
+def test_no_text_makes_a_traceback(text: str) -> None:
+    from services.s7.importers.model import Sources
+    from services.s7.importers.text import read
+
+    for head in ("", 'DATA_BLOCK "X"\nSTRUCT\n', "TYPE x\n"):
+        sources = Sources()
+        with contextlib.suppress(SourceError):
+            read(head + text, "f.db", sources, classic=True)
+            layouts(sources)
