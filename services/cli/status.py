@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from services.cli.common import ConfigOption, JsonOption, fail, load_site
+from services.cli.common import ConfigOption, JsonOption, load_site
 from services.runtime import process_table, render, secrets
 from services.runtime.errors import EXIT_FAILURE
 

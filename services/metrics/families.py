@@ -15,7 +15,8 @@ class Listeners(Protocol):
     """What is counted of the stream."""
 
     @property
-    def clients(self) -> Sized: ...
+    def clients(self) -> Sized:
+        """Who listens now."""
 
     dropped: int
 

@@ -114,7 +114,7 @@ class ProcessTable:
             text = f"{name} keeps ending: {FLAP_STARTS} restarts within {FLAP_WINDOW_S:.0f} s"
             events.append(_event("error", "process_flapping", text, process=name))
         entry.flapping = flapping
-        if row.state == before or first_sight and row.state in ("RUNNING", "STARTING"):
+        if row.state == before or (first_sight and row.state in ("RUNNING", "STARTING")):
             return events
         if row.state == "FATAL":
             text = f"{name} could not be started: {entry.why}"

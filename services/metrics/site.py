@@ -64,6 +64,13 @@ class Group:
     quality: str = ""
     machines: dict[str, Message] = field(default_factory=dict)
 
+    def take_over(self, old: Group) -> None:
+        """Keeps what was known of the group before its configuration was read again."""
+        self.at_s, self.good_at_s, self.good_ts_ms = old.at_s, old.good_at_s, old.good_ts_ms
+        self.ts_ms, self.quality = old.ts_ms, old.quality
+        self.duration_ms, self.latency_ms = old.duration_ms, old.latency_ms
+        self.machines = {m: b for m, b in old.machines.items() if m in self.names}
+
     def bad(self) -> dict[str, str]:
         """Field (with its machine) -> reason, of all that cannot be read now."""
         return {
@@ -162,10 +169,9 @@ class Site:
             }
             if before is not None:
                 for name, group in before.groups.items():
-                    if name in groups and groups[name].scan_s == group.scan_s:
-                        group.units, group.names = groups[name].units, groups[name].names
-                        group.machines = {m: b for m, b in group.machines.items() if m in group.names}
-                        groups[name] = group
+                    new = groups.get(name)
+                    if new is not None and new.scan_s == group.scan_s:
+                        new.take_over(group)
                 before.host, before.locatario, before.groups = row["host"], row["locatario"], groups
             self.plcs[row["id"]] = before or Plc(row["id"], row["locatario"], row["host"], groups)
         processes = set(self.process_names)

@@ -386,8 +386,14 @@ def _plc_problems(plc: dict[str, Any], add: Callable[..., None]) -> None:
     elif status == "online" and not plc["fresh"]:
         add("error", "plc_stale", plc["id"], age=int(plc["read_age_s"] or 0), **params)
     if plc["bad_fields"] and status in ("online", "degraded") and code != "cpu_stop":
-        add("warning", "fields_bad", plc["id"], count=plc["bad_fields"],
-            names=", ".join(plc["bad_names"]), **params)
+        add(
+            "warning",
+            "fields_bad",
+            plc["id"],
+            count=plc["bad_fields"],
+            names=", ".join(plc["bad_names"]),
+            **params,
+        )
 
 
 def _known(code: str, default: str) -> str:

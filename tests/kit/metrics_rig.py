@@ -210,7 +210,8 @@ class Rig:
 
     def tell(self, **order: Any) -> None:
         """Changes what the feeder says; see tests/kit/frames_feeder.py."""
-        assert self.feeder is not None and self.feeder.stdin is not None
+        assert self.feeder is not None
+        assert self.feeder.stdin is not None
         self.feeder.stdin.write(json.dumps(order) + "\n")
         self.feeder.stdin.flush()
 

@@ -45,7 +45,8 @@ def test_sum_of_all_lives(lives: list[list[int]]) -> None:
         for value in sorted(steps):
             aggregate.apply(stats("reader-p1", pid, counter(value)))
             now = aggregate.value("plc_edge_reconnects_total", plc="p1")
-            assert now is not None and now >= seen
+            assert now is not None
+            assert now >= seen
             seen = now
     assert seen == sum(max(steps) for steps in lives)
 
@@ -69,7 +70,8 @@ def test_histogram_carries_buckets_and_sum() -> None:
     aggregate.apply(stats("reader-p1", 1, sample([3, 1, 0], 0.9)))
     aggregate.apply(stats("reader-p1", 2, sample([1, 0, 2], 5.0)))
     ((_, _, kind, value),) = aggregate.items()
-    assert kind == "histogram" and isinstance(value, Histogram)
+    assert kind == "histogram"
+    assert isinstance(value, Histogram)
     assert value.buckets == {0.1: 4, 1.0: 1, math.inf: 2}
     assert value.sum == 5.9
 

@@ -109,7 +109,8 @@ def world() -> World:
 
 def test_all_well(world: World) -> None:
     document = world.status.document()
-    assert document["status"] == "ok" and document["problems"] == []
+    assert document["status"] == "ok"
+    assert document["problems"] == []
     assert world.status.not_ready() == []
     json.dumps(document)
 
@@ -128,14 +129,16 @@ def test_offline_in_words_with_what_to_check(world: World) -> None:
     (problem,) = document["problems"]
     assert document["status"] == "error"
     assert problem["text"] == "No answer from the PLC at 10.0.0.1"
-    assert "cable" in problem["fix"] and "power" in problem["fix"]
+    assert "cable" in problem["fix"]
+    assert "power" in problem["fix"]
     assert document["plcs"][0]["failure"]["message"] == "no answer in 2 s"
 
 
 def test_an_unknown_failure_still_has_words(world: World) -> None:
     world.beat("offline", code="never_heard_of", message="strange", since=1)
     (problem,) = world.status.document()["problems"]
-    assert problem["text"] and problem["fix"]
+    assert problem["text"]
+    assert problem["fix"]
 
 
 def test_ready_means_read_within_three_scans_or_five_seconds(world: World) -> None:
@@ -195,7 +198,8 @@ def test_outbox_filling_and_dropping(world: World) -> None:
     world.status.tick()
     document = world.status.document()
     assert [p["code"] for p in document["problems"]] == ["store_dropping", "store_filling"]
-    assert document["store"]["fill"] == 0.9 and document["store"]["dropped"] == 7
+    assert document["store"]["fill"] == 0.9
+    assert document["store"]["dropped"] == 7
     world.now_s += 601
     world.site.apply(Stats("store_forward", 1, 1, 0, samples))
     assert "store_dropping" not in [c for _, c in world.codes()]
@@ -243,7 +247,8 @@ def test_only_watched_groups_are_collected_for_the_stream(world: World) -> None:
     world.scan(values={"x": 2})
     world.scan(values={"x": 3})
     ((key, body),) = world.site.take_changes()[0].items()
-    assert key == ("p1", "fast", "") and json.loads(body)["values"] == {"x": 3}
+    assert key == ("p1", "fast", "")
+    assert json.loads(body)["values"] == {"x": 3}
 
 
 def test_events_are_kept_and_counted(world: World) -> None:

@@ -48,7 +48,9 @@ def test_the_longest_unasked_goes_first_and_pinned_ones_stay() -> None:
         trends.get(("p", "g", "", f"f{n}"))
     names = trends._fields_of[("p", "g", "")]
     assert len(names) == MAX_FIELDS
-    assert "pinned" in names and f"f{MAX_FIELDS + 4}" in names and "f0" not in names
+    assert "pinned" in names
+    assert f"f{MAX_FIELDS + 4}" in names
+    assert "f0" not in names
 
 
 def test_forgotten_after_the_window() -> None:
