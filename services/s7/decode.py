@@ -197,7 +197,7 @@ def shorten(raws: Sequence[int]) -> list[float | None]:
 def _alone() -> Iterator[int]:
     """Biased exponents whose REALs ``shorten`` must not take in bulk: denormals, the largest (which
     may round up to infinity), NaN and infinities; and those that lie so close together in decimal
-    that 7 digits fit a number which 6 already name (e.g. 0.000977 to 0.001). Powers of 2 go alone too.
+    that 7 digits fit a number which 6 already name (e.g. 0.000977 to 0.001).
     """
     yield from (0, 254, 255)
     for exponent in range(1, 254):

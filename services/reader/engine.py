@@ -1,0 +1,468 @@
+"""The reader's engine: connection life, scan schedule, and what is said of them.
+
+Polling never waits for another process. Groups are scanned at a fixed rate on the monotonic clock;
+a slow group's telegrams give way to those of whoever is due first.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+from bus import topology
+from bus.frames import Heartbeat, Raw, Scan
+from services.reader.group import Group, Outcome, extent
+from services.reader.keep import KeepClient
+from services.runtime.clock import now_ms
+from services.runtime.errors import PlcUnavailable
+from services.runtime.process import Process, Timer
+from services.s7.field import Field
+from services.s7.plan import Extent, Plan, number
+from services.s7.session import JOBS_ASKED, Answer, Session
+from services.s7.types import decode_value
+
+BACKOFF_S, BACKOFF_MAX_S = 0.5, 15.0
+# The CPU's operating state is asked so often; a CPU in STOP answers reads with frozen data.
+STATE_INTERVAL_S = 1.0
+STATE_REFERENCE = 0xFFFE
+RUN = 0x08
+# The panel gets full values at least so often, changed or not.
+SHOW_EVERY_S = 2.0
+
+
+class _Job:
+    """One group's scans."""
+
+    def __init__(self, group: Group, process: Process, plc: str) -> None:
+        self.group = group
+        self.due_s = 0.0
+        self.answer: Answer | None = None
+        self.plan = Plan([], [], 0)
+        self.retry: tuple[Plan, Answer] | None = None
+        self.shown_s = 0.0
+        stats, name = process.stats, group.name
+        self.duration = stats.histogram("plc_edge_scan_duration_seconds", plc=plc, group=name)
+        self.overruns = stats.counter("plc_edge_scan_overruns_total", plc=plc, group=name)
+        self.bad_fields = 0
+
+
+class Engine:
+    """Reads one PLC for ever."""
+
+    def __init__(self, process: Process, keep: KeepClient) -> None:
+        config = process.config
+        self.process = process
+        self.keep = keep
+        self.plc: dict[str, Any] = config["plc"]
+        self.id: str = self.plc["id"]
+        self.jobs = [
+            _Job(Group(g, self.plc, config["site"]), process, self.id) for g in config["groups"]
+        ]
+        self.session: Session | None = None
+        self._reference = 1
+        self._granted: tuple[int, int] = (0, 0)
+        self._attempts = 0
+        self._failure: dict[str, Any] | None = None
+        self._was_online = False
+        self._status = ""
+        self._cpu_state: int | None = None
+        self._alive = _Alive(self.plc["alive"]) if self.plc["alive"] else None
+        if self._alive is not None:
+            self.jobs[0].group.also_read(self._alive.extent)
+        self._scan_ms = self._latency_ms = 0.0
+        self._reads_ok = self._reads_failed = 0
+        stats = process.stats
+        self._up = stats.gauge("plc_edge_plc_up", plc=self.id)
+        self._bad = stats.gauge("plc_edge_fields_bad", plc=self.id)
+        self._reconnects = stats.counter("plc_edge_reconnects_total", plc=self.id)
+        name = "plc_edge_read_requests_total"
+        self._ok = stats.counter(name, plc=self.id, result="ok")
+        self._failed = stats.counter(name, plc=self.id, result="failed")
+        self._beats = process.bus.connect("beats")
+        raw = any(job.group.raw_range is not None for job in self.jobs)
+        self._raw = process.bus.bind("raw", self.id) if raw else None
+        self._retry: Timer | None = None
+
+    def start(self) -> None:
+        """Registers everything with the process's loop."""
+        self.process.every(self.plc["heartbeat_s"], self._heartbeat)
+        self.process.every(min(0.5, self.plc["timeout_s"] / 4), self._check_timeout)
+        self.process.every(STATE_INTERVAL_S, self._ask_state)
+        start_s = time.monotonic()
+        for job in self.jobs:
+            job.due_s = start_s
+            self._schedule(job)
+        self._retry = self.process.at(start_s, self._connect)
+
+    # -- connection life -----------------------------------------------------------------
+
+    def _connect(self) -> None:
+        plc = self.plc
+        jobs = plc["parallel_jobs"]
+        try:
+            session = Session(
+                plc["host"],
+                plc["port"],
+                (plc["local_tsap"], plc["remote_tsap"]),
+                pdu_bytes=plc["pdu"],
+                jobs=JOBS_ASKED if jobs == "auto" else jobs,
+                timeout_s=plc["timeout_s"],
+            )
+        except PlcUnavailable as e:
+            self._lost(e)
+            return
+        self.session = session
+        self._cpu_state = None
+        granted = (session.pdu_bytes, session.jobs)
+        if self._granted not in ((0, 0), granted):
+            text = "the PLC grants another PDU or another number of jobs than before"
+            self.process.event("warning", "plc_changed", text, plc=self.id, was=self._granted,
+                               now=granted)  # fmt: skip
+        self._granted = granted
+        if self._attempts or self._was_online:
+            self._reconnects.inc()
+        self._attempts = 0
+        self._failure = None
+        self._reference = 1
+        for job in self.jobs:
+            job.answer = job.retry = None
+            job.group.reset()
+            if not self._make_plan(job):
+                return
+        self.process.on_readable(session, self._receive)
+        text = f"connected: PDU {session.pdu_bytes}, {session.jobs} jobs"
+        self.process.event("info", "plc_online", text, plc=self.id)
+        self._was_online = True
+        self._ask_state()
+        self._set_status()
+        now_s = time.monotonic()
+        for job in self.jobs:
+            # A slot that is just over is read at once, not an interval later.
+            if job.due_s - job.group.scan_s <= now_s:
+                self._scan(job)
+
+    def _make_plan(self, job: _Job) -> bool:
+        """Plans a group for the granted PDU; drops the connection where that is impossible."""
+        assert self.session is not None
+        job.plan = job.group.make_plan(self.session.pdu_bytes)
+        if job.group.consistent and len(job.plan.telegrams) > 1:
+            message = f"group {job.group.name} is `consistent` but needs {len(job.plan.telegrams)}"
+            message += f" telegrams at the granted PDU of {self.session.pdu_bytes}"
+            self._lost(PlcUnavailable("pdu_too_small", message))
+            return False
+        if self._reference + len(job.plan.telegrams) >= STATE_REFERENCE:
+            self._reference = 1  # references in flight are never so many
+        self._reference = number(job.plan.telegrams, self._reference)
+        return True
+
+    def _lost(self, error: PlcUnavailable) -> None:
+        """The connection is gone or could not be made: say so once, try again later."""
+        if self.session is not None:
+            self.process.forget(self.session)
+            self.session.close()
+            self.session = None
+        self._attempts += 1
+        self._reads_failed += 1
+        self._failed.inc()
+        for job in self.jobs:
+            job.answer = job.retry = None
+        if self._failure is None or self._failure["code"] != error.code:
+            self.process.event("error", error.code, error.message, plc=self.id)
+            since = self._failure["since"] if self._failure else now_ms()
+            self._failure = {"code": error.code, "message": error.message, "since": since}
+        self._failure["attempts"] = self._attempts
+        if self._status != "offline":
+            self._say_offline()
+        self._set_status()
+        backoff_s = min(BACKOFF_MAX_S, BACKOFF_S * 2 ** min(10, self._attempts - 1))
+        # Jitter: fifty readers of one switch must not come back in step.
+        delay_s = backoff_s * random.uniform(0.5, 1.0)
+        self._retry = self.process.at(time.monotonic() + delay_s, self._connect)
+
+    def _say_offline(self) -> None:
+        """A numbered message per record: downtime leaves a trace even through a broker outage."""
+        stamp_ms = now_ms()
+        for job in self.jobs:
+            bodies = job.group.offline_bodies(stamp_ms, "plc_offline")
+            for body in bodies:
+                self.keep.publish(stamp_ms, body)
+            self._show(job, stamp_ms, 0.0, "bad", [b(0, 0) for b in bodies])
+            if job.group.raw_range is not None:
+                self._send_raw(job, b"", stamp_ms, "bad")
+
+    def _receive(self) -> None:
+        if self.session is None:
+            return
+        try:
+            for answer in self.session.receive():
+                self._complete(answer)
+        except PlcUnavailable as e:
+            self._lost(e)
+
+    def _check_timeout(self) -> None:
+        if self.session is None:
+            return
+        try:
+            self.session.check_timeout()
+        except PlcUnavailable as e:
+            self._lost(e)
+
+    def _ask_state(self) -> None:
+        if self.session is None or self._cpu_state == -1:
+            return
+        try:
+            self.session.ask_state(STATE_REFERENCE, self._take_state)
+        except PlcUnavailable as e:
+            self._lost(e)
+
+    def _take_state(self, state: int | None) -> None:
+        before = self._cpu_state
+        # -1: the CPU refuses to tell; asking on would fill its diagnostics.
+        self._cpu_state = -1 if state is None else state
+        if self._cpu_state == before:
+            return
+        if before is not None and self._cpu_state >= 0:
+            text = "the CPU runs" if state == RUN else "the CPU is in STOP: its data is frozen"
+            level = "info" if state == RUN else "warning"
+            self.process.event(level, "cpu_run" if state == RUN else "cpu_stop", text, plc=self.id)
+            for job in self.jobs:
+                job.group.publish_all()
+        self._set_status()
+
+    @property
+    def _uncertain(self) -> str:
+        """Why the data may be frozen; empty when it is not."""
+        if self._cpu_state is not None and self._cpu_state >= 0 and self._cpu_state != RUN:
+            return "cpu_stop"
+        if self._cpu_state == -1 and self._alive is not None and self._alive.is_stale:
+            return "alive_stale"
+        return ""
+
+    # -- scans ---------------------------------------------------------------------------
+
+    def _schedule(self, job: _Job) -> None:
+        self.process.at(job.due_s, lambda: self._due(job))
+
+    def _due(self, job: _Job) -> None:
+        now_s = time.monotonic()
+        if job.answer is not None:
+            job.overruns.inc()  # the previous scan is not back yet
+        elif self.session is not None:
+            self._scan(job)
+        job.due_s += job.group.scan_s
+        if job.due_s <= now_s:
+            missed = (now_s - job.due_s) // job.group.scan_s + 1
+            job.overruns.inc(missed)
+            job.due_s += missed * job.group.scan_s
+        self._schedule(job)
+
+    def _scan(self, job: _Job) -> None:
+        session = self.session
+        if session is None or job.answer is not None:
+            return
+        if job.group.replan_needed and not self._make_plan(job):
+            return
+        if not job.plan.telegrams:
+            self._all_refused(job)
+        else:
+            image = bytearray(job.plan.image_bytes)
+            job.answer = Answer(job.plan.telegrams, image, job.due_s)
+        retry = job.group.retry_plan(session.pdu_bytes, time.monotonic())
+        try:
+            if job.answer is not None:
+                session.submit(job.answer)
+            if retry is not None and self.session is session:
+                if self._reference + len(retry.telegrams) >= STATE_REFERENCE:
+                    self._reference = 1
+                self._reference = number(retry.telegrams, self._reference)
+                answer = Answer(retry.telegrams, bytearray(retry.image_bytes), float("inf"))
+                job.retry = (retry, answer)
+                session.submit(answer)
+            self._receive()
+        except PlcUnavailable as e:
+            self._lost(e)
+
+    def _all_refused(self, job: _Job) -> None:
+        """Nothing of the group can be asked: say so as often as it would have been read."""
+        outcome = job.group.decode(b"", {}, now_ms(), 0.0, self._uncertain, time.monotonic())
+        self._publish(job, outcome)
+
+    def _complete(self, answer: Answer) -> None:
+        job = next((j for j in self.jobs if j.answer is answer), None)
+        if job is None:
+            for other in self.jobs:
+                if other.retry is not None and other.retry[1] is answer:
+                    other.group.note_retry(other.retry[0], answer.codes)
+                    other.retry = None
+            return
+        job.answer = None
+        now_s = time.monotonic()
+        latency_s = now_s - answer.sent_s
+        ts_ms = now_ms() - round(latency_s * 500)  # the midpoint of request and response
+        if answer.failed is not None:
+            # Refused as a whole (PUT/GET not permitted, wrong password): says nothing of items.
+            reason = answer.failed.code
+            missing = job.group.all_missing(reason)
+            self._failed.inc()
+            self._reads_failed += 1
+            self._set_failure(reason, answer.failed.message)
+        else:
+            missing = job.group.note_refused(answer.codes)
+            self._ok.inc(len(answer.telegrams))
+            self._reads_ok += 1
+            if self._failure is not None:
+                self._failure = None
+        image = bytes(answer.image)
+        if self._alive is not None:
+            self._alive.look(job, image, missing, now_s)
+        outcome = job.group.decode(image, missing, ts_ms, latency_s * 1_000, self._uncertain, now_s)
+        self._publish(job, outcome)
+        if job.group.raw_range is not None:
+            whole = job.group.raw_is_whole(missing) and not self._uncertain
+            whole = whole and answer.failed is None
+            data = job.group.raw(image) if whole else b""
+            self._send_raw(job, data, ts_ms, "good" if whole else "bad")
+        done_s = time.monotonic() - answer.sent_s
+        job.duration.observe(done_s)
+        self._scan_ms = done_s * 1_000
+        self._latency_ms = latency_s * 1_000
+
+    def _publish(self, job: _Job, outcome: Outcome) -> None:
+        for body in outcome.bodies:
+            self.keep.publish(outcome.ts_ms, body)
+        now_s = time.monotonic()
+        shown: list[bytes] = []
+        if outcome.bodies or now_s - job.shown_s >= SHOW_EVERY_S:
+            job.shown_s = now_s
+            shown = [b(self.keep.epoch, 0) for b in outcome.shown]
+        self._show(job, outcome.ts_ms, outcome.latency_ms, outcome.quality, shown)
+        if outcome.bad_fields != job.bad_fields:
+            job.bad_fields = outcome.bad_fields
+            self._bad.set(sum(j.bad_fields for j in self.jobs))
+            self._say_bad(job)
+            self._set_status()
+
+    def _say_bad(self, job: _Job) -> None:
+        if job.group.refused:
+            places = {f"{e.area}{e.db or ''}.{e.start}": r for e, r in job.group.refused.items()}
+            text = f"{len(places)} fields of group {job.group.name} are refused by the PLC"
+            few = dict(list(places.items())[:10])
+            self.process.event("warning", "fields_refused", text, plc=self.id, fields=few)
+
+    def _show(
+        self, job: _Job, ts_ms: int, latency_ms: float, quality: str, bodies: list[bytes]
+    ) -> None:
+        live = self.process.live
+        if live is None:
+            return
+        frame = Scan(
+            self.id,
+            self.plc["locatario"],
+            job.group.name,
+            ts_ms,
+            self._scan_ms,
+            latency_ms,
+            bodies,
+            quality,
+        )
+        live.send(frame, topology.topic("scan", self.id))
+
+    def _send_raw(self, job: _Job, data: bytes, ts_ms: int, quality: str) -> None:
+        if self._raw is None or job.group.raw_range is None:
+            return
+        start = job.group.raw_range[0]
+        frame = Raw(self.id, job.group.name, job.group.db or 0, start, data, ts_ms, quality)
+        self._raw.send(frame, topology.topic("raw", job.group.name))
+
+    # -- what is said of it --------------------------------------------------------------
+
+    def _set_failure(self, code: str, message: str) -> None:
+        if self._failure is None or self._failure["code"] != code:
+            self._failure = {"code": code, "message": message, "since": now_ms(), "attempts": 0}
+            self.process.event("error", code, message, plc=self.id)
+            self._set_status()
+        self._failure["attempts"] += 1
+
+    def _set_status(self) -> None:
+        if self.session is None:
+            status = "offline"
+        elif self._failure or self._uncertain or any(j.group.refused for j in self.jobs):
+            status = "degraded"
+        else:
+            status = "online"
+        self._up.set(status != "offline")
+        if status != self._status:
+            self._status = status
+            self._heartbeat()
+
+    def _failure_now(self) -> dict[str, Any] | None:
+        if self._status == "online":
+            return None
+        if self._failure is not None:
+            return self._failure
+        if reason := self._uncertain:
+            return {"code": reason, "message": "the CPU does not run: its data is frozen"}
+        refused = sum(len(j.group.refused) for j in self.jobs)
+        return {"code": "fields_refused", "message": f"{refused} fields are refused by the PLC"}
+
+    def _heartbeat(self) -> None:
+        frame = Heartbeat(
+            self.id,
+            self.plc["locatario"],
+            self.plc["host"],
+            now_ms(),
+            self.plc["heartbeat_s"],
+            self._status or "offline",
+            round(self._scan_ms, 2),
+            round(self._latency_ms, 2),
+            self._reads_ok,
+            self._reads_failed,
+            round(time.monotonic() - self.process.started_s, 1),
+            self.keep.pending,
+            self._failure_now(),
+        )
+        topic = topology.topic("beat", self.id)
+        self._beats.send(frame, topic)
+        if self.process.live is not None:
+            self.process.live.send(frame, topic)
+
+    def close(self) -> None:
+        """Ends politely: the connection, then what is not acknowledged yet."""
+        if self.session is not None:
+            self.session.close()
+        self.keep.close()
+
+
+class _Alive:
+    """A field that the PLC's program changes, for CPUs that do not tell their state."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._field = Field.from_dict(config["address"])
+        self._timeout_s: float = config["timeout_s"]
+        self._value: Any = None
+        self._changed_s = time.monotonic()
+
+    @property
+    def extent(self) -> Extent:
+        """Its bytes."""
+        return extent(self._field)
+
+    def look(self, job: _Job, image: bytes, missing: dict[Extent, str], now_s: float) -> None:
+        """Takes the field's value where this group reads it."""
+        f = self._field
+        try:
+            place = job.plan.place(f.area, f.db, f.byte)
+        except KeyError:
+            return
+        if any((e.area, e.db) == (f.area, f.db) and e.start <= f.byte < e.end for e in missing):
+            return
+        value = decode_value(f.s7_type, image[place : place + f.size_bytes], f.bit)
+        if value != self._value:
+            self._value = value
+            self._changed_s = now_s
+
+    @property
+    def is_stale(self) -> bool:
+        """It has not changed for its timeout."""
+        return time.monotonic() - self._changed_s > self._timeout_s

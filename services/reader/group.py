@@ -1,0 +1,294 @@
+"""One scan group: its plan, what the PLC refuses of it, and its bytes made into messages."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from services.reader.message import Message
+from services.s7 import telegram as t
+from services.s7.change import ChangeFilter
+from services.s7.decode import Record
+from services.s7.field import Field
+from services.s7.plan import Extent, Plan, Telegram, make_plan
+
+# A refused field is asked for again so often: it costs a request of its own.
+RETRY_S = 30.0
+# A PLC clock further off than this is no timestamp.
+CLOCK_TOLERANCE_S = 300.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one scan of a group made."""
+
+    ts_ms: int
+    latency_ms: float
+    quality: str
+    bodies: list[Callable[[int, int], bytes]]
+    """Messages to publish."""
+    shown: list[Callable[[int, int], bytes]]
+    """Messages for the panel: every record, published or not."""
+    bad_fields: int
+
+
+class _Machine:
+    """One record of the group."""
+
+    def __init__(self, fields: list[Field], message: Message, max_silence_s: float) -> None:
+        self.fields = fields
+        self.message = message
+        self.filter = ChangeFilter(fields, max_silence_s)
+        self.record: Record | None = None
+        """Decodes what is read of it; None where all of it is refused."""
+
+
+class Group:
+    """Turns scans of one group into messages; keeps apart what the PLC refuses."""
+
+    def __init__(self, config: dict[str, Any], plc: dict[str, Any], site: str) -> None:
+        self.name: str = config["name"]
+        self.db: int | None = config["db"]
+        self.scan_s: float = config["scan_s"]
+        self.consistent: bool = config["consistent"]
+        self._always = config["publish"] == "always"
+        self._timestamp: str | None = config["timestamp"]
+        template = [Field.from_dict(f) for f in config["fields"]]
+        self.machines: list[_Machine] = []
+        extents: dict[Extent, list[str]] = {}
+        for name, base in config["machines"]:
+            fields = [replace(f, byte=f.byte + base) for f in template]
+            message = Message(
+                site=site,
+                locatario=plc["locatario"],
+                plc=plc["id"],
+                ip=plc["host"],
+                group=self.name,
+                measurement=config["measurement"],
+                db=self.db,
+                machine=name,
+            )
+            self.machines.append(_Machine(fields, message, config["max_silence_s"]))
+            for f in fields:
+                extents.setdefault(extent(f), []).append(f.name)
+        self._extents = set(extents)
+        self.raw_range = _raw_range(config["raw"], self._extents)
+        if self.raw_range is not None and self.db is not None:
+            self._extents |= set(_fill(self._extents, self.db, *self.raw_range))
+        self._cuts: set[tuple[str, int, int]] = set()
+        self.refused: dict[Extent, str] = {}
+        """What the PLC refuses, with the reason; asked for again every RETRY_S."""
+        self._retry_at_s = 0.0
+        self.plan = Plan([], [], 0)
+        self.replan_needed = True
+        self._published_all = False
+
+    def make_plan(self, pdu_bytes: int) -> Plan:
+        """The plan for what is not refused; records are mapped to its image."""
+        kept = self._extents - self.refused.keys()
+        self.plan = make_plan(kept, pdu_bytes, cuts=frozenset(self._cuts))
+        for machine in self.machines:
+            mapped = [
+                replace(f, byte=self.plan.place(f.area, f.db, f.byte))
+                for f in machine.fields
+                if extent(f) not in self.refused
+            ]
+            base = min((f.byte for f in mapped), default=0)
+            shifted = [replace(f, byte=f.byte - base) for f in mapped]
+            machine.record = Record(shifted, base) if shifted else None
+        self.replan_needed = False
+        return self.plan
+
+    def reset(self) -> None:
+        """A new connection: nothing is known of what the PLC refuses, everything is news."""
+        self._cuts.clear()
+        self.refused.clear()
+        self.replan_needed = True
+        self.publish_all()
+
+    def publish_all(self) -> None:
+        """The next scan publishes every record, changed or not."""
+        self._published_all = False
+
+    def also_read(self, wanted: Extent) -> None:
+        """Reads these bytes with every scan, for no field of this group."""
+        self._extents.add(wanted)
+
+    def all_missing(self, reason: str) -> dict[Extent, str]:
+        """Every extent with one reason: the PLC refused the whole scan."""
+        return dict.fromkeys(self._extents, reason)
+
+    # -- what the PLC refuses ------------------------------------------------------------
+
+    def note_refused(self, refused: Iterable[tuple[Telegram, list[int]]]) -> dict[Extent, str]:
+        """Learns from return codes: halves what holds several fields, sets a single one apart.
+
+        Returns every field's extent that this scan did not bring, with the reason.
+        """
+        missing: dict[Extent, str] = {}
+        for telegram, codes in refused:
+            for item, code in zip(telegram.items, codes, strict=True):
+                if code == t.GOOD:
+                    continue
+                reason = t.item_error(code)
+                inside = sorted(
+                    e
+                    for e in self._extents
+                    if (e.area, e.db) == (item.area, item.db)
+                    and e.start < item.start + item.length
+                    and item.start < e.end
+                )
+                missing.update(dict.fromkeys(inside, reason))
+                starts = sorted({e.start for e in inside})
+                if len(starts) > 1:
+                    self._cuts.add((item.area, item.db, starts[len(starts) // 2]))
+                else:
+                    self.refused.update(dict.fromkeys(inside, reason))
+                    self._retry_at_s = time.monotonic() + RETRY_S
+                self.replan_needed = True
+        return missing
+
+    def retry_plan(self, pdu_bytes: int, now_s: float) -> Plan | None:
+        """Asks again for what was refused, each field alone; None when it is not time."""
+        if not self.refused or now_s < self._retry_at_s:
+            return None
+        self._retry_at_s = now_s + RETRY_S
+        return make_plan(self.refused, pdu_bytes, apart=frozenset(self.refused))
+
+    def note_retry(self, plan: Plan, refused: Iterable[tuple[Telegram, list[int]]]) -> None:
+        """Takes back what the PLC now gives."""
+        still = {
+            (item.area, item.db, item.start): t.item_error(code)
+            for telegram, codes in refused
+            for item, code in zip(telegram.items, codes, strict=True)
+            if code != t.GOOD
+        }
+        for e in list(self.refused):
+            # An item longer than a PDU comes in pieces: any refused piece refuses the field.
+            pieces = (r for (area, db, at), r in still.items()
+                      if (area, db) == (e.area, e.db) and e.start <= at < e.end)  # fmt: skip
+            if reason := next(pieces, ""):
+                self.refused[e] = reason
+            else:
+                del self.refused[e]
+                self._cuts.clear()
+                self.replan_needed = True
+
+    # -- values --------------------------------------------------------------------------
+
+    def decode(
+        self,
+        image: bytes,
+        missing: dict[Extent, str],
+        ts_ms: int,
+        latency_ms: float,
+        uncertain: str,
+        now_s: float,
+    ) -> Outcome:
+        """The messages of one scan. ``uncertain`` says why the data may be frozen, or is empty."""
+        outcome = Outcome(ts_ms, latency_ms, "good", [], [], 0)
+        everything = not self._published_all
+        for machine in self.machines:
+            changed, values, bad = self._decode_machine(machine, image, missing)
+            quality, stamp_ms = "good", ts_ms
+            if self._timestamp is not None:
+                stamp_ms, problem = _plc_time(values.get(self._timestamp), ts_ms)
+                if problem:
+                    quality = "uncertain"
+                    bad = {self._timestamp: problem, **bad}
+            if uncertain:
+                quality = "uncertain"
+                bad = {"*": uncertain, **bad}
+            if not values and bad:
+                quality = "bad"
+            outcome.bad_fields += len(bad)
+            if quality != "good":
+                outcome.quality = quality
+            body = machine.message.body(stamp_ms, quality, latency_ms, values, bad)
+            outcome.shown.append(body)
+            if machine.filter.passes(values, bad, changed, now_s) or everything or self._always:
+                outcome.bodies.append(body)
+        self._published_all = True
+        return outcome
+
+    def _decode_machine(
+        self, machine: _Machine, image: bytes, missing: dict[Extent, str]
+    ) -> tuple[bool, dict[str, Any], dict[str, str]]:
+        record = machine.record
+        changed = record.changed(image) if record is not None else False
+        values = record.values if record is not None else {}
+        bad = record.bad if record is not None else {}
+        if missing or self.refused:
+            gone = {**self.refused, **missing}
+            lost = {f.name: gone[e] for f in machine.fields if (e := extent(f)) in gone}
+            if lost:
+                values = {k: v for k, v in values.items() if k not in lost}
+                bad = {**bad, **lost}
+                if record is not None:
+                    record.forget()
+        return changed, values, bad
+
+    def offline_bodies(self, ts_ms: int, reason: str) -> list[Callable[[int, int], bytes]]:
+        """One message per record that says that nothing could be read."""
+        return [m.message.body(ts_ms, "bad", 0.0, {}, {"*": reason}) for m in self.machines]
+
+    def raw(self, image: bytes) -> bytes:
+        """The bytes for mirrors. Only for groups with ``raw_range``."""
+        assert self.raw_range is not None
+        assert self.db is not None
+        start, length = self.raw_range
+        place = self.plan.place("DB", self.db, start)
+        return image[place : place + length]
+
+    def raw_is_whole(self, missing: dict[Extent, str]) -> bool:
+        """Whether every byte of the raw range was read."""
+        if self.raw_range is None:
+            return False
+        start, length = self.raw_range
+        gone = [*missing, *self.refused]
+        return not any(
+            e.area == "DB" and e.db == self.db and e.start < start + length and start < e.end
+            for e in gone
+        )
+
+
+def extent(f: Field) -> Extent:
+    """The bytes that hold a field."""
+    return Extent(f.area, f.db, f.byte, f.size_bytes)
+
+
+def _raw_range(raw: Any, extents: set[Extent]) -> tuple[int, int] | None:
+    if raw is None:
+        return None
+    if isinstance(raw, dict):
+        return raw["start"], raw["length"]
+    blocks = [e for e in extents if e.area == "DB"]
+    start = min(e.start for e in blocks)
+    return start, max(e.end for e in blocks) - start
+
+
+def _fill(extents: set[Extent], db: int, start: int, length: int) -> Iterable[Extent]:
+    """What fields leave out of a raw range, so that all of it is read in one run."""
+    at = start
+    for e in sorted(e for e in extents if e.area == "DB" and e.db == db):
+        if e.end <= start or e.start >= start + length:
+            continue
+        if e.start > at:
+            yield Extent("DB", db, at, e.start - at)
+        at = max(at, e.end)
+    if at < start + length:
+        yield Extent("DB", db, at, start + length - at)
+
+
+def _plc_time(value: Any, ts_ms: int) -> tuple[int, str]:
+    """(Unix ms, problem) of a DTL, DT or LDT value; the PLC's clock is taken as UTC."""
+    if not isinstance(value, str):
+        return ts_ms, "no_timestamp"
+    moment = datetime.datetime.fromisoformat(value[:26]).replace(tzinfo=datetime.UTC)
+    stamp_ms = round(moment.timestamp() * 1_000)
+    if abs(stamp_ms - ts_ms) > CLOCK_TOLERANCE_S * 1_000:
+        return ts_ms, "plc_clock_off"
+    return stamp_ms, ""

@@ -1,0 +1,216 @@
+"""The read plan: which telegrams bring a group's bytes, made once per connection.
+
+Neighbours are merged across a gap where its bytes cost less than another item; runs are cut only
+between fields (a REAL that arrives in two telegrams would be two halves of different scans) unless
+a field alone exceeds a PDU; items are packed into as few telegrams as both budgets of the granted
+PDU allow: request 12 + 12·n, reply 14 + Σ(4 + even(length)).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from services.s7.telegram import (
+    REPLY_HEAD_BYTES,
+    REPLY_ITEM_BYTES,
+    REQUEST_HEAD_BYTES,
+    REQUEST_ITEM_BYTES,
+    Item,
+    read_request,
+)
+
+# What another item costs: 12 bytes asked and 4 answered. A wider gap is cheaper left out.
+MERGE_GAP_BYTES = REQUEST_ITEM_BYTES + REPLY_ITEM_BYTES
+PDU_MIN_BYTES, PDU_MAX_BYTES = 112, 960
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Extent:
+    """Bytes that hold one field: they belong together."""
+
+    area: str
+    db: int
+    start: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """The byte after the last."""
+        return self.start + self.length
+
+
+@dataclass(slots=True)
+class Telegram:
+    """One prebuilt request. ``places`` says where each item's bytes go in the image."""
+
+    items: list[Item]
+    places: list[int]
+    reference: int = 0
+    data: bytes = b""
+
+    @property
+    def request_bytes(self) -> int:
+        """S7 PDU length of the request."""
+        return REQUEST_HEAD_BYTES + REQUEST_ITEM_BYTES * len(self.items)
+
+    @property
+    def reply_bytes(self) -> int:
+        """S7 PDU length of a good reply."""
+        return REPLY_HEAD_BYTES + sum(i.reply_bytes for i in self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive bytes that are read, and where they lie in the image."""
+
+    area: str
+    db: int
+    start: int
+    length: int
+    place: int
+
+
+@dataclass(slots=True)
+class Plan:
+    """Everything one scan of a group sends, and the map of the image it fills."""
+
+    telegrams: list[Telegram]
+    runs: list[Run]
+    image_bytes: int
+    _index: dict[tuple[str, int], tuple[list[int], list[Run]]] = field(default_factory=dict)
+
+    def place(self, area: str, db: int, start: int) -> int:
+        """Where a byte of the PLC lies in the image. Raises KeyError where it is not read."""
+        if not self._index:
+            for run in self.runs:
+                starts, runs = self._index.setdefault((run.area, run.db), ([], []))
+                starts.append(run.start)
+                runs.append(run)
+        starts, runs = self._index[area, db]
+        run = runs[bisect_right(starts, start) - 1]
+        if not run.start <= start < run.start + run.length:
+            raise KeyError((area, db, start))
+        return run.place + start - run.start
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of PLC memory per scan."""
+        return sum(i.length for t in self.telegrams for i in t.items)
+
+    def scan_s(self, rtt_s: float, jobs: int) -> float:
+        """What a scan takes at least, at that round trip time and so many jobs in flight."""
+        return -(-len(self.telegrams) // jobs) * rtt_s
+
+
+def make_plan(
+    extents: Iterable[Extent],
+    pdu_bytes: int,
+    *,
+    apart: frozenset[Extent] = frozenset(),
+    cuts: frozenset[tuple[str, int, int]] = frozenset(),
+) -> Plan:
+    """The plan for these fields.
+
+    ``cuts`` are (area, db, byte) where nothing is merged (bisecting a refused item); extents in
+    ``apart`` each get an item of their own (retrying refused ones). Raises ValueError for a PDU
+    that is too small to hold an item.
+    """
+    if pdu_bytes < PDU_MIN_BYTES:
+        raise ValueError(f"a PDU of {pdu_bytes} bytes is too small")
+    limit = pdu_bytes - REPLY_HEAD_BYTES - REPLY_ITEM_BYTES
+    runs: list[Run] = []
+    items: list[tuple[Item, int]] = []
+    place = 0
+    for group in _merge(sorted(set(extents)), apart, cuts):
+        start, end = group[0].start, max(e.end for e in group)
+        runs.append(Run(group[0].area, group[0].db, start, end - start, place))
+        for a, b in _cut(group, limit):
+            items.append((Item(group[0].area, group[0].db, a, b - a), place + a - start))
+        place += end - start
+    return Plan(_pack(items, pdu_bytes), runs, place)
+
+
+def _merge(
+    extents: Sequence[Extent], apart: frozenset[Extent], cuts: frozenset[tuple[str, int, int]]
+) -> list[list[Extent]]:
+    groups: list[list[Extent]] = []
+    end = 0
+    for e in extents:
+        last = groups[-1][-1] if groups else None
+        if (
+            last is not None
+            and (e.area, e.db) == (last.area, last.db)
+            and (e.start < end or not (e in apart or last in apart))
+            and (e.start < end or (e.area, e.db, e.start) not in cuts)
+            and e.start - end <= MERGE_GAP_BYTES
+        ):
+            groups[-1].append(e)
+            end = max(end, e.end)
+        else:
+            groups.append([e])
+            end = e.end
+    return groups
+
+
+def _cut(group: list[Extent], limit: int) -> Iterable[tuple[int, int]]:
+    """Cuts a run into pieces of at most ``limit`` bytes, between fields where that is possible."""
+    start, end = group[0].start, max(e.end for e in group)
+    if end - start <= limit:
+        yield start, end
+        return
+    borders: list[int] = []
+    reached = start
+    for e in group:
+        if e.start >= reached:
+            borders.append(e.start)
+        reached = max(reached, e.end)
+    borders.append(end)
+    unit = 2 if group[0].area in ("T", "C") else 1
+    while end - start > limit:
+        at = borders[bisect_right(borders, start + limit) - 1]
+        if at <= start:  # one field alone is longer: it cannot come in one piece
+            upper = borders[bisect_left(borders, start + 1)]
+            at = min(upper, start + limit - limit % unit)
+        yield start, at
+        # What lies between two fields need not be read when the cut falls there.
+        start = at
+    yield start, end
+
+
+def _pack(items: list[tuple[Item, int]], pdu_bytes: int) -> list[Telegram]:
+    """First fit, largest first: few telegrams without looking at all combinations."""
+    most = (pdu_bytes - REQUEST_HEAD_BYTES) // REQUEST_ITEM_BYTES
+    bins: list[tuple[int, Telegram]] = []
+    full: list[Telegram] = []
+    for item, place in sorted(items, key=lambda pair: -pair[0].length):
+        need = item.reply_bytes
+        for n, (left, telegram) in enumerate(bins):
+            if need <= left and len(telegram.items) < most:
+                telegram.items.append(item)
+                telegram.places.append(place)
+                bins[n] = (left - need, telegram)
+                break
+        else:
+            telegram = Telegram([item], [place])
+            n = len(bins)
+            bins.append((pdu_bytes - REPLY_HEAD_BYTES - need, telegram))
+        # Who has no room for the smallest item leaves the search: packing stays linear.
+        if bins[n][0] < REPLY_ITEM_BYTES + 2 or len(bins[n][1].items) == most:
+            full.append(bins.pop(n)[1])
+    return full + [telegram for _, telegram in bins]
+
+
+def number(telegrams: Iterable[Telegram], first: int) -> int:
+    """Gives each telegram its PDU reference, from ``first``, and encodes it; returns the next.
+
+    References are unique in a connection and never 0, so a reply finds its telegram.
+    """
+    for t in telegrams:
+        if first > 0xFFFF:
+            raise ValueError("more than 65,535 telegrams for one PLC: read fewer fields")
+        t.reference = first
+        t.data = read_request(first, t.items)
+        first += 1
+    return first

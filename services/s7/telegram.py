@@ -1,0 +1,201 @@
+"""S7 telegrams: bytes to send, bytes received. Read only: no function here can write to a PLC.
+
+TPKT (RFC 1006) and COTP (ISO 8073) carry S7 PDUs. Lengths in plans and limits count the S7 PDU
+alone, as the PLC does when it grants one. All numbers are big-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+TPKT_COTP_BYTES = 7
+# A read request: 10 header + 2 parameters + 12 an item. Its reply: 12 header + 2 + (4 + data, even)
+# an item.
+REQUEST_HEAD_BYTES, REQUEST_ITEM_BYTES = 12, 12
+REPLY_HEAD_BYTES, REPLY_ITEM_BYTES = 14, 4
+
+AREA_CODES = {"DB": 0x84, "M": 0x83, "I": 0x81, "Q": 0x82, "T": 0x1D, "C": 0x1C}
+JOB, ACK, ACK_DATA, USERDATA = 1, 2, 3, 7
+GOOD = 0xFF
+
+# Return codes of one item, in one word for `bad` and metrics.
+ITEM_ERRORS = {
+    0x01: "hardware_fault",
+    0x03: "access_denied",
+    0x05: "address_out_of_range",
+    0x06: "type_not_supported",
+    0x07: "type_inconsistent",
+    0x0A: "object_does_not_exist",
+}
+# Error class and code of a whole reply, and what a person should do.
+REPLY_ERRORS = {
+    0x8104: ("function_refused", "the CPU refuses reads: permit PUT/GET access in its properties"),
+    0x8404: ("cpu_error", "the CPU reports an error of its own"),
+    0x8500: ("pdu_too_long", "the telegram exceeds what the CPU granted"),
+    0x8701: ("access_denied", "the CPU refuses: permit PUT/GET access, or give the password"),
+    0xD602: ("access_denied", "the CPU refuses: wrong password or protection level"),
+}
+
+_TPKT = struct.Struct(">BBH")
+_HEAD = struct.Struct(">BBHHHH")
+_ITEM = struct.Struct(">BBBBHHBBH")
+
+
+class ProtocolError(Exception):
+    """Bytes that are no reply to what was asked: the connection must be dropped."""
+
+
+def frame(payload: bytes) -> bytes:
+    """A TPKT around COTP bytes."""
+    return _TPKT.pack(3, 0, len(payload) + 4) + payload
+
+
+def connection_request(local_tsap: int, remote_tsap: int) -> bytes:
+    """COTP CR: TPDU size 1024, both TSAPs."""
+    parameters = struct.pack(">BBBBBHBBH", 0xC0, 1, 0x0A, 0xC1, 2, local_tsap, 0xC2, 2, remote_tsap)
+    return frame(struct.pack(">BBHHB", 17, 0xE0, 0, 1, 0) + parameters)
+
+
+def _pdu(kind: int, reference: int, parameters: bytes, data: bytes = b"") -> bytes:
+    head = _HEAD.pack(0x32, kind, 0, reference, len(parameters), len(data))
+    return frame(b"\x02\xf0\x80" + head + parameters + data)
+
+
+def setup_request(reference: int, jobs: int, pdu_bytes: int) -> bytes:
+    """Asks for ``jobs`` in flight each way and a PDU length."""
+    return _pdu(JOB, reference, struct.pack(">BBHHH", 0xF0, 0, jobs, jobs, pdu_bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One read item: bytes of an area; timers and counters are read in twos, by their number."""
+
+    area: str
+    db: int
+    start: int
+    """First byte; of timers and counters 2 × their number."""
+    length: int
+    """Bytes."""
+
+    @property
+    def reply_bytes(self) -> int:
+        """What it takes of a reply, with the padding to even."""
+        return REPLY_ITEM_BYTES + self.length + self.length % 2
+
+    def encode(self) -> bytes:
+        """The 12 bytes of a request."""
+        code = AREA_CODES[self.area]
+        if self.area in ("T", "C"):
+            size, count, address = code, self.length // 2, self.start // 2
+        else:
+            size, count, address = 2, self.length, self.start * 8  # BYTE; bit address
+        high, low = address >> 16, address & 0xFFFF
+        return _ITEM.pack(0x12, 0x0A, 0x10, size, count, self.db, code, high, low)
+
+
+def read_request(reference: int, items: list[Item]) -> bytes:
+    """Read variables."""
+    return _pdu(JOB, reference, bytes((4, len(items))) + b"".join(i.encode() for i in items))
+
+
+def szl_request(reference: int, szl_id: int, index: int = 0) -> bytes:
+    """Reads a system status list, e.g. 0x0424 (operating state)."""
+    parameters = bytes((0, 1, 0x12, 4, 0x11, 0x44, 1, 0))
+    return _pdu(USERDATA, reference, parameters, struct.pack(">BBHHH", GOOD, 9, 4, szl_id, index))
+
+
+# --- replies: ``pdu`` is the S7 PDU, from 0x32 on ---------------------------------------------
+
+
+def parse_connection_confirm(cotp: bytes) -> None:
+    """Raises ProtocolError where the PLC did not accept the connection."""
+    if len(cotp) < 2 or cotp[1] != 0xD0:
+        raise ProtocolError("connection refused: wrong rack, slot or TSAP, or all slots taken")
+
+
+def parse_setup(pdu: bytes) -> tuple[int, int]:
+    """(jobs granted, PDU bytes granted)."""
+    if len(pdu) < 20 or pdu[1] != ACK_DATA or pdu[12] != 0xF0:
+        raise ProtocolError("no reply to the communication setup")
+    if pdu[10] or pdu[11]:
+        raise ProtocolError(f"communication setup refused: 0x{pdu[10]:02x}{pdu[11]:02x}")
+    _calling, called, pdu_bytes = struct.unpack_from(">HHH", pdu, 14)
+    return called, pdu_bytes
+
+
+def reference_of(pdu: bytes) -> int:
+    """The PDU reference; raises ProtocolError for what is no S7 PDU."""
+    if len(pdu) < 10 or pdu[0] != 0x32:
+        raise ProtocolError("not an S7 telegram")
+    return pdu[4] << 8 | pdu[5]
+
+
+def parse_read(pdu: bytes, items: list[Item], out: bytearray, places: list[int]) -> list[int]:
+    """Copies each good item's bytes to its place in ``out``; returns a return code per item.
+
+    Raises ProtocolError for whatever is not exactly the reply to these items (a server that cuts at
+    20 items answers OK all the same), and ReplyError for a PLC's refusal of the whole request.
+    """
+    if len(pdu) < 12 or pdu[1] not in (ACK, ACK_DATA):
+        raise ProtocolError("not a reply")
+    if pdu[10] or pdu[11]:
+        raise ReplyError(pdu[10] << 8 | pdu[11])
+    if pdu[12:14] != bytes((4, len(items))) or pdu[6:8] != b"\0\2":
+        raise ProtocolError(f"reply to another request: {pdu[12:14].hex()}, {len(items)} items")
+    if len(pdu) != 12 + 2 + (pdu[8] << 8 | pdu[9]):
+        raise ProtocolError(f"reply of {len(pdu)} bytes announces another length")
+    at = REPLY_HEAD_BYTES
+    codes = []
+    for item, place in zip(items, places, strict=True):
+        head = pdu[at : at + 4]
+        if len(head) < 4:
+            raise ProtocolError("reply ends before its items do")
+        code, size, length = head[0], head[1], head[2] << 8 | head[3]
+        codes.append(code)
+        if code != GOOD:
+            # Nothing follows a refused item; some CPUs write its length as 0, some as they like.
+            at += 4
+            continue
+        if size in (3, 4, 5):  # counted in bits
+            length = (length + 7) // 8
+        if length != item.length:
+            raise ProtocolError(f"item of {item.length} bytes answered with {length}")
+        data = pdu[at + 4 : at + 4 + length]
+        if len(data) != length:
+            raise ProtocolError("reply ends inside an item")
+        out[place : place + length] = data
+        at += 4 + length + length % 2
+    # The last item has no padding byte, but some servers send one.
+    if at not in (len(pdu), len(pdu) + 1):
+        raise ProtocolError(f"{len(pdu) - at} bytes follow the last item")
+    return codes
+
+
+class ReplyError(Exception):
+    """The PLC refused a whole request. ``code`` is one word, ``message`` what to do."""
+
+    def __init__(self, error: int) -> None:
+        self.error = error
+        self.code, self.message = REPLY_ERRORS.get(
+            error, ("request_refused", f"the CPU answered error 0x{error:04x}")
+        )
+        super().__init__(self.message)
+
+
+def item_error(code: int) -> str:
+    """The word for an item's return code."""
+    return ITEM_ERRORS.get(code, f"error_0x{code:02x}")
+
+
+def parse_szl_state(pdu: bytes) -> int | None:
+    """The operating state in a reply to SZL 0x0424: 8 RUN, 4 STOP; None where it is refused.
+
+    The fourth byte of the record (Siemens, "System Software for S7-300/400", SZL 0x0424): its
+    low half is the state.
+    """
+    parameters_bytes = pdu[6] << 8 | pdu[7] if len(pdu) > 8 else 0
+    data = pdu[10 + parameters_bytes :]
+    if pdu[1] != USERDATA or len(data) < 16 or data[0] != GOOD:
+        return None
+    return data[4 + 8 + 3] & 0x0F
