@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import typer
 from rich.console import Console
@@ -61,10 +62,10 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 def examine(site: loader.Site) -> Iterator[Finding]:
     """All findings, in the order of the configuration, as they come."""
-    checks: list[Check] = [lambda: doctor_box.check(site)]
-    checks += [lambda plc=plc: doctor_plc.check(site, plc) for plc in site.config.plcs]
-    checks += [lambda m=m: doctor_plc.check_mirror(m) for m in site.config.mirrors if m.enabled]
-    checks += [lambda o=o: doctor_outputs.check(site, o) for o in site.config.outputs]
+    checks: list[Check] = [partial(doctor_box.check, site)]
+    checks += [partial(doctor_plc.check, site, plc) for plc in site.config.plcs]
+    checks += [partial(doctor_plc.check_mirror, site, m) for m in site.config.mirrors if m.enabled]
+    checks += [partial(doctor_outputs.check, site, o) for o in site.config.outputs]
     with ThreadPoolExecutor(WORKERS) as pool:
         for findings in pool.map(lambda check: list(check()), checks):
             yield from findings

@@ -11,7 +11,7 @@ from services.cli.common import error_console, print_problems
 from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, ConfigError, PlcEdgeError
 
 # In the order of `plc-edge --help`: each is a file beside this one with `register(app)`.
-VERBS = ("demo", "check", "run", "apply", "simulate", "layout_import")
+VERBS = ("demo", "check", "run", "apply", "status", "doctor", "simulate", "layout_import")
 
 
 def app() -> typer.Typer:

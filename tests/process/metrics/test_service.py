@@ -21,7 +21,7 @@ import urllib3
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.kit.metrics_rig import ROOT, Rig, metrics_config, until
-from tests.kit.pki import self_signed
+from tests.kit.pki import Ca
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -318,7 +318,7 @@ def test_a_frozen_supervisord_stops_nothing() -> None:
 
 
 def test_password_and_tls(tmp_path: Path) -> None:
-    certificate, key = self_signed(tmp_path, "painel.local")
+    certificate, key = Ca(tmp_path).issue("painel.local")
     password = tmp_path / "pw"
     password.write_text("s3nha com espaço:ü\n")
     with Rig(

@@ -1,0 +1,230 @@
+"""Faults on the way to a broker or server: doctor names each, and its fix."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+
+from services.cli.doctor_finding import Finding
+from tests.kit.metrics_rig import free_port
+from tests.kit.pki import Ca
+from tests.process.doctor.kit import config, fault, findings, mosquitto, mqtt
+
+
+def ask(folder: Path, output: dict[str, Any], **more: Any) -> list[Finding]:
+    """The findings about one output."""
+    found = findings(folder, config(folder, outputs=[output], **more))
+    return [f for f in found if f.subject.startswith("output ")]
+
+
+def codes(found: list[Finding]) -> list[tuple[str, str]]:
+    return [(f.level, f.code) for f in found]
+
+
+def test_a_good_broker(tmp_path: Path) -> None:
+    with mosquitto(tmp_path) as port:
+        found = ask(tmp_path, mqtt(tmp_path, port))
+    assert codes(found) == [("ok", "login"), ("ok", "acl")]
+    assert "2 topics" in found[1].text
+
+
+def test_wrong_password(tmp_path: Path) -> None:
+    with mosquitto(tmp_path) as port:
+        found = fault(ask(tmp_path, mqtt(tmp_path, port, "errado")), "login")
+    assert found.level == "error"
+    assert "refuses user edge or the password" in found.text
+    assert "password_file" in found.fix
+    assert "errado" not in str(found)
+
+
+def test_wrong_password_in_mqtt_3(tmp_path: Path) -> None:
+    with mosquitto(tmp_path) as port:
+        found = ask(tmp_path, mqtt(tmp_path, port, "errado", version="3.1.1"))
+        assert codes(found) == [("error", "login")]
+        found = ask(tmp_path, mqtt(tmp_path, port, version="3.1.1"))
+    assert codes(found) == [("ok", "login"), ("warning", "acl_unknown")]
+
+
+def test_acl_forbids_a_topic(tmp_path: Path) -> None:
+    data = config(tmp_path)
+    second = {**data["plcs"][0], "id": "forno-02", "port": free_port()}
+    with mosquitto(tmp_path) as port:
+        found = ask(tmp_path, mqtt(tmp_path, port), plcs=[data["plcs"][0], second])
+    acl = fault(found, "acl")
+    assert acl.text == "user edge may not publish to plc/acme/forno-02"
+    assert "ACL" in acl.fix
+
+
+def test_port_blocked(tmp_path: Path) -> None:
+    found = fault(ask(tmp_path, mqtt(tmp_path, free_port())), "refused")
+    assert "firewall" in found.fix
+
+
+def test_name_unknown(tmp_path: Path) -> None:
+    output = mqtt(tmp_path, 1883) | {"host": "broker.invalid"}
+    found = fault(ask(tmp_path, output), "dns")
+    assert "broker.invalid" in found.text
+    assert "DNS" in found.fix
+
+
+def test_something_else_listens_there(tmp_path: Path) -> None:
+    with http(lambda _: (200, {})) as port:
+        (found,) = ask(tmp_path, mqtt(tmp_path, port))
+    assert found.level == "error"
+    assert found.code in ("not_mqtt", "closed")
+    assert "port" in found.fix or "certificate" in found.fix
+
+
+# -- TLS ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def tls_broker(folder: Path, certificate: tuple[str, str], *lines: str) -> Iterator[int]:
+    lines = (f"certfile {certificate[0]}", f"keyfile {certificate[1]}", *lines)
+    with mosquitto(folder, *lines) as port:
+        yield port
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Ca:
+    return Ca(tmp_path)
+
+
+def test_good_tls(tmp_path: Path, ca: Ca) -> None:
+    with tls_broker(tmp_path, ca.issue("localhost")) as port:
+        found = ask(tmp_path, mqtt(tmp_path, port, tls={"ca": str(ca.file)}))
+    assert codes(found) == [("ok", "certificate"), ("ok", "login"), ("ok", "acl")]
+
+
+def test_wrong_ca(tmp_path: Path, ca: Ca) -> None:
+    other = Ca(tmp_path, "other")
+    with tls_broker(tmp_path, ca.issue("localhost")) as port:
+        found = fault(ask(tmp_path, mqtt(tmp_path, port, tls={"ca": str(other.file)})), "ca")
+    assert "not from a CA we trust" in found.text
+    assert "tls.ca" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("days", "code", "level", "words"),
+    [
+        ((-60, -2), "certificate_expired", "error", "renew"),
+        ((2, 60), "certificate_not_yet", "error", "clock"),
+        ((-60, 5), "certificate_expiring", "warning", "renew"),
+    ],
+)
+def test_certificates_of_another_time(
+    tmp_path: Path, ca: Ca, days: tuple[int, int], code: str, level: str, words: str
+) -> None:
+    with tls_broker(tmp_path, ca.issue("localhost", *days)) as port:
+        found = fault(ask(tmp_path, mqtt(tmp_path, port, tls={"ca": str(ca.file)})), code)
+    assert found.level == level
+    assert words in found.fix
+
+
+def test_certificate_for_another_name(tmp_path: Path, ca: Ca) -> None:
+    with tls_broker(tmp_path, ca.issue("broker.acme.local")) as port:
+        found = ask(tmp_path, mqtt(tmp_path, port, tls={"ca": str(ca.file)}))
+    assert "localhost" in fault(found, "certificate_name").text
+
+
+def test_plain_port_where_tls_is_wanted(tmp_path: Path, ca: Ca) -> None:
+    with mosquitto(tmp_path) as port:
+        found = ask(tmp_path, mqtt(tmp_path, port, tls={"ca": str(ca.file)}))
+    assert "TLS" in found[-1].text
+    assert "port" in found[-1].fix
+
+
+def test_client_certificate_wanted(tmp_path: Path, ca: Ca) -> None:
+    lines = (f"cafile {ca.file}", "require_certificate true")
+    with tls_broker(tmp_path, ca.issue("localhost"), *lines) as port:
+        found = ask(tmp_path, mqtt(tmp_path, port, tls={"ca": str(ca.file)}))
+        assert found[-1].level == "error"
+        assert "tls.cert" in found[-1].fix
+        cert, key = ca.issue("planta-sp")
+        tls = {"ca": str(ca.file), "cert": cert, "key": key}
+        assert codes(ask(tmp_path, mqtt(tmp_path, port, tls=tls)))[-1] == ("ok", "acl")
+
+
+def test_our_own_certificate_has_expired(tmp_path: Path, ca: Ca) -> None:
+    cert, key = ca.issue("planta-sp", -60, -1)
+    tls = {"ca": str(ca.file), "cert": cert, "key": key}
+    with tls_broker(tmp_path, ca.issue("localhost")) as port:
+        found = fault(ask(tmp_path, mqtt(tmp_path, port, tls=tls)), "certificate_expired")
+    assert "our certificate" in found.text
+
+
+# -- HTTP ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def http(answer: Any) -> Iterator[int]:
+    """A server that answers every request with ``answer(headers)`` -> (status, headers)."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            status, headers = answer(self.headers)
+            self.send_response_only(status)
+            for name, value in {"Date": formatdate(time(), usegmt=True), **headers}.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_POST = answer  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_http_credentials_path_and_server(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("abc")
+    token.chmod(0o600)
+
+    def answer(headers: Any) -> tuple[int, dict[str, str]]:
+        return (204 if headers["Authorization"] == "Token abc" else 401), {}
+
+    with http(answer) as port:
+        url = f"http://127.0.0.1:{port}/api/v2/write?org=a&bucket=b"
+        output = {"name": "backup", "type": "http", "format": "influx", "url": url}
+        assert codes(ask(tmp_path, output | {"token_file": str(token)})) == [("ok", "http")]
+        assert "credentials" in fault(ask(tmp_path, output), "login").text
+    for status, code in ((404, "path"), (503, "server")):
+        with http(lambda _, status=status: (status, {})) as port:
+            output = {"name": "backup", "type": "http", "url": f"http://127.0.0.1:{port}/x"}
+            assert fault(ask(tmp_path, output), code).level == "error"
+
+
+def test_clock_off_by_the_servers(tmp_path: Path) -> None:
+    late = formatdate(time() + 3_600, usegmt=True)
+    with http(lambda _: (200, {"Date": late})) as port:
+        output = {"name": "backup", "type": "http", "url": f"http://127.0.0.1:{port}/x"}
+        found = fault(ask(tmp_path, output), "clock_off")
+    assert "behind that of 127.0.0.1" in found.text
+    assert "NTP" in found.fix
+
+
+def test_json_of_a_finding(tmp_path: Path) -> None:
+    (found,) = ask(tmp_path, {"name": "console", "type": "stdout"})
+    assert json.loads(json.dumps(found.to_dict())) == {
+        "level": "ok", "subject": "output console", "code": "stdout",
+        "text": "writes to the process's log", "fix": "",
+    }  # fmt: skip
