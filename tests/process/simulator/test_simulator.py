@@ -17,8 +17,8 @@ import pytest
 import snap7
 
 from services.s7.field import Field
-from services.s7.types import decode_value
 from services.s7.layout import resolve_inline
+from services.s7.types import decode_value
 from tests.kit.simulator import Simulator, free_ports
 from tests.kit.site import PLC_EDGE, ROOT, wait_for
 

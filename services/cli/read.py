@@ -1,0 +1,89 @@
+"""``plc-edge read PLC [TAG…]``: one direct read, decoded as the reader does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from services.cli.common import ConfigOption, JsonOption, console, error_console, fail, load_site
+from services.cli.direct import Batch, Direct, Row, UnknownTag, batches, find_plc
+from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, PlcUnavailable
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb."""
+    app.command(help="Read a PLC once, directly, and show the decoded values.")(read)
+
+
+def read(
+    plc: Annotated[str, typer.Argument(help="Its id in the configuration.")],
+    tags: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Fields: `temperatura`, `m03.temperatura`, `AI_*`; or addresses: `DB1.DBD0:REAL`."
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Exit 1 when the PLC cannot be read, or nothing good came of it."""
+    site = load_site(config)
+    try:
+        found = find_plc(site, plc)
+        direct = Direct(found, batches(site, found, tags or ()))
+    except UnknownTag as e:
+        fail(str(e), EXIT_USAGE)
+    try:
+        direct.connect()
+        direct.ask_state()
+        assert direct.session is not None
+        for batch in direct.batches:
+            batch.read(direct.session)
+    except PlcUnavailable as e:
+        fail(f"{found.id}: {e.message}\n    see `plc-edge probe {found.host}`", EXIT_FAILURE)
+    finally:
+        direct.close()
+    if as_json:
+        tenant, name = site.config.tenant(found), site.config.site
+        messages = [
+            m for b in direct.batches for m in b.messages(found, tenant, name, direct.stopped)
+        ]
+        json.dump(messages, sys.stdout, ensure_ascii=False, indent=2)
+        sys.stdout.write("\n")
+    else:
+        console.print(table(direct.batches))
+        if direct.stopped:
+            error_console.print("the CPU is in STOP: these values are frozen", style="yellow")
+    rows = [row for batch in direct.batches for row in batch.rows]
+    if all(row.bad for row in rows):
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def table(read_batches: list[Batch]) -> Table:
+    """All rows, with unit, address and quality."""
+    out = Table(box=None, pad_edge=False)
+    with_machine = any(r.machine for b in read_batches for r in b.rows)
+    for title in ("GROUP", *(("MACHINE",) if with_machine else ()), "FIELD"):
+        out.add_column(title, no_wrap=True)
+    out.add_column("VALUE", justify="right", overflow="fold", min_width=12)
+    for title in ("UNIT", "ADDRESS", "QUALITY"):
+        out.add_column(title, no_wrap=True)
+    for batch in read_batches:
+        for row in batch.rows:
+            machine = (escape(row.machine or ""),) if with_machine else ()
+            out.add_row(
+                escape(row.group), *machine, escape(row.field.name), escape(show(row)),
+                escape(row.field.unit), escape(row.address),
+                f"[red]{escape(row.bad)}[/]" if row.bad else "good",
+            )  # fmt: skip
+    return out
+
+
+def show(row: Row) -> str:
+    """A value as JSON writes it, so that nothing is rounded."""
+    return "" if row.bad else json.dumps(row.value, ensure_ascii=False)
