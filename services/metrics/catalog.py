@@ -29,5 +29,10 @@ HELP = {
     "plc_edge_metrics_refused_total": "Samples refused by the metrics service, by reason.",
     "plc_edge_stream_clients": "Browsers and programs that listen to /api/stream.",
     "plc_edge_stream_clients_dropped_total": "Stream clients closed because they did not read.",
+    "plc_edge_keep_resends_total": "Frames sent to the store again.",
+    "plc_edge_ring_pending": "Messages in the reader's ring that the store has not acknowledged.",
+    "plc_edge_ring_overwritten_total": "Messages lost because the ring was full; each left a gap.",
+    "plc_edge_output_sessions_total": "Sessions an output has begun with the store.",
+    "plc_edge_store_oldest_age_seconds": "Age of the oldest message an output has not delivered.",
     "plc_edge_live_stale_total": "Live frames thrown away because they came too old.",
 }

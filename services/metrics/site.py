@@ -43,6 +43,8 @@ class Message:
     body: bytes
     ts_ms: int
     bad: dict[str, str] = field(default_factory=dict)
+    empty: bool = False
+    """Not one value in it: nothing was read."""
 
 
 @dataclass(slots=True)
@@ -77,6 +79,7 @@ class Group:
             f"{machine}/{name}" if machine else name: reason
             for machine, message in self.machines.items()
             for name, reason in message.bad.items()
+            if name != "*"
         }
 
 
@@ -92,10 +95,8 @@ class Plc:
     beat_at_s: float = 0.0
     since_ms: int = 0
     """Since when it has the status it has."""
-    reads_per_s: float = 0.0
     spark: deque[float | None] = field(default_factory=lambda: deque(maxlen=SPARK_POINTS))
     worst_ms: float | None = None
-    _reads: tuple[float, int] = (0.0, 0)
 
     @property
     def min_scan_s(self) -> float:
@@ -113,22 +114,26 @@ class Plc:
 
     def status(self, aggregate: Aggregate, now_s: float) -> str:
         """online | degraded | offline, as its reader says; no_reader where nobody says it."""
-        if self.beat is None:
-            return "no_reader"
-        # Beats may be far apart; the reader's statistics come every second.
+        # Beats may be an hour apart; the reader's statistics come every second.
         alive_s = aggregate.age_s(process_name("reader", self.id))
-        silent = alive_s is not None and alive_s > SILENT_S
-        if silent or now_s - self.beat_at_s > 3 * self.beat.interval_s:
+        if alive_s is not None and alive_s > SILENT_S:
             return "no_reader"
-        return self.beat.status
+        if self.beat is not None:
+            silent = alive_s is None and now_s - self.beat_at_s > 3 * self.beat.interval_s
+            return "no_reader" if silent else self.beat.status
+        # This process has just started and no beat has come yet.
+        up = aggregate.value("plc_edge_plc_up", plc=self.id)
+        return "no_reader" if up is None else "online" if up else "offline"
 
-    def count_reads(self, now_s: float, total: int) -> None:
-        """Takes the reader's count of telegrams, for a rate."""
-        then_s, before = self._reads
-        if then_s and total >= before and now_s > then_s:
-            self.reads_per_s = (total - before) / (now_s - then_s)
-        if not then_s or now_s - then_s >= 0.5 or total < before:
-            self._reads = (now_s, total)
+    @property
+    def scan_ms(self) -> float:
+        """What its slowest group takes."""
+        return max((g.duration_ms for g in self.groups.values()), default=0.0)
+
+    @property
+    def latency_ms(self) -> float:
+        """The longest of its groups' last answer times."""
+        return max((g.latency_ms for g in self.groups.values()), default=0.0)
 
 
 class Site:
@@ -224,7 +229,6 @@ class Site:
             plc.since_ms = frame.ts_ms
         plc.beat = frame
         plc.beat_at_s = self.clock()
-        plc.count_reads(plc.beat_at_s, frame.reads_ok)
         if frame.ip:
             plc.host = frame.ip
 
@@ -248,7 +252,7 @@ class Site:
                 self.aggregate.refused["label"] += 1
                 continue
             key = (frame.plc, frame.group, machine)
-            message = Message(body, frame.ts_ms)
+            message = Message(body, frame.ts_ms, empty=b'"values":{}' in body)
             wanted = self.trends.wants(key)
             if wanted or b'"bad":{' in body:
                 try:
@@ -262,9 +266,7 @@ class Site:
             group.machines[machine] = message
             if watched:
                 self._changed[key] = body
-        # "bad" is also said when one field of many is; "*" means that nothing was read.
-        messages = group.machines.values()
-        if frame.quality != "bad" or any("*" not in m.bad for m in messages):
+        if frame.quality != "bad" or not all(m.empty for m in group.machines.values()):
             group.good_at_s = now_s
             group.good_ts_ms = frame.ts_ms
             group.latency_ms = frame.latency_ms

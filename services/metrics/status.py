@@ -41,6 +41,7 @@ class Status:
         self.site = site
         self.table = table
         self._published: dict[str, deque[tuple[float, float]]] = {}
+        self._reads: dict[str, deque[tuple[float, float]]] = {}
         self._dropped: tuple[float, float | None] = (0.0, None)
         """(count so far, monotonic s of its last rise)"""
         self._since: dict[tuple[str, str], _Seen] = {}
@@ -53,20 +54,24 @@ class Status:
         now_s = self.site.clock()
         for output in self.site.outputs:
             history = self._published.setdefault(output["name"], deque(maxlen=RATE_WINDOW_S + 1))
-            history.append((now_s, self._sum("plc_edge_published_total", "ok", output["name"])))
+            sent = self.site.aggregate.value(
+                "plc_edge_published_total", output=output["name"], result="ok"
+            )
+            history.append((now_s, sent or 0.0))
+        for plc in self.site.plcs:
+            history = self._reads.setdefault(plc, deque(maxlen=RATE_WINDOW_S + 1))
+            read = self.site.aggregate.value("plc_edge_read_requests_total", plc=plc, result="ok")
+            history.append((now_s, read or 0.0))
         dropped = self._total("plc_edge_store_dropped_total")
         if dropped > self._dropped[0]:
             self._dropped = (dropped, now_s)
 
-    def _rate(self, output: str) -> float:
-        history = self._published.get(output)
+    @staticmethod
+    def _rate(history: deque[tuple[float, float]] | None) -> float:
         if not history or len(history) < 2:
             return 0.0
         (then_s, before), (now_s, after) = history[0], history[-1]
         return max(0.0, (after - before) / (now_s - then_s)) if now_s > then_s else 0.0
-
-    def _sum(self, name: str, result: str, output: str) -> float:
-        return self.site.aggregate.value(name, output=output, result=result) or 0.0
 
     def _total(self, name: str) -> float:
         return sum(
@@ -110,7 +115,7 @@ class Status:
         """One PLC's row."""
         beat, age_s = plc.beat, plc.read_age_s(now_s)
         status = plc.status(self.site.aggregate, now_s)
-        if beat is None and now_s - self.site.started_s < GRACE_S:
+        if status == "no_reader" and beat is None and now_s - self.site.started_s < GRACE_S:
             status = "starting"
         failure = beat.failure if beat is not None else None
         bad = [name for g in plc.groups.values() for name in g.bad()]
@@ -120,15 +125,15 @@ class Status:
             "ip": plc.host,
             "status": status,
             "since": plc.since_ms or None,
-            "scan_ms": round(beat.scan_ms, 2) if beat else None,
-            "latency_ms": round(beat.latency_ms, 2) if beat else None,
-            "reads_per_s": round(plc.reads_per_s, 1),
+            "scan_ms": round(plc.scan_ms, 2),
+            "latency_ms": round(plc.latency_ms, 2),
+            "reads_per_s": round(self._rate(self._reads.get(plc.id)), 1),
             "reads_ok": beat.reads_ok if beat else 0,
             "reads_failed": beat.reads_failed if beat else 0,
             "read_age_s": None if age_s is None else round(age_s, 1),
             "fresh": self._fresh(plc, now_s),
             "bad_fields": len(bad),
-            "bad_names": sorted({name.rpartition("/")[2] for name in bad} - {"*"})[:BAD_SHOWN],
+            "bad_names": sorted({name.rpartition("/")[2] for name in bad})[:BAD_SHOWN],
             "failure": failure,
         }
         if groups:
@@ -170,8 +175,8 @@ class Status:
             "status": status,
             "pending": None if pending is None else int(pending),
             "oldest_age_s": None if oldest_s is None else round(oldest_s, 1),
-            "rate_per_s": round(self._rate(name), 1),
-            "published": int(self._sum("plc_edge_published_total", "ok", name)),
+            "rate_per_s": round(self._rate(self._published.get(name)), 1),
+            "published": int(value("plc_edge_published_total", output=name, result="ok") or 0),
             "error": _error(status, fields),
         }
 
@@ -372,7 +377,7 @@ def _plc_problems(plc: dict[str, Any], add: Callable[..., None]) -> None:
     code = str(failure.get("code", ""))
     if status == "no_reader":
         add("error", "plc_no_reader", plc["id"], **params)
-    elif status in ("offline", "degraded"):
+    elif status in ("offline", "degraded") and not (code == "fields_refused" and plc["bad_fields"]):
         severity = "error" if status == "offline" else "warning"
         default = "plc_offline" if status == "offline" else "plc_degraded"
         add(
@@ -385,7 +390,8 @@ def _plc_problems(plc: dict[str, Any], add: Callable[..., None]) -> None:
         )
     elif status == "online" and not plc["fresh"]:
         add("error", "plc_stale", plc["id"], age=int(plc["read_age_s"] or 0), **params)
-    if plc["bad_fields"] and status in ("online", "degraded") and code != "cpu_stop":
+    # What makes the whole PLC unreadable is said above, once.
+    if plc["bad_fields"] and (status == "online" or code == "fields_refused"):
         add(
             "warning",
             "fields_bad",

@@ -36,7 +36,7 @@ export const reason = (code) => words.reasons[code]?.[language] ?? code.replaceA
 
 export function event(e) {
   const template = words.events[e.code]?.[language];
-  return template ? fill(template, e.fields) : e.text;
+  return template ? fill(template, { process: e.process, ...e.fields }) : e.text;
 }
 
 export function value(v) {

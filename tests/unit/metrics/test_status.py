@@ -182,6 +182,36 @@ def test_a_reader_that_fell_silent(world: World) -> None:
     assert ("error", "plc_no_reader") in world.codes()
 
 
+def test_beats_an_hour_apart_and_a_new_metrics_process() -> None:
+    world = World()
+    up = ("gauge", "plc_edge_plc_up", {"plc": "p1"}, 1)
+    world.site.apply(Stats("reader-p1", 1, 1, 0, [up]))
+    world.scan()
+    assert world.status.document()["plcs"][0]["status"] == "online"
+    world.site.apply(Stats("reader-p1", 1, 1, 0, [(*up[:3], 0)]))
+    assert world.status.document()["plcs"][0]["status"] == "offline"
+    world.beat()
+    for _ in range(40):
+        world.now_s += 1
+        world.site.apply(Stats("reader-p1", 1, 1, 0, [up]))
+    assert world.status.document()["plcs"][0]["status"] == "online"
+
+
+def test_everything_refused_is_no_read(world: World) -> None:
+    world.now_s += 6
+    world.beat("degraded", code="access_denied", message="permit PUT/GET", since=1)
+    world.scan(quality="bad", values={}, bad={"x": "access_denied"})
+    assert world.status.not_ready() == ["PLC p1: last read 6 s ago"]
+    assert world.codes() == [("warning", "plc_access_denied")]
+
+
+def test_frozen_values_are_not_counted_as_bad_fields(world: World) -> None:
+    world.beat("degraded", code="cpu_stop", message="frozen", since=1)
+    world.scan(quality="uncertain", bad={"*": "cpu_stop"})
+    assert world.codes() == [("warning", "plc_cpu_stop")]
+    assert world.status.document()["plcs"][0]["bad_fields"] == 0
+
+
 def test_a_dead_process_is_told_once_not_twice(world: World) -> None:
     world.site.apply(State("publisher-central", now_ms(), "down", {"code": "refused"}))
     assert world.codes() == [("error", "output_refused")]
