@@ -8,7 +8,7 @@ from typing import Any
 import zmq
 
 from bus import topology
-from bus.frames import Frame, FrameError, UnknownVersion, pack, unpack
+from bus.frames import Frame, FrameError, Reply, UnknownVersion, pack, unpack
 
 _BINDER_PEER = {"pull": "push", "push": "pull", "sub": "pub", "pub": "sub", "rep": "req"}
 _TYPE = {
@@ -61,10 +61,10 @@ class Port:
                 return None
             try:
                 return unpack(data)
-            except UnknownVersion:
-                self.refused["version"] += 1
-            except FrameError:
-                self.refused["malformed"] += 1
+            except FrameError as e:
+                self.refused["version" if isinstance(e, UnknownVersion) else "malformed"] += 1
+                if self.role == "rep":  # who asked waits for an answer
+                    self.send(Reply(None, str(e)))
 
     def subscribe(self, topic: bytes) -> None:
         """For SUB ends: take what begins with ``topic``."""
@@ -114,6 +114,11 @@ class Bus:
         port = Port(socket, role, wire)
         self._ports.append(port)
         return port
+
+    def release(self, port: Port) -> None:
+        """Closes one port for good."""
+        self._ports.remove(port)
+        port.close()
 
     @property
     def dropped(self) -> int:

@@ -1,0 +1,1 @@
+"""Owns the outbox on disk: commits what readers send, dispatches it to outputs, drops by bound."""

@@ -1,0 +1,68 @@
+"""The control socket: what ``plc-edge store`` asks of the running store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bus.frames import Reply, Request
+from services.runtime.process import Process
+
+if TYPE_CHECKING:
+    from services.store_forward.store import Store
+
+# Rows in one answer: a socket is no place for a whole outbox.
+PAGE_ROWS = 500
+
+
+class Control:
+    """Answers requests; each verb is a method here."""
+
+    def __init__(self, process: Process, store: Store) -> None:
+        self._store = store
+        self._port = process.bus.bind("control")
+        process.on_readable(self._port, self._serve)
+
+    def _serve(self) -> None:
+        while (frame := self._port.receive()) is not None:
+            self._port.send(self._answer(frame))
+
+    def _answer(self, frame: Any) -> Reply:
+        verbs = {
+            "status": self._status,
+            "rows": self._rows,
+            "dead": self._dead,
+            "retry": self._retry,
+            "purge": self._purge,
+        }
+        if not isinstance(frame, Request) or frame.verb not in verbs:
+            return Reply(None, f"unknown request; known: {', '.join(verbs)}")
+        output = frame.args.get("output")
+        if output is not None and output not in self._store.outputs:
+            known = ", ".join(sorted(self._store.outputs))
+            return Reply(None, f"there is no output {output!r}; configured: {known}")
+        try:
+            return Reply(verbs[frame.verb](frame.args))
+        except (KeyError, TypeError, ValueError) as e:
+            return Reply(None, f"{frame.verb}: bad arguments: {e!r}")
+
+    def _status(self, _: dict[str, Any]) -> Any:
+        return {**self._store.status(), "dead": self._store.outbox.dead()}
+
+    def _rows(self, args: dict[str, Any]) -> Any:
+        """The next page of an output's undelivered rows behind ``after``: [[pos, body], …]."""
+        outbox = self._store.outbox
+        name = args["output"]
+        after = max(int(args.get("after", 0)), outbox.cursors[name].done)
+        return [[r.pos, r.body] for r in outbox.read(name, "live", after, PAGE_ROWS)]
+
+    def _dead(self, args: dict[str, Any]) -> Any:
+        return [list(pair) for pair in self._store.outbox.dead_bodies(args["output"])]
+
+    def _retry(self, args: dict[str, Any]) -> Any:
+        return self._store.outbox.retry_dead(args["output"])
+
+    def _purge(self, args: dict[str, Any]) -> Any:
+        name = args["output"]
+        if args.get("dead"):
+            return self._store.outbox.purge_dead(name)
+        return self._store.outbox.purge(name)

@@ -1,0 +1,152 @@
+"""Hands rows to one output, never more unsettled than its window; one cursor per output.
+
+An output that starts anew (another session) is served again from its durable cursor; what it does
+not settle stays. Lanes: ``strict`` sends all in order; ``lanes`` sends new rows beside the backlog.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from bus.frames import Deliver, Heartbeat, Ready, Receipt
+from bus.sockets import Port
+from services.runtime.failpoints import hit
+from services.store_forward.outbox import Outbox
+from services.store_forward.segment import Row
+
+BATCH_ROWS = 250
+BATCH_BYTES = 1_000_000
+# An output that has not said Ready for so long gets nothing more until it does.
+SILENT_S = 5.0
+REPLAY_MARK = b',"replay":true}'
+
+
+class Dispatch:
+    """One output: its session, its lanes, its last heartbeats."""
+
+    def __init__(self, name: str, config: dict[str, Any], replay: dict[str, Any]) -> None:
+        self.name = name
+        self.configure(config)
+        self._lanes_wanted = replay["mode"] == "lanes"
+        self._live_weight: int = replay["live_weight"]
+        self._max_rate: int | None = replay["max_rate"]
+        self._allowance = 0.0
+        self._allowance_s = time.monotonic()
+        self.session = 0
+        self._window = 0
+        self._heard_s = 0.0
+        self._sent = {"live": 0, "backfill": 0}
+        """How far each lane has been sent."""
+        self._open: dict[str, list[int]] = {"live": [], "backfill": []}
+        """Positions sent and not settled."""
+        self._beats: dict[str, Heartbeat] = {}
+
+    def configure(self, config: dict[str, Any]) -> None:
+        """Takes which tenants the output serves; None is all."""
+        self._tenants = set(config["locatarios"]) if config["locatarios"] else None
+
+    @property
+    def connected(self) -> bool:
+        """The output is there and asks for rows."""
+        return self.session != 0 and time.monotonic() - self._heard_s < SILENT_S
+
+    @property
+    def in_flight(self) -> int:
+        """Rows sent and not settled."""
+        return len(self._open["live"]) + len(self._open["backfill"])
+
+    def on_ready(self, frame: Ready, outbox: Outbox, beats: dict[str, Heartbeat]) -> None:
+        """The output says that it lives; a session we do not know begins at its cursor."""
+        self._heard_s = time.monotonic()
+        self._window = max(1, frame.window)
+        if frame.session == self.session:
+            return
+        self.session = frame.session
+        self._open = {"live": [], "backfill": []}
+        self._beats = dict(beats)
+        cursor = outbox.cursors[self.name]
+        if self._lanes_wanted:
+            outbox.open_lanes(self.name)
+        self._sent = {"backfill": cursor.done, "live": max(cursor.done, cursor.skip_to)}
+
+    def on_receipt(self, frame: Receipt, outbox: Outbox) -> None:
+        """Settles rows; what the output refuses for ever becomes dead letters first."""
+        if frame.session != self.session or frame.lane not in self._open:
+            return
+        if frame.refused:
+            found = [(outbox.row(pos), reason) for pos, reason in frame.refused]
+            outbox.bury(self.name, [(row, why) for row, why in found if row is not None])
+        self._open[frame.lane] = [p for p in self._open[frame.lane] if p > frame.position]
+        # Rows behind the last one sent were not for it: they count as delivered too.
+        position = frame.position if self._open[frame.lane] else self._sent[frame.lane]
+        outbox.settle(self.name, frame.lane, max(frame.position, position))
+
+    def beat(self, frame: Heartbeat) -> None:
+        """Keeps the last heartbeat of a PLC until it is passed on."""
+        if self._tenants is None or frame.locatario in self._tenants:
+            self._beats[frame.plc] = frame
+
+    def pump(self, outbox: Outbox, port: Port) -> None:
+        """Sends what may go: heartbeats, new rows, then backlog."""
+        if not self.connected:
+            return
+        for plc, frame in list(self._beats.items()):
+            frame.pending = outbox.pending(self.name)
+            if not port.send(frame):
+                return
+            del self._beats[plc]
+        cursor = outbox.cursors[self.name]
+        if not cursor.behind:
+            self._send(outbox, port, "live", self._window - self.in_flight)
+            return
+        # Live rows first; the backlog gets its share of the window, and its rate.
+        share = max(1, self._window // (1 + self._live_weight))
+        self._send(outbox, port, "live", self._window - share - len(self._open["live"]))
+        self._send(outbox, port, "backfill", self._backfill_room(share))
+
+    def _backfill_room(self, share: int) -> int:
+        room = share - len(self._open["backfill"])
+        if not self._open["live"]:
+            room = self._window - self.in_flight
+        if self._max_rate is None:
+            return room
+        now_s = time.monotonic()
+        earned = (now_s - self._allowance_s) * self._max_rate
+        self._allowance = min(float(self._max_rate), self._allowance + earned)
+        self._allowance_s = now_s
+        return min(room, int(self._allowance))
+
+    def _send(self, outbox: Outbox, port: Port, lane: str, room: int) -> None:
+        while room > 0:
+            before = self._sent[lane]
+            # A cursor moved past what was dropped: do not look for it.
+            after = max(before, outbox.cursors[self.name].done)
+            rows = outbox.read(self.name, lane, after, min(room, BATCH_ROWS))
+            if not rows:
+                return
+            taken, size_bytes = 0, 0
+            while taken < len(rows) and (not taken or size_bytes < BATCH_BYTES):
+                size_bytes += len(rows[taken].body)
+                taken += 1
+            rows = rows[:taken]
+            mine = [r for r in rows if self._tenants is None or r.locatario in self._tenants]
+            last = rows[-1].pos
+            if mine:
+                sent = [_wire(r, lane) for r in mine]
+                if not port.send(Deliver(self.name, self.session, lane, sent)):
+                    return
+                hit("store.after_deliver")
+                self._open[lane] += [r.pos for r in mine]
+                room -= len(mine)
+                if lane == "backfill":
+                    self._allowance -= len(mine)
+            elif not self._open[lane]:
+                # Nothing for it in these, nothing of it outstanding: they count as delivered.
+                outbox.settle(self.name, lane, last)
+            self._sent[lane] = last
+
+
+def _wire(r: Row, lane: str) -> tuple[int, int, str, str, int, int, int, bytes]:
+    body = r.body[:-1] + REPLAY_MARK if lane == "backfill" else r.body
+    return (r.pos, r.kind, r.plc, r.locatario, r.ts_ms, r.epoch, r.seq, body)
