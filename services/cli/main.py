@@ -11,7 +11,20 @@ from services.cli.common import error_console, print_problems
 from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, ConfigError, PlcEdgeError
 
 # In the order of `plc-edge --help`: each is a file beside this one with `register(app)`.
-VERBS = ("demo", "check", "run", "apply", "status", "doctor", "simulate", "layout_import")
+VERBS = (
+    "demo",
+    "check",
+    "run",
+    "apply",
+    "status",
+    "doctor",
+    "read",
+    "watch",
+    "probe",
+    "layout_import",
+    "simulate",
+    "version",
+)
 
 
 def app() -> typer.Typer:

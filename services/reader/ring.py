@@ -24,6 +24,8 @@ MAGIC = b"\xe7RNG"
 _HEADER = struct.Struct("<4sIIIQQ")
 _TAIL = struct.Struct("<IIQQ")
 SIZE_BYTES = 16 * 2**20
+# Pages behind the writer are let go in such steps: the map must not count as the reader's memory.
+LET_GO_BYTES = 2**20
 
 
 class Ring:
@@ -42,7 +44,9 @@ class Ring:
         self._rows: deque[tuple[int, int, int]] = deque()  # (seq, offset, length of the frame)
         self._end = 0
         self._map = self._open(path)
+        self._is_file = path is not None
         self._recover()
+        self._let_go(0, self.size_bytes)
 
     def _open(self, path: Path | None) -> mmap.mmap:
         if path is None:
@@ -78,6 +82,11 @@ class Ring:
             seq -= 1
         _, offset, length = self._rows[-1]
         self._end = _aligned(offset + _HEADER.size + length)
+
+    def _let_go(self, start: int, end: int) -> None:
+        """Unmaps pages; their content stays in the file."""
+        if self._is_file and start < end:
+            self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
 
     def _check(self, at: int) -> tuple[int, int, int] | None:
         if at % 8 or at + _HEADER.size > self.size_bytes:
@@ -122,6 +131,9 @@ class Ring:
         self._rows.append((seq, at, len(frame)))
         self.last_seq = seq
         self._end = at + need
+        step = at // LET_GO_BYTES * LET_GO_BYTES
+        if self._end // LET_GO_BYTES * LET_GO_BYTES != step:
+            self._let_go(step, min(step + LET_GO_BYTES, self.size_bytes))
 
     def _free(self, start: int, end: int) -> None:
         """Gives up the oldest rows that lie in [start, end)."""
