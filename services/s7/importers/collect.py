@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,6 +63,11 @@ def collect(files: Sequence[Path]) -> Sources:
             _reader(path, data)(data, file, sources)
         except SourceError as e:
             sources.problems += e.problems
+        except RecursionError:
+            message = "structures are nested too deep (S7 allows 8 levels)"
+            sources.problems.append(SourceProblem(Place(file), message))
+        except csv.Error as e:
+            sources.problems.append(SourceProblem(Place(file), f"not a table: {e}"))
     return sources
 
 

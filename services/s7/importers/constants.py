@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+# Bounds and lengths are 32-bit numbers; Python would refuse to read thousands of digits.
+MAX_DIGITS = 20
 _TOKEN = re.compile(r'\s*(?:(\d+)#([0-9A-Fa-f_]+)|([A-Za-z]+#)|(\d[\d_]*)|"([^"]+)"|#?(\w+)|(.))')
 
 
@@ -17,7 +19,10 @@ def evaluate(text: str, constants: Mapping[str, str]) -> int:
 
     ``constants`` maps names in lower case to expressions, which may name further constants.
     """
-    return _Expression(text, constants, ()).value()
+    try:
+        return _Expression(text, constants, ()).value()
+    except RecursionError:
+        raise NotConstant("an expression nested too deep") from None
 
 
 class _Expression:
@@ -73,6 +78,8 @@ class _Expression:
         if _typed is not None:  # INT#5: the type adds nothing
             return self.factor()
         if number is not None:
+            if len(number) > MAX_DIGITS:
+                raise NotConstant(f"a number of {len(number)} digits")
             return int(number.replace("_", ""))
         if other == "(":
             result = self.sum()

@@ -159,7 +159,10 @@ def _block_layouts(
         leaves = placer.leaves(body, inner, (block.name,))
         yield _layout(block, title, leaves, placer.size_bytes(body, inner))
         return
-    assert isinstance(body, Struct)  # a block of one elementary type does not exist
+    if not isinstance(body, Struct):
+        message = f"block {block.name!r} is one {body.name}: it holds nothing to publish"
+        placer.problems.append(SourceProblem(block.place, message))
+        return
     placed, size_bytes = placer.struct(body, inner)
     alone = placed[0][0] if len(placed) == 1 else None
     wanted = (machines or (alone.name if alone else "")).lower()

@@ -386,7 +386,7 @@ class _Parser:
 
 def _bound(parts: list[str]) -> Bound:
     text = " ".join(parts)
-    return int(text) if text.isascii() and text.isdigit() else text
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else text
 
 
 def by_reference(member: Member) -> Member:

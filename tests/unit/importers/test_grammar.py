@@ -164,6 +164,20 @@ REFUSED = {
         "declared twice",
         "",
     ),
+    "a timer": (
+        "DATA_BLOCK \"T\"\n{ S7_Optimized_Access := 'FALSE' }\nIEC_TIMER\nBEGIN\nEND_DATA_BLOCK",
+        1,
+        "is one IEC_TIMER",
+        "",
+    ),
+    "too deep": (block("a : " + "STRUCT b : " * 3_000), 0, "nested too deep", ""),
+    "deep expression": (
+        block(f"a : Array[0..{'(' * 5_000}1{')' * 5_000}] of Int;"),
+        4,
+        "too deep",
+        "number",
+    ),
+    "digits": (block(f"a : Array[0..{'9' * 5_000}] of Int;"), 4, "5000 digits", "number"),
     "nothing": ("hello", 0, "no data block", "Generate source"),
     "empty": ("", 0, "no data block", ""),
 }
