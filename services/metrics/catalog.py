@@ -33,6 +33,10 @@ HELP = {
     "plc_edge_ring_pending": "Messages in the reader's ring that the store has not acknowledged.",
     "plc_edge_ring_overwritten_total": "Messages lost because the ring was full; each left a gap.",
     "plc_edge_output_sessions_total": "Sessions an output has begun with the store.",
-    "plc_edge_store_oldest_age_seconds": "Age of the oldest message an output has not delivered.",
+    "plc_edge_store_oldest_pending_seconds": "Age of the oldest message not yet delivered.",
+    "plc_edge_store_free_bytes": "Space left on the disk of the outbox.",
+    "plc_edge_store_disk_full": "1 while the outbox cannot be written.",
+    "plc_edge_store_dead_letters": "Messages that an output's destination refuses for ever.",
+    "plc_edge_store_in_flight": "Messages handed to an output and not yet settled.",
     "plc_edge_live_stale_total": "Live frames thrown away because they came too old.",
 }

@@ -49,6 +49,9 @@ def families(site: Site, table: ProcessTable, hub: Listeners) -> list[Item]:
     for (process, level), n in site.event_counts.items():
         event_labels = (("level", level), ("process", process))
         items.append(("plc_edge_events_total", event_labels, "counter", float(n)))
+    for (process, file), end_s in site.certificates.items():
+        cert_labels = (("file", file), ("process", process))
+        items.append(("plc_edge_certificate_expiry_timestamp_seconds", cert_labels, "gauge", end_s))
     items += _reasons("plc_edge_metrics_refused_total", site.aggregate.refused)
     items.append(("plc_edge_live_stale_total", (), "counter", float(site.stale)))
     items.append(("plc_edge_stream_clients", (), "gauge", float(len(hub.clients))))

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from services.metrics.certificates import LOOK_S, ends
 from services.metrics.processes import Poller, ProcessTable
 from services.metrics.site import SPARK_STEP_S, Site
 from services.metrics.web import Web
@@ -80,6 +81,11 @@ def setup(process: Process) -> Callable[[], None]:
             if site.aggregate.bases_changed:
                 _save(process, site, saved)
 
+    def certificates() -> None:
+        found = ends(process.config["certificates"], process.log)
+        with site.lock:
+            site.certificates = found
+
     def sparks() -> None:
         with site.lock:
             site.tick_sparks()
@@ -94,6 +100,7 @@ def setup(process: Process) -> Callable[[], None]:
     process.on_readable(live, take_frames)
     process.every(1.0, each_second, first_s=0.0)
     process.every(SPARK_STEP_S, sparks)
+    process.every(LOOK_S, certificates, first_s=0.0)
     process.on_config(reconfigure)
     scheme = "https" if tls else "http"
     process.ready(url=f"{scheme}://{panel['host']}:{listener.getsockname()[1]}/")

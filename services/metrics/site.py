@@ -151,6 +151,8 @@ class Site:
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self.event_counts: dict[tuple[str, str], int] = {}
         self.stale = 0
+        self.certificates: dict[tuple[str, str], float] = {}
+        """(process, file name) -> when it ends, Unix s; services/metrics/certificates.py."""
         self._watched: set[tuple[str, str]] = set()
         self._watch_all = False
         self._changed: dict[MessageKey, bytes] = {}

@@ -167,7 +167,7 @@ class Status:
         name, value = output["name"], self.site.aggregate.value
         status, fields = self._state(f"publisher-{name}")
         pending = value("plc_edge_store_pending", output=name)
-        oldest_s = value("plc_edge_store_oldest_age_seconds", output=name)
+        oldest_s = value("plc_edge_store_oldest_pending_seconds", output=name)
         return {
             "name": name,
             "type": output.get("type", ""),
@@ -177,6 +177,7 @@ class Status:
             "oldest_age_s": None if oldest_s is None else round(oldest_s, 1),
             "rate_per_s": round(self._rate(self._published.get(name)), 1),
             "published": int(value("plc_edge_published_total", output=name, result="ok") or 0),
+            "dead_letters": int(value("plc_edge_store_dead_letters", output=name) or 0),
             "error": _error(status, fields),
         }
 
@@ -284,7 +285,11 @@ class Status:
                     message=error.get("message", ""),
                     target=output["target"],
                 )
-            elif (output["oldest_age_s"] or 0) > OLDEST_WARNING_S:
+            if output["dead_letters"]:
+                add("warning", "output_dead_letters", name, count=output["dead_letters"])
+            if error:
+                continue
+            if (output["oldest_age_s"] or 0) > OLDEST_WARNING_S:
                 add(
                     "warning",
                     "output_late",
@@ -293,9 +298,11 @@ class Status:
                     age=int(output["oldest_age_s"]),
                 )
         if store["status"] in ("down", "degraded") and "store_forward" not in down:
-            message = (store["error"] or {}).get("message", "")
+            error = store["error"] or {}
+            message = error.get("message", "")
+            code = _known(f"store_{error.get('code', '')}", "store_degraded")
             severity = "error" if store["status"] == "down" else "warning"
-            add(severity, "store_degraded", "store_forward", say=message, message=message)
+            add(severity, code, "store_forward", say=message, message=message)
         if (store["fill"] or 0) >= STORE_NEARLY_FULL:
             add("warning", "store_filling", "store_forward", percent=int(100 * store["fill"]))
         if store["dropping"]:
@@ -316,14 +323,13 @@ class Status:
         return found
 
     def _certificate_problems(self, add: Callable[..., None]) -> None:
-        for name, labels, _, value in self.site.aggregate.items():
-            if name == "plc_edge_certificate_expiry_timestamp_seconds" and isinstance(value, float):
-                left_s = value - now_ms() / 1_000
-                subject = "/".join(v for _, v in labels)
-                if left_s < 0:
-                    add("error", "certificate_expired", subject)
-                elif left_s < CERTIFICATE_WARNING_S:
-                    add("warning", "certificate_expiring", subject, days=int(left_s / 86_400))
+        for (process, file), end_s in self.site.certificates.items():
+            left_s = end_s - now_ms() / 1_000
+            subject = f"{process}: {file}"
+            if left_s < 0:
+                add("error", "certificate_expired", subject)
+            elif left_s < CERTIFICATE_WARNING_S:
+                add("warning", "certificate_expiring", subject, days=int(left_s / 86_400))
 
     # -- readiness -----------------------------------------------------------------------
 
@@ -408,11 +414,13 @@ def _known(code: str, default: str) -> str:
 
 def _error(status: str, fields: dict[str, Any]) -> dict[str, Any] | None:
     """The last error of an output, mirror or store, as its State frame tells it."""
-    message = fields.get("message") or fields.get("error") or ""
+    if fields.get("disk_full"):
+        return {"code": "disk_full", "message": str(fields["disk_full"]), "since": None}
+    message = fields.get("message") or ""
     if status not in ("down", "degraded") and not message:
         return None
     return {
         "code": str(fields.get("code", "")),
         "message": str(message),
-        "since": fields.get("since") or fields.get("since_ms"),
+        "since": fields.get("since"),
     }

@@ -111,9 +111,10 @@ def render(site: Site) -> Rendered:
         "",
         metrics=panel,
         processes=processes,
-        plcs=plcs,
+        plcs=[_with_units(site, p) for p in plcs],
         outputs=outputs,
         mirrors=mirrors,
+        certificates=_certificates(site),
         store_max_bytes=s.max_size,
         supervisor_socket=str(supervisor_socket(site)),
     )
@@ -143,6 +144,27 @@ def _plc_summary(site: Site, plc: Plc) -> dict[str, Any]:
         "heartbeat_s": plc.heartbeat,
         "groups": groups,
     }
+
+
+def _with_units(site: Site, plc: dict[str, Any]) -> dict[str, Any]:
+    """A PLC's summary with its fields' units, for the panel."""
+    groups = [
+        {**g, "units": {f.name: f.unit for f in site.fields[plc["id"], g["name"]] if f.unit}}
+        for g in plc["groups"]
+    ]
+    return {**plc, "groups": groups}
+
+
+def _certificates(site: Site) -> list[dict[str, str]]:
+    """Certificates whose end is watched: whose they are, and the file."""
+    found: list[tuple[str, Path | None]] = []
+    for output in site.config.outputs:
+        if isinstance(output, MqttOutput | HttpOutput) and output.tls:
+            owner = process_name("publisher", output.name)
+            found += [(owner, output.tls.ca), (owner, output.tls.cert)]
+    if site.config.metrics.tls:
+        found.append((process_name("metrics"), site.config.metrics.tls.cert))
+    return [{"process": owner, "file": path} for owner, f in found if (path := _beside(site, f))]
 
 
 def _plc(site: Site, plc: Plc) -> dict[str, Any]:

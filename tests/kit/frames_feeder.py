@@ -144,6 +144,7 @@ class PlcSpeaker(Speaker):
         online = self.status != "offline"
         self.stats.gauge("plc_edge_fields_bad", plc=self.plc["id"]).set(len(self.bad))
         self.stats.counter("plc_edge_reconnects_total", plc=self.plc["id"])
+        self.stats.gauge("plc_edge_plc_up", plc=self.plc["id"]).set(online)
         self.say(
             "beat",
             Heartbeat(
@@ -212,7 +213,7 @@ class Feeder:
             latency = speaker.stats.histogram("plc_edge_publish_latency_seconds", output=name)
             latency.observe(0.02)
             store.gauge("plc_edge_store_pending", output=name).set(said["pending"])
-            store.gauge("plc_edge_store_oldest_age_seconds", output=name).set(said["oldest_s"])
+            store.gauge("plc_edge_store_oldest_pending_seconds", output=name).set(said["oldest_s"])
             speaker.say("state", State(speaker.name, now_ms(), said["status"], said["fields"]))
         for name, speaker in self.mirrors.items():
             speaker.stats.counter("plc_edge_mirror_writes_total", mirror=name, result="ok").inc()

@@ -43,7 +43,13 @@ def until(what: str, condition: Callable[[], Any], timeout_s: float = 10.0) -> A
 
 
 def metrics_config(
-    folder: Path, port: int, plcs: int = 3, groups: int = 2, machines: int = 0, **panel: Any
+    folder: Path,
+    port: int,
+    plcs: int = 3,
+    groups: int = 2,
+    machines: int = 0,
+    certificates: list[dict[str, str]] | None = None,
+    **panel: Any,
 ) -> dict[str, Any]:
     """A rendered configuration of ``metrics``, as services/runtime/render.py writes it."""
     names = ["prensa-01", "forno-02", "injetora-03", "torno-04", "esteira-05"]
@@ -109,6 +115,7 @@ def metrics_config(
         "plcs": rows,
         "outputs": outputs,
         "mirrors": mirrors,
+        "certificates": certificates or [],
         "store_max_bytes": 2 * 2**30,
         "supervisor_socket": str(folder / "supervisor.sock"),
     }

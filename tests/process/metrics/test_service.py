@@ -299,6 +299,29 @@ def test_a_crash_loop_and_a_permanent_failure() -> None:
         until("not ready", lambda: rig.get("/readyz").status == 503)
 
 
+def test_certificates_about_to_end(tmp_path: Path) -> None:
+    ca = Ca(tmp_path)
+    soon, over = ca.issue("box", -60, 5)[0], ca.issue("old", -60, -1)[0]
+    certificates = [
+        {"process": "publisher-central", "file": soon},
+        {"process": "publisher-backup", "file": over},
+        {"process": "publisher-central", "file": str(tmp_path / "missing.pem")},
+    ]
+    with Rig(plcs=1, certificates=certificates) as rig:
+        subject = f"publisher-central: {Path(soon).name}"
+        until("warned", lambda: rig.problem("certificate_expiring", subject))
+        assert rig.problem("certificate_expired", f"publisher-backup: {Path(over).name}")
+        end_s = sample(
+            rig,
+            "plc_edge_certificate_expiry_timestamp_seconds",
+            process="publisher-central",
+            file=Path(soon).name,
+        )
+        assert end_s is not None
+        assert 4 < (end_s - time.time()) / 86_400 < 5
+        assert "missing.pem" in rig.log()
+
+
 def test_a_frozen_supervisord_stops_nothing() -> None:
     with Rig(plcs=1) as rig:
         until("ready", lambda: rig.get("/readyz").status == 200)

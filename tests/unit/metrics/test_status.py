@@ -235,6 +235,13 @@ def test_outbox_filling_and_dropping(world: World) -> None:
     assert "store_dropping" not in [c for _, c in world.codes()]
 
 
+def test_disk_full_and_dead_letters(world: World) -> None:
+    world.site.apply(State("store_forward", now_ms(), "down", {"disk_full": "No space left"}))
+    dead = ("gauge", "plc_edge_store_dead_letters", {"output": "central"}, 2)
+    world.site.apply(Stats("store_forward", 1, 1, 0, [dead]))
+    assert world.codes() == [("error", "store_disk_full"), ("warning", "output_dead_letters")]
+
+
 def test_rate_of_an_output(world: World) -> None:
     for n in range(4):
         sample = (
