@@ -1,0 +1,1 @@
+"""Copies raw bytes of a group to another PLC: the one place that writes to a machine."""
