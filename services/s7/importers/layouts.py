@@ -23,6 +23,7 @@ from services.s7.importers.model import (
     TypeDef,
 )
 from services.s7.importers.offsets import Leaf, Placer
+from services.s7.layout import LayoutError, resolve_inline, resolve_layout
 from services.s7.types import S7Type
 
 OPTIMIZED_HINT = (
@@ -36,6 +37,7 @@ _ADDRESS = re.compile(
     r"|(?P<numbered>[TCZ])(?P<number>\d+)"
 )
 _PERIPHERY = re.compile(r"P[IQEA][BWD]?\d|[IQEA][BWD]?\d+(\.\d)?:P")
+_MAX_NAME = 128
 _BOOL = S7Type("BOOL")
 _WIDTH = {1: "B", 2: "W", 4: "D"}
 
@@ -53,6 +55,7 @@ class Layout:
     record_bytes: int | None = None
     machines: dict[str, int] | None = None
     addressed: bool = False
+    place: Place = field(default_factory=lambda: Place(""))
     notes: list[str] = field(default_factory=list)
 
 
@@ -82,12 +85,29 @@ def layouts(
     if block is None:
         out += _tag_layouts(sources, placer)
     problems = [*sources.problems, *placer.problems]
+    for layout in out:
+        problems += _refused_by_configuration(layout)
     if problems:
         raise SourceError(problems)
     if out:
         out[0].notes[:0] = [*sources.notes, *placer.notes]
     _unique_names(out)
     return out
+
+
+def _refused_by_configuration(layout: Layout) -> Iterator[SourceProblem]:
+    """What the configuration would say to this layout, e.g. a REAL at an odd byte of a tag file."""
+    try:
+        if layout.addressed:
+            resolve_inline(layout.fields)
+        else:
+            doc = {"record": layout.record_bytes} if layout.record_bytes else {}
+            resolve_layout({"fields": layout.fields, **doc}, db=layout.db or 1)
+    except LayoutError as e:
+        for p in e.problems:
+            index = re.search(r"\d+", p.path)
+            name = layout.fields[int(index[0])]["name"] if index else layout.name
+            yield SourceProblem(layout.place, f"{name!r}: {p.message}", p.hint)
 
 
 def _blocks(sources: Sources, placer: Placer) -> list[Block]:
@@ -219,7 +239,8 @@ def _repeating(
 def _layout(block: Block, title: str, leaves: Iterable[Leaf], record_bytes: int) -> Layout:
     notes: list[str] = []
     fields = _fields(leaves, notes)
-    return Layout(_group_name(title), title, fields, block.number, record_bytes, None, False, notes)
+    name = _group_name(title)
+    return Layout(name, title, fields, block.number, record_bytes, notes=notes, place=block.place)
 
 
 def _fields(leaves: Iterable[Leaf], notes: list[str]) -> list[dict[str, Any]]:
@@ -243,10 +264,10 @@ def _fields(leaves: Iterable[Leaf], notes: list[str]) -> list[dict[str, Any]]:
 def _field_name(path: Iterable[str], place: Place, taken: set[str], notes: list[str]) -> str:
     """A name that the configuration takes, unique in its group."""
     given = ".".join(path)
-    name = _ILLEGAL.sub("_", unicodedata.normalize("NFC", given))
+    name = _ILLEGAL.sub("_", unicodedata.normalize("NFC", given))[:_MAX_NAME]
     unique, n = name, 2
     while unique in taken:
-        unique, n = f"{name}_{n}", n + 1
+        unique, n = f"{name[: _MAX_NAME - 6]}_{n}", n + 1
     taken.add(unique)
     if unique != given:
         notes.append(f"{place}: {given!r} is published as {unique!r}")
@@ -278,7 +299,8 @@ def _tag_layouts(sources: Sources, placer: Placer) -> Iterator[Layout]:
         names: set[str] = set()
         fields = [item for tag in sources.tags for item in _tag_fields(tag, placer, names, notes)]
         if fields:
-            yield Layout("tags", "PLC tags", fields, addressed=True, notes=notes)
+            place = Place(sources.tags[0].place.file)
+            yield Layout("tags", "PLC tags", fields, addressed=True, notes=notes, place=place)
         else:
             placer.notes += notes
     by_db: dict[int, list[Located]] = {}
@@ -288,7 +310,8 @@ def _tag_layouts(sources: Sources, placer: Placer) -> Iterator[Layout]:
         leaves = [leaf for item in items for leaf in _located_leaves(item, placer)]
         notes = []
         fields = _fields(sorted(leaves, key=lambda leaf: (leaf.byte, leaf.bit)), notes)
-        yield Layout(f"db{db}", f"DB{db}", fields, db, None, None, False, notes)
+        place = Place(items[0].place.file)
+        yield Layout(f"db{db}", f"DB{db}", fields, db, notes=notes, place=place)
 
 
 def _located_leaves(item: Located, placer: Placer) -> Iterator[Leaf]:
@@ -317,6 +340,9 @@ def _tag_fields(
         name = _field_name((tag.name,), tag.place, names, notes)
         yield _described({"name": name, "address": text}, tag.comment)
         return
+    if (wrong_width := _wrong_width(tag, match, placer)) is not None:
+        placer.problems.append(wrong_width)
+        return
     prefix = f"DB{match['db']}.DB" if match["db"] else match["area"]
     byte = int(match["db_byte"] or match["byte"])
     bit = int(match["db_bit"] or match["bit"] or 0)
@@ -330,6 +356,25 @@ def _tag_fields(
             continue
         name = _field_name(leaf.path, leaf.place, names, notes)
         yield _described({"name": name, "address": _address(prefix, leaf)}, leaf.comment)
+
+
+def _wrong_width(tag: Tag, match: re.Match[str], placer: Placer) -> SourceProblem | None:
+    """A scalar whose address says another size (``MW10`` of a REAL), or a BOOL without its bit."""
+    scope = placer.sources.constants
+    kind, _ = placer.resolve(tag.type, scope)
+    if isinstance(kind, Array | Struct):
+        return None
+    width = match["width"] or match["db_width"] or ""
+    size_bytes = {"B": 1, "W": 2, "D": 4}.get(width)
+    if kind.name == "BOOL":
+        fits = bool(match["bit"] or match["db_bit"])
+    else:
+        # Longer types are addressed by their first byte, in whatever width.
+        fits = size_bytes in (None, kind.size_bytes) or kind.size_bytes not in (1, 2, 4)
+    if fits:
+        return None
+    message = f"{tag.name!r} is {kind.name}, its address {tag.address} is not"
+    return SourceProblem(tag.place, message, "mend the type or the address in the tag table")
 
 
 def _address(prefix: str, leaf: Leaf) -> str:

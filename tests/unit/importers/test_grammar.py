@@ -123,6 +123,16 @@ def test_names_that_meet_are_told_apart(tmp_path: Path) -> None:
     assert places(layout) == {"a_b": 0, "a_b_2": 2, "a_b_3": 4}
 
 
+def test_long_names_are_cut_and_stay_unique(tmp_path: Path) -> None:
+    inner = "".join(f"STRUCT nome_bastante_comprido_{i} : " for i in range(6))
+    ends = "END_STRUCT; " * 6
+    (layout,) = imported(
+        tmp_path, block(f"a : {inner} STRUCT x : Int; y : Int; END_STRUCT; {ends}")
+    )
+    assert len(places(layout)) == 2
+    assert max(map(len, places(layout))) == 128
+
+
 def test_access_not_said_is_noted(tmp_path: Path) -> None:
     (layout,) = imported(tmp_path, block("a : Int;", head=""))
     assert any("does not say whether its access is optimized" in n for n in layout.notes)
@@ -245,6 +255,10 @@ def test_xml_that_is_none_of_ours(tmp_path: Path, text: str) -> None:
         ("a.csv", "x,y\n1,2\n", "headings"),
         ("a.csv", "tag,db,offset,type\na,x,0,INT\n", "no number"),
         ("a.csv", "tag,db,offset,type,bit\na,1,0,BOOL,9\n", "outside 0 to 7"),
+        ("a.csv", "tag,db,offset,type\na,1,3,REAL\n", "'a': byte 3 is odd"),
+        ("a.csv", "tag,db,offset,type\na,1,65534,REAL\n", "'a': a reaches byte 65537"),
+        ("a.sdf", '"a","MW 10","REAL"\n', "is REAL, its address MW 10 is not"),
+        ("a.sdf", '"a","MB 10","BOOL"\n', "is BOOL, its address MB 10 is not"),
         ("a.json", "{", "not JSON"),
         ("a.json", "[]", "not a tag file"),
         ("a.json", '{"a": {"db": 1}}', "lacks offset, type"),
