@@ -60,6 +60,7 @@ class Engine:
             _Job(Group(g, self.plc, config["site"]), process, self.id) for g in config["groups"]
         ]
         self.session: Session | None = None
+        self._watched_fd = -1
         self._reference = 1
         self._granted: tuple[int, int] = (0, 0)
         self._attempts = 0
@@ -130,7 +131,8 @@ class Engine:
             job.group.reset()
             if not self._make_plan(job):
                 return
-        self.process.on_readable(session, self._receive)
+        self._watched_fd = session.fileno()
+        self.process.on_readable(self._watched_fd, self._receive)
         text = f"connected: PDU {session.pdu_bytes}, {session.jobs} jobs"
         self.process.event("info", "plc_online", text, plc=self.id)
         self._was_online = True
@@ -159,7 +161,9 @@ class Engine:
     def _lost(self, error: PlcUnavailable) -> None:
         """The connection is gone or could not be made: say so once, try again later."""
         if self.session is not None:
-            self.process.forget(self.session)
+            # By number: a broken session has closed its socket, and a poll of a closed one would
+            # return at once for ever.
+            self.process.forget(self._watched_fd)
             self.session.close()
             self.session = None
         self._attempts += 1
