@@ -28,6 +28,7 @@ _COMMA = re.compile(r"DB(\d+),([A-Z_][A-Z0-9_]*?)(\d+)(?:\.(\d+))?(?:\.(\d+))?")
 _AREA_BIT = re.compile(r"([MFIEQA])X?(\d+)\.(\d+)")
 _AREA = re.compile(r"([MFIEQA])([BWDL])(\d+)")
 _NUMBERED = re.compile(r"([TCZ])(\d+)")
+_NO_BIT = re.compile(r"([MFIEQA])(\d+)")
 _EXAMPLES = "e.g. DB1.DBX0.0, DB1.DBW4:INT, DB1.DBD0:REAL, DB1,REAL8, M10.3, MW20:INT, T5"
 
 
@@ -60,6 +61,9 @@ def parse_address(text: str, *, name: str = "") -> Field:
             field = make(match, wanted, text)
             break
     else:
+        if match := _NO_BIT.fullmatch(place):
+            hint = f"e.g. {place}.0 for a bit, {match[1]}W{match[2]}:INT for an INT"
+            raise AddressError(f"{text!r}: which bit, or how wide?", hint)
         raise AddressError(f"{text!r} is no address")
     if field.area == "DB" and not 1 <= field.db <= 65_535:
         raise AddressError(f"{text!r}: there is no DB{field.db}", "DB numbers are 1 to 65535")
@@ -75,6 +79,14 @@ def _bit(text: str, digits: str) -> int:
     return int(digits)
 
 
+def _bool(area: Area, db: int, byte: str, bit: str, wanted: S7Type | None, text: str) -> Field:
+    """A BOOL, or an array of them, which begins at bit 0."""
+    t = wanted or S7Type("BOOL")
+    if t.dims and int(bit):
+        raise AddressError(f"{text!r}: an array begins at bit 0", f"write bit 0: {byte}.0")
+    return Field("", str(t), area, db, int(byte), _bit(text, bit))
+
+
 def _sized(wanted: S7Type | None, width: str, text: str) -> str:
     """The type of a B, W, D or L address; a scalar must be of that width."""
     if wanted is None:
@@ -83,7 +95,9 @@ def _sized(wanted: S7Type | None, width: str, text: str) -> str:
     # Longer things (strings, arrays, DTL) are addressed by their first byte, in any width.
     if wanted.base == "BOOL" and not wanted.dims:
         raise AddressError(f"{text!r}: a BOOL needs a bit", "e.g. DB1.DBX0.0, M10.3")
-    if not wanted.dims and wanted.size_bytes in (1, 2, 4) and wanted.size_bytes != width_bytes:
+    if wanted.dims or wanted.is_string:
+        return str(wanted)
+    if wanted.size_bytes in (1, 2, 4) and wanted.size_bytes != width_bytes:
         fits = next(w for w, n in _WIDTH_BYTES.items() if n == wanted.size_bytes)
         hint = f"write DB{fits} or M{fits}, or another type"
         raise AddressError(f"{text!r}: {wanted} is no {width_bytes}-byte type", hint)
@@ -101,8 +115,7 @@ def _data_block(match: re.Match[str], wanted: S7Type | None, text: str) -> Field
             if int(bit):
                 raise AddressError(f"{text!r}: {wanted} does not begin at a bit", "write DBB, DBW")
             return Field("", str(wanted), "DB", int(db), int(byte))
-        t = str(wanted) if wanted is not None else "BOOL"
-        return Field("", t, "DB", int(db), int(byte), _bit(text, bit))
+        return _bool("DB", int(db), byte, bit, wanted, text)
     if bit is not None:
         raise AddressError(f"{text!r}: only DBX has a bit", f"write DB{db}.DBX{byte}.{bit}")
     return Field("", _sized(wanted, width, text), "DB", int(db), int(byte))
@@ -136,8 +149,7 @@ def _area_bit(match: re.Match[str], wanted: S7Type | None, text: str) -> Field:
     letter, byte, bit = match.groups()
     if wanted is not None and wanted.base != "BOOL":
         raise AddressError(f"{text!r}: {wanted} does not begin at a bit", f"write {letter}W{byte}")
-    t = str(wanted) if wanted is not None else "BOOL"
-    return Field("", t, _AREAS[letter], 0, int(byte), _bit(text, bit))
+    return _bool(_AREAS[letter], 0, byte, bit, wanted, text)
 
 
 def _area(match: re.Match[str], wanted: S7Type | None, text: str) -> Field:

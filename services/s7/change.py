@@ -64,9 +64,9 @@ def _within(value: Any, before: Any, absolute: float | None, share: float) -> bo
             and len(before) == len(value)
             and all(_within(v, b, absolute, share) for v, b in zip(value, before, strict=True))
         )
-    if isinstance(value, str) or isinstance(before, str):  # 64-bit integers
-        return abs(int(value) - int(before)) <= (absolute or abs(int(before)) * share)
-    if before is None:
+    if before is None or isinstance(before, list):
         return False
+    if isinstance(value, str) or isinstance(before, str):  # 64-bit integers
+        value, before = int(value), int(before)
     limit = absolute if absolute is not None else abs(before) * share
     return bool(abs(value - before) <= limit)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +27,7 @@ BLOCK_BYTES = 65_536
 FIELD_NAME = re.compile(r"[\w.\-]{1,128}")
 _LAYOUT_KEYS = {"name", "description", "record", "fields"}
 _MEMBER_KEYS = {"name", "description", "type", "offset", "unit", "scale", "deadband", "encoding"}
-_STRUCT_KEYS = {"name", "description", "offset", "fields", "array"}
+_STRUCT_KEYS = {"name", "description", "type", "offset", "fields", "array"}
 _INLINE_KEYS = {"name", "description", "address", "unit", "scale", "deadband", "encoding"}
 _NUMERIC = frozenset(
     (
@@ -37,7 +36,8 @@ _NUMERIC = frozenset(
     )
 )
 _TEXT = frozenset(("CHAR", "STRING"))
-_ARRAY = re.compile(r"\s*(-?\d+)\s*\.\.\s*(-?\d+)\s*")
+_RANGE = re.compile(r"\s*(-?\d+)\s*\.\.\s*(-?\d+)\s*")
+_STRUCT_TYPE = re.compile(r"\s*STRUCT\s*(?:\[([^\]]*)\])?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,24 +213,43 @@ class _Walk:
         self, member: dict[str, Any], path: str, prefix: str, base_bits: int, at_bits: int
     ) -> int:
         start = self._start(member, path, base_bits, at_bits, None)
-        indices: Iterator[int | None] = iter((None,))
-        if "array" in member:
-            match = _ARRAY.fullmatch(str(member["array"]))
-            if match is None or int(match[1]) > int(match[2]):
-                self.bad(f"{path}.array", f"{member['array']!r} is no range", 'write "1..4"')
-                return at_bits
-            if int(match[2]) - int(match[1]) >= BLOCK_BYTES:
-                self.bad(f"{path}.array", "has more elements than a block has bytes")
-                return at_bits
-            indices = iter(range(int(match[1]), int(match[2]) + 1))
-        for index in indices:
-            name = prefix + str(member["name"]) + ("." if index is None else f".{index}.")
+        for index in self._elements(member, path):
+            name = f"{prefix}{member['name']}.{index}"
             problems = len(self.problems)
             end_bytes = self.members(member["fields"], f"{path}.fields", name, start)
             start = 8 * (end_bytes + end_bytes % 2)
             if len(self.problems) > problems:
                 break  # the same mistakes in each element
         return start
+
+    def _elements(self, member: dict[str, Any], path: str) -> list[str]:
+        """What follows a struct's name: nothing, or ``1.`` to ``4.`` (``1.2.`` with two
+        dimensions, the last running fastest) where it is an array.
+        """
+        key, given = "array", member.get("array")
+        if "type" in member:
+            match = _STRUCT_TYPE.fullmatch(str(member["type"]))
+            if match is None or (match[1] is not None and given is not None):
+                hint = 'a member with `fields:` is a STRUCT; an array of them "STRUCT[1..4]"'
+                self.bad(f"{path}.type", f"{member['type']!r} is no struct", hint)
+                return []
+            if match[1] is not None:
+                key, given = "type", match[1]
+        if given is None:
+            return [""]
+        names = [""]
+        for part in str(given).split(","):
+            match = _RANGE.fullmatch(part)
+            if match is None or int(match[1]) > int(match[2]):
+                self.bad(f"{path}.{key}", f"{part.strip()!r} is no range", 'write "1..4"')
+                return []
+            if len(names) * (int(match[2]) - int(match[1]) + 1) > BLOCK_BYTES:
+                self.bad(f"{path}.{key}", "has more elements than a block has bytes",
+                         "mend the range")  # fmt: skip
+                return []
+            indices = range(int(match[1]), int(match[2]) + 1)
+            names = [f"{name}{index}." for name in names for index in indices]
+        return names
 
     def add(self, field: Field, member: dict[str, Any], path: str) -> None:
         """Takes the options common to layouts and inline fields."""

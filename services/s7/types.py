@@ -142,11 +142,31 @@ def _decode_counter(raw: bytes) -> int:
     return (raw[0] & 15) * 100 + _bcd(raw[1])
 
 
+def _encode_counter(count: int) -> bytes:
+    if not 0 <= count <= 999:
+        raise ValueError(f"{count} is no COUNTER: 0 to 999")
+    return bytes((count // 100, _to_bcd(count % 100)))
+
+
 def _decode_date(raw: bytes) -> str:
     days = int.from_bytes(raw)
     if days > DATE_MAX_DAYS:
         raise BadValue("bad_date")
     return (EPOCH_DATE + datetime.timedelta(days)).isoformat()
+
+
+def _encode_date(text: str) -> bytes:
+    days = (datetime.date.fromisoformat(text) - EPOCH_DATE).days
+    if not 0 <= days <= DATE_MAX_DAYS:
+        raise ValueError(f"{text} is no DATE: 1990-01-01 to 2168-12-31")
+    return days.to_bytes(2)
+
+
+def _encode_tod(text: str) -> bytes:
+    ms, rest = divmod(_clock_ns(text), 1_000_000)
+    if rest:
+        raise ValueError(f"{text} is no TOD: whole ms")
+    return ms.to_bytes(4)
 
 
 def _decode_tod(raw: bytes) -> str:
@@ -205,7 +225,9 @@ _DTL = struct.Struct(">HBBBBBBI")
 
 def _decode_dtl(raw: bytes) -> str:
     year, month, day, _weekday, hour, minute, second, ns = _DTL.unpack(raw)
-    if not 1970 <= year <= 2262:
+    # The S7-1200's manual has DTL end in 2554, the S7-1500's help in 2262: what one CPU may hold is
+    # a value.
+    if not 1970 <= year <= 2554:
         raise BadValue("bad_date")
     date = _date(year, month, day)
     if hour > 23 or minute > 59 or second > 59 or ns > 999_999_999:
@@ -295,14 +317,9 @@ ELEMENTARY: dict[str, Elementary] = {
         Elementary("WCHAR", 2, _decode_wchar, lambda v: v.encode("utf-16-be")),
         Elementary("S5TIME", 2, _decode_s5time, _encode_s5time),
         Elementary("TIMER", 2, _decode_s5time, _encode_s5time),
-        Elementary("COUNTER", 2, _decode_counter, lambda v: bytes((v // 100, _to_bcd(v % 100)))),
-        Elementary(
-            "DATE",
-            2,
-            _decode_date,
-            lambda v: (datetime.date.fromisoformat(v) - EPOCH_DATE).days.to_bytes(2),
-        ),
-        Elementary("TOD", 4, _decode_tod, lambda v: (_clock_ns(v) // 1_000_000).to_bytes(4)),
+        Elementary("COUNTER", 2, _decode_counter, _encode_counter),
+        Elementary("DATE", 2, _decode_date, _encode_date),
+        Elementary("TOD", 4, _decode_tod, _encode_tod),
         Elementary("LTOD", 8, _decode_ltod, lambda v: _clock_ns(v).to_bytes(8)),
         Elementary("LDT", 8, _decode_ldt, _encode_ldt),
         Elementary("DT", 8, _decode_dt, _encode_dt),
@@ -396,6 +413,8 @@ def parse_type(text: str) -> S7Type:
     match = _NAME.fullmatch(text)
     if match is None:
         raise TypeNameError(f"{text!r} is no type", "e.g. REAL, STRING[20], INT[1..4]")
+    if match[1].upper() == "ARRAY":
+        raise TypeNameError(f"{text!r} is not how an array is written here", "write INT[1..4]")
     base = match[1].upper()
     base = ALIASES.get(base, base)
     if base not in ELEMENTARY and base not in ("STRING", "WSTRING"):
@@ -458,10 +477,10 @@ def decode_value(t: S7Type, raw: bytes, bit: int = 0, encoding: str = "latin-1")
     if not t.dims:
         return _decode_one(t, raw, bit, encoding)
     if t.base == "BOOL":
-        return _nest(list(_decode_bits(t, raw)), t.counts)
+        return nest(list(_decode_bits(t, raw)), t.counts)
     step, size = t.stride_bytes, t.element_bytes
     starts = range(0, math.prod(t.counts) * step, step)
-    return _nest([_decode_one(t, raw[i : i + size], 0, encoding) for i in starts], t.counts)
+    return nest([_decode_one(t, raw[i : i + size], 0, encoding) for i in starts], t.counts)
 
 
 def _decode_one(t: S7Type, raw: bytes, bit: int, encoding: str) -> Any:
@@ -484,7 +503,8 @@ def _decode_bits(t: S7Type, raw: bytes) -> Iterator[bool]:
             yield bool(raw[row * row_bytes + i // 8] >> i % 8 & 1)
 
 
-def _nest(flat: list[Any], counts: tuple[int, ...]) -> list[Any]:
+def nest(flat: list[Any], counts: tuple[int, ...]) -> list[Any]:
+    """Elements as lists of lists, ``counts`` of each dimension, the last running fastest."""
     for count in reversed(counts[1:]):
         flat = [flat[i : i + count] for i in range(0, len(flat), count)]
     return flat
