@@ -26,8 +26,8 @@ _RANGES = {
     "LWORD": (0, 2**64 - 1),
 }  # fmt: skip
 _WORDS = ("PECA-A", "PECA-B", "SETUP", "LIMPEZA", "LOTE-17", "ÓLEO")
-# At most so many values are made per step, so that a site of large layouts stays cheap.
-MAX_PER_STEP = 2_000
+# At most so many values per PLC and step (0.8 µs each): 50 PLCs of large layouts stay cheap.
+MAX_PER_STEP = 300
 
 Make = Callable[[int], Any]
 """The value at a step (0, 1, 2 …)."""

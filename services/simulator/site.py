@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from services.runtime.config import Plc
 from services.runtime.loader import Site, machines
+from services.s7.address import parse_address
 from services.simulator.motion import Mover
 from services.simulator.station import DB, Station
 
@@ -32,6 +33,8 @@ def stations(
                 station.area(DB, group.db, m.first + m.count * m.stride)
             if group.db is not None and not isinstance(group.raw, bool):
                 station.area(DB, group.db, group.raw.start + group.raw.length)
+        if plc.alive is not None:
+            mover.add(parse_address(plc.alive.address, name="alive"))
         yield plc, station, mover
 
 

@@ -86,6 +86,15 @@ def test_values_are_plausible_and_move(simulator: Simulator) -> None:
     client.disconnect()
 
 
+def test_the_alive_field_moves() -> None:
+    alive = {"address": "DB2.DBW10:INT"}
+    with Simulator(config(*free_ports(1), alive=alive), "--tick-ms", "10") as running:
+        client = connect(running.ports["plc-00"])
+        first = bytes(client.db_read(2, 10, 2))
+        wait_for(lambda: bytes(client.db_read(2, 10, 2)) != first, 10, "alive moves")
+        client.disconnect()
+
+
 def test_the_same_seed_gives_the_same_values() -> None:
     def first_values(*options: str) -> dict[str, Any]:
         with Simulator(config(*free_ports(1)), "--tick-ms", "60000", *options) as running:
