@@ -1,0 +1,1 @@
+"""One process per output: takes rows from store_forward and delivers them."""

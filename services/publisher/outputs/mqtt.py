@@ -1,0 +1,113 @@
+"""MQTT output: one connection per tenant, each with the will, the status and the PLCs of its own.
+
+Tenants share the output's window and its cursor: a tenant whose connection is refused holds the
+others once the window is full. Outputs with ``locatarios:`` keep tenants apart.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from services.publisher.background import Background
+from services.publisher.outputs.base import CLOSE_WAIT_S, Desk, Row
+from services.publisher.outputs.mqtt_link import Link, Settings
+from services.runtime.process import Process
+
+
+class MqttOutput:
+    """Sends each row over its tenant's connection."""
+
+    def __init__(self, process: Process, desk: Desk) -> None:
+        self._process = process
+        self._desk = desk
+        self._background = Background(process)
+        self._config: dict[str, Any] = process.config["output"]
+        self.window: int = self._config["window"]
+        scheme = "mqtts" if self._config["tls"] else "mqtt"
+        hosts = ",".join(self._config["hosts"])
+        self.target = f"{scheme}://{hosts}:{self._config['port']}"
+        self._links: dict[str, Link] = {}
+        only = self._config.get("locatarios")
+        tenants = [p["locatario"] for p in process.config["plcs"]]
+        tenants = [t for t in tenants if only is None or t in only]
+        for tenant in tenants or [process.config["locatario"]]:
+            self._link(tenant)
+
+    def _link(self, tenant: str) -> Link:
+        """The tenant's connection; opened now where there is none yet."""
+        link = self._links.get(tenant)
+        if link is None:
+            settings = self._settings(tenant)
+            link = Link(self._process, self._desk, self._background, settings, self._changed)
+            self._links[tenant] = link
+        return link
+
+    def _settings(self, tenant: str) -> Settings:
+        config, site = self._config, self._process.config["site"]
+        # An account per tenant: brokers that take the account for the client id
+        # (use_username_as_clientid) evict the twin.
+        account = config["accounts"].get(tenant, config)
+        client_id = config.get("client_id") or f"{site}-{self._process.item}"
+        if not config.get("client_id") or tenant != self._process.config["locatario"]:
+            client_id += f"-{tenant}"
+        return Settings(
+            hosts=tuple(config["hosts"]),
+            port=config["port"],
+            version=5 if config["version"] == 5 else 4,
+            qos=config["qos"],
+            client_id=client_id,
+            keepalive_s=max(1, round(config["keepalive"])),
+            window=self.window,
+            tls=config["tls"] or None,
+            username=account.get("username"),
+            password=account.get("password"),
+            status_topic=f"edge/{tenant}/{site}/status",
+            site=site,
+        )
+
+    def deliver(self, rows: Sequence[Row]) -> None:
+        """Takes rows."""
+        for tenant, some in groupby(rows, lambda row: row.locatario):
+            self._link(tenant).push(list(some))
+
+    def beat(self, locatario: str, plc: str, payload: bytes) -> None:
+        """Retained heartbeat."""
+        self._link(locatario).retain(f"plc/{locatario}/{plc}/heartbeat", payload)
+
+    def _changed(self) -> None:
+        links = self._links.values()
+        bad = [link for link in links if link.code]
+        if not bad:
+            if links and all(link.up for link in links):
+                self._desk.status("ok")
+            return
+        status = "degraded" if any(link.up for link in links) else "down"
+        self._desk.status(status, bad[0].code, bad[0].message)
+
+    def details(self) -> dict[str, object]:
+        """For the State frame."""
+        links = self._links.values()
+        return {
+            "connected": sum(link.up for link in links),
+            "connections": len(links),
+            "host": ",".join(dict.fromkeys(link.host for link in links)),
+        }
+
+    def close(self) -> None:
+        """Waits a moment for what is in flight, then says offline and goodbye."""
+        for link in self._links.values():
+            link.finish()
+        deadline_s = time.monotonic() + CLOSE_WAIT_S
+        while time.monotonic() < deadline_s and any(k.flying for k in self._links.values()):
+            self._process.step()
+            time.sleep(0.002)  # a stopping process's step does not wait
+        for link in self._links.values():
+            link.close()
+
+
+def make(process: Process, desk: Desk) -> MqttOutput:
+    """For the table of kinds."""
+    return MqttOutput(process, desk)

@@ -1,0 +1,73 @@
+"""Connections and their failures in words; blocking, so called through ``Background`` only."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from typing import Any
+
+from services.runtime.errors import Unavailable
+
+# TCP, and then TLS, get this long. Every fault must be over within 10 s of the line's recovery:
+# an attempt that began just before it, the pause after it, and the next attempt.
+DIAL_TIMEOUT_S = 3.0
+
+
+def tls_context(tls: dict[str, Any]) -> ssl.SSLContext:
+    """TLS 1.2 or newer, the peer's name verified; files are read each time: they get renewed.
+
+    Raises Unavailable when a file cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=tls["ca"])
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if tls["cert"]:
+            context.load_cert_chain(tls["cert"], tls["key"])
+    except (OSError, ssl.SSLError) as e:
+        files = ", ".join(str(f) for f in tls.values() if f)
+        raise Unavailable("tls", f"a certificate file cannot be used ({files}): {e}") from None
+    return context
+
+
+def dial(host: str, port: int, tls: dict[str, Any] | None) -> socket.socket:
+    """A connected, non-blocking socket, under TLS where ``tls`` is given; raises Unavailable."""
+    context = tls_context(tls) if tls is not None else None
+    try:
+        tcp = socket.create_connection((host, port), DIAL_TIMEOUT_S)
+        try:
+            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            peer = context.wrap_socket(tcp, server_hostname=host) if context else tcp
+        except BaseException:
+            tcp.close()
+            raise
+    except (OSError, ValueError) as e:
+        raise explain(e, f"{host}:{port}") from None
+    peer.setblocking(False)
+    return peer
+
+
+def explain(error: BaseException, where: str) -> Unavailable:
+    """What a failed connection means and what to look at."""
+    if isinstance(error, Unavailable):
+        return error
+    if isinstance(error, socket.gaierror):
+        return Unavailable("dns", f"the name in {where} is not known: check it, and DNS")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Unavailable(
+            "tls", f"{where}: certificate not accepted ({error.verify_message}): check `tls.ca`"
+        )
+    if isinstance(error, TimeoutError):
+        return Unavailable("timeout", f"no answer from {where}: check cable, address, firewalls")
+    if isinstance(error, ssl.SSLError):
+        return Unavailable("tls", f"{where}: no TLS ({error.reason}): check port and certificates")
+    if isinstance(error, ConnectionRefusedError):
+        return Unavailable("refused", f"{where} refuses the connection: does it run there?")
+    if isinstance(error, OSError) and error.errno in (
+        errno.ENETUNREACH,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+    ):
+        return Unavailable("unreachable", f"no way to {where}: {error.strerror}")
+    words = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
+    return Unavailable("lost", f"connection to {where} lost: {words}")
