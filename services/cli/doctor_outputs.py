@@ -30,9 +30,10 @@ from services.runtime.loader import Site, secret_reference
 CLOCK_OFF_S = 30.0
 
 
-def check(site: Site, output: Output) -> Iterator[Finding]:
-    """All findings about one output."""
+def check(site: Site, output: Output, running: dict[str, Any] | None) -> Iterator[Finding]:
+    """All findings about one output; ``running`` is /api/status, where the site runs."""
     subject = f"output {output.name}"
+    yield from _said(output, running, subject)
     if isinstance(output, StdoutOutput):
         yield Finding("ok", subject, "stdout", "writes to the process's log")
         return
@@ -45,6 +46,18 @@ def check(site: Site, output: Output) -> Iterator[Finding]:
             yield from _http(site, output, subject)
     except Failed as e:
         yield e.finding
+
+
+def _said(output: Output, running: dict[str, Any] | None, subject: str) -> Iterator[Finding]:
+    """What the running publisher itself says: it knows what its own account may not do."""
+    for row in (running or {}).get("outputs", []):
+        if row["name"] == output.name and row["error"]:
+            error = row["error"]
+            waiting = f"; {row['pending']} messages wait" if row["pending"] else ""
+            yield Finding(
+                "error", subject, f"publisher_{error['code'] or row['status']}",
+                f"its publisher says: {error['message']}{waiting}", "see what follows",
+            )  # fmt: skip
 
 
 def _files(site: Site, output: MqttOutput | HttpOutput, subject: str) -> Iterator[Finding]:
@@ -86,7 +99,7 @@ def _mqtt(site: Site, output: MqttOutput, host: str, subject: str) -> Iterator[F
     else:
         tcp.close()
     for tenant, plcs in _tenants(site, output).items():
-        account = output.accounts.get(tenant, output)
+        account = output.doctor or output.accounts.get(tenant, output)
         password = _secret(site, account, "password", subject)
         try:
             session = _Session(site, output, host, context, tenant, account, password, subject)
@@ -114,8 +127,8 @@ def _tenants(site: Site, output: MqttOutput) -> dict[str, list[str]]:
 class _Session:
     """One login, under a client id of its own so that the publisher keeps its connection.
 
-    (A broker with ``use_username_as_clientid`` ends the publisher's all the same; it is back
-    within seconds and loses nothing.)
+    (A broker with ``use_username_as_clientid`` ends the publisher's all the same, unless
+    ``doctor:`` names another account; it is back within seconds and loses nothing.)
     """
 
     def __init__(

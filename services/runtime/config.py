@@ -301,6 +301,11 @@ class MqttOutput(OutputBase):
     accounts: dict[Name, Credentials] = Field(
         {}, description="credentials per tenant, where the tenants differ in them"
     )
+    doctor: Credentials | None = Field(
+        None,
+        description="account that `plc-edge doctor` tests with; a broker that knows one connection"
+        " per account would end the output's",
+    )
 
     @model_validator(mode="after")
     def _some_host(self) -> MqttOutput:

@@ -211,6 +211,7 @@ def _output(site: Site, output: Output) -> dict[str, Any]:
         out.pop(f"{key}_file", None)
         out[key] = _secret(site, output, key, output.name)
     if isinstance(output, MqttOutput):
+        del out["doctor"]  # none of the publisher's business, and it may hold a password
         out["hosts"] = output.all_hosts
         del out["host"]
         out["accounts"] = {

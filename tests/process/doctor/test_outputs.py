@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from services.cli.doctor_finding import Finding
-from tests.kit.metrics_rig import free_port
+from tests.kit.metrics_rig import Rig, free_port, until
 from tests.kit.pki import Ca
 from tests.process.doctor.kit import config, fault, findings, mosquitto, mqtt
 
@@ -62,6 +62,30 @@ def test_acl_forbids_a_topic(tmp_path: Path) -> None:
     acl = fault(found, "acl")
     assert acl.text == "user edge may not publish to plc/acme/forno-02"
     assert "ACL" in acl.fix
+
+
+def test_an_account_of_its_own(tmp_path: Path) -> None:
+    secret = tmp_path / "doctor.pw"
+    secret.write_text("segredo")
+    with mosquitto(tmp_path) as port:
+        output = mqtt(tmp_path, port, "errado")
+        output["doctor"] = {"username": "edge", "password_file": str(secret)}
+        assert codes(ask(tmp_path, output)) == [("ok", "login"), ("ok", "acl")]
+        secret.unlink()
+        assert "cannot be read" in fault(ask(tmp_path, output), "secret").text
+
+
+def test_what_the_running_publisher_says_is_told(tmp_path: Path) -> None:
+    with Rig(plcs=1) as rig, mosquitto(tmp_path) as port:
+        rig.tell(
+            output="central", status="down", pending=7,
+            fields={"code": "acl", "message": "broker refuses plc/acme/prensa-01"},
+        )  # fmt: skip
+        until("told", lambda: rig.problem("output_acl"))
+        data = config(tmp_path, outputs=[mqtt(tmp_path, port)])
+        data["paths"]["runtime"] = str(rig.folder)
+        found = fault(findings(tmp_path, data), "publisher_acl")
+    assert "broker refuses plc/acme/prensa-01; 7 messages wait" in found.text
 
 
 def test_port_blocked(tmp_path: Path) -> None:
