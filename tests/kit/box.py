@@ -1,0 +1,133 @@
+"""A whole plant on one machine: simulated PLCs, a real Mosquitto with TLS, a site, a subscriber.
+
+with Box(plcs=2) as box:
+    box.site.kill("metrics")
+    box.messages("prensa-01")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import ssl
+import subprocess
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from services.cli.demo_broker import EDGE_USER, VIEWER_USER, DemoBroker
+from tests.kit.simulator import Simulator, free_ports
+from tests.kit.site import Site, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+LAYOUT = str(ROOT / "deploy" / "layouts" / "db500.yaml")
+
+
+def plc(name: str, port: int, scan: str = "100ms", **more: Any) -> dict[str, Any]:
+    """One PLC with the DB500 of one machine, every scan published."""
+    group = {"name": "db500", "db": 500, "scan": scan, "layout": LAYOUT, "publish": "always"}
+    return {
+        "id": name,
+        "host": "127.0.0.1",
+        "port": port,
+        "heartbeat": "1s",
+        "groups": [{**group, **more}],
+    }
+
+
+class Subscriber:
+    """Everything that came over the broker, in the order it came."""
+
+    def __init__(self, broker: DemoBroker) -> None:
+        self.received: list[tuple[str, bytes, bool]] = []
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="", protocol=mqtt.MQTTv311)
+        client.username_pw_set(VIEWER_USER, broker.passwords[VIEWER_USER])
+        client.tls_set(str(broker.ca), tls_version=ssl.PROTOCOL_TLS_CLIENT)
+        client.on_connect = lambda c, *_: c.subscribe([("plc/#", 1), ("edge/#", 1)])
+        client.on_message = lambda _c, _u, m: self.received.append(
+            (m.topic, bytes(m.payload), m.retain)
+        )
+        subscribed = threading.Event()
+        client.on_subscribe = lambda *_: subscribed.set()
+        client.reconnect_delay_set(1, 1)
+        client.connect_async("127.0.0.1", broker.port)
+        client.loop_start()
+        self._client = client
+        # What is published before this is not for us.
+        assert subscribed.wait(10), "the broker does not answer"
+
+    def data(self, plc_id: str) -> list[dict[str, Any]]:
+        """The data messages of one PLC."""
+        return [json.loads(p) for t, p, _ in list(self.received) if t.split("/")[2:] == [plc_id]]
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+class Box:
+    """``configure`` changes the site's configuration before it starts."""
+
+    def __init__(self, plcs: int = 2, scan: str = "100ms", **changes: Any) -> None:
+        self._ports = free_ports(plcs + 1)
+        names = [f"prensa-{n + 1:02d}" for n in range(plcs)]
+        self.config: dict[str, Any] = {
+            "site": "e2e",
+            "locatario": "acme",
+            "plcs": [plc(n, p, scan) for n, p in zip(names, self._ports, strict=False)],
+            "metrics": {"port": self._ports[-1]},
+        }
+        self.config.update(changes)
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._stack as stack:
+            self.simulator = stack.enter_context(Simulator(self.config))
+            self.site = Site(self.config)
+            self.broker = DemoBroker(self.site.folder / "broker")
+            self._start_broker()
+            stack.callback(self.stop_broker)
+            self.config["outputs"] = [
+                {"name": "central", "type": "mqtt", "host": "127.0.0.1", "from": "oldest",
+                 "port": self.broker.port, "tls": {"ca": str(self.broker.ca)},
+                 "username": EDGE_USER,
+                 "password_file": str(self.broker.password_file(EDGE_USER))},
+            ]  # fmt: skip
+            self.site.configure(self.config)
+            self.subscriber = Subscriber(self.broker)
+            stack.callback(self.subscriber.close)
+            stack.enter_context(self.site)
+            self.site.wait_running()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def _start_broker(self) -> None:
+        with (self.site.folder / "broker.log").open("ab") as log:
+            self._broker = subprocess.Popen(self.broker.command(), stdout=log, stderr=log)
+
+    def stop_broker(self) -> None:
+        """Ends Mosquitto."""
+        self._broker.terminate()
+        self._broker.wait(10)
+
+    def start_broker(self) -> None:
+        """Starts it again, on its port."""
+        self._start_broker()
+
+    def wait_for_messages(self, plc_id: str, count: int, timeout_s: float = 20) -> None:
+        """Returns when so many more data messages of a PLC have come."""
+        goal = len(self.subscriber.data(plc_id)) + count
+        why = f"{count} messages of {plc_id}\n{self.site.logs()}"
+        wait_for(lambda: len(self.subscriber.data(plc_id)) >= goal, timeout_s, why)
