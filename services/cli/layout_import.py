@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from services.cli.common import error_console, fail
+from services.cli.common import ConfigOption, JsonOption, error_console, fail
 from services.runtime.errors import EXIT_USAGE
 from services.s7.importers.collect import collect
 from services.s7.importers.layouts import Layout, layouts
@@ -44,7 +45,8 @@ def layout_import(
         str | None,
         typer.Option("--machines", help="This array of structures becomes one layout per element."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Computes offsets by the classic rules and says which lines the configuration takes."""
     try:
@@ -67,7 +69,9 @@ def layout_import(
     elif out is None:
         sys.stdout.write("---\n".join(to_yaml(layout) for layout in found))
     for layout in found:
-        error_console.print(_advice(layout, out), markup=False, highlight=False, soft_wrap=True)
+        error_console.print(
+            _advice(layout, out, config), markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def _write(found: list[Layout], out: Path) -> None:
@@ -123,10 +127,12 @@ def _as_json(layout: Layout) -> dict[str, Any]:
     }
 
 
-def _advice(layout: Layout, out: Path | None) -> str:
-    """The group for config.yaml."""
+def _advice(layout: Layout, out: Path | None, config: Path | None) -> str:
+    """The group for config.yaml; a layout is looked up beside the configuration."""
     folder = out if out is not None else Path("layouts")
-    file = folder if folder.suffix else folder / f"{layout.name}.yaml"
+    file = str(folder if folder.suffix else folder / f"{layout.name}.yaml")
+    if config is not None and out is not None:
+        file = os.path.relpath(file, config.parent)
     lines = [f"\n{layout.title}: {len(layout.fields)} fields. Add to the PLC's `groups:`"]
     lines.append(f"      - name: {layout.name}")
     if layout.addressed:

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli.common import JsonOption, console, fail
+from services.cli.common import ConfigOption, JsonOption, console, fail, load_site
 from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, PlcUnavailable
 from services.s7.plan import Extent, make_plan, number
 from services.s7.session import Session
@@ -134,13 +134,16 @@ def register(app: typer.Typer) -> None:
 
 
 def probe(
-    host: Annotated[str, typer.Argument(help="Address or name of the PLC.")],
-    port: Annotated[int, typer.Option("--port", min=1, max=65_535)] = 102,
+    host: Annotated[str, typer.Argument(help="Address or name; with --config also a PLC's id.")],
+    port: Annotated[
+        int | None, typer.Option("--port", min=1, max=65_535, help="Default 102.")
+    ] = None,
     db: Annotated[list[int] | None, typer.Option("--db", help="Block to try; repeatable.")] = None,
     identify: Annotated[
         bool, typer.Option("--identify", help="Also ask for order number and names.")
     ] = False,
     timeout: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds per attempt.")] = 2.0,
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Exit 1 when the PLC cannot be reached, refuses reads, or a block cannot be read."""
@@ -149,13 +152,19 @@ def probe(
     for block in db or ():
         if not 1 <= block <= 65_535:
             fail(f"--db {block}: block numbers are 1 to 65535", EXIT_USAGE)
-    report = Report(host, port)
+    blocks = db or []
+    if config is not None:
+        plc = next((p for p in load_site(config).config.plcs if host in (p.id, p.host)), None)
+        if plc is not None:
+            host, port = plc.host, port or plc.port
+            blocks = blocks or sorted({g.db for g in plc.groups if g.db is not None})
+    report = Report(host, port or 102)
     progress: Callable[[str], None] = lambda _: None  # noqa: E731
     with contextlib.ExitStack() as stack:
         if not as_json and console.is_terminal:
             status = stack.enter_context(console.status(""))
             progress = status.update
-        examine(report, db or [], identify, timeout, progress)
+        examine(report, blocks, identify, timeout, progress)
     if as_json:
         json.dump({**asdict(report), "usable": report.usable}, sys.stdout, indent=2)
         sys.stdout.write("\n")

@@ -68,11 +68,12 @@ def table(read_batches: list[Batch]) -> Table:
     """All rows, with unit, address and quality."""
     out = Table(box=None, pad_edge=False)
     with_machine = any(r.machine for b in read_batches for r in b.rows)
-    for title in ("GROUP", *(("MACHINE",) if with_machine else ()), "FIELD"):
+    for title in ("GROUP", *(("MACHINE",) if with_machine else ())):
         out.add_column(title, no_wrap=True)
+    out.add_column("FIELD", overflow="fold")
     out.add_column("VALUE", justify="right", overflow="fold", min_width=12)
     for title in ("UNIT", "ADDRESS", "QUALITY"):
-        out.add_column(title, no_wrap=True)
+        out.add_column(title, overflow="fold")
     for batch in read_batches:
         for row in batch.rows:
             machine = (escape(row.machine or ""),) if with_machine else ()

@@ -69,7 +69,10 @@ def test_every_source_becomes_a_configuration_that_works(tmp_path: Path) -> None
 
 def test_one_file_or_a_folder(tmp_path: Path) -> None:
     one = tmp_path / "layouts" / "silo.yaml"
-    assert layout_import(SOURCES / "silo.xml", "--out", one).returncode == 0
+    config = tmp_path / "config.yaml"
+    done = layout_import(SOURCES / "silo.xml", "--out", one, "-c", config)
+    assert done.returncode == 0
+    assert "layout: layouts/silo.yaml" in done.stderr  # as the configuration has to say it
     assert yaml.safe_load(one.read_text())["record"] == 58
     done = layout_import(SOURCES / "bombas.awl", "--out", tmp_path / "x.yaml")
     assert done.returncode == 2

@@ -72,6 +72,12 @@ def test_in_words(port: str) -> None:
     assert "ready to be read" in done.stdout
 
 
+def test_a_plc_by_its_id(simulator: Simulator, port: str) -> None:
+    report = found("prensa-01", "-c", str(simulator.file))
+    assert (report["host"], str(report["port"])) == ("127.0.0.1", port)
+    assert report["usable"]
+
+
 def test_a_missing_block(port: str) -> None:
     report = found("127.0.0.1", "--port", port, "--db", "7", "--db", "500")
     assert not report["usable"]
