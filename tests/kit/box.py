@@ -82,6 +82,8 @@ class Box:
             "metrics": {"port": self._ports[-1]},
         }
         self.config.update(changes)
+        self.real_plcs: list[dict[str, Any]] = []
+        """PLCs that the site reads and the simulator does not serve."""
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -97,6 +99,7 @@ class Box:
                  "username": EDGE_USER,
                  "password_file": str(self.broker.password_file(EDGE_USER))},
             ]  # fmt: skip
+            self.config["plcs"] += self.real_plcs
             self.site.configure(self.config)
             self.subscriber = Subscriber(self.broker)
             stack.callback(self.subscriber.close)
