@@ -162,6 +162,7 @@ class Direct:
     state: int | None = None
     """8 RUN, 4 STOP; None where the CPU does not say."""
     _state_reference: int = 0
+    _tells_state: bool = True
 
     def connect(self) -> Session:
         """Connects and makes the plans. Raises PlcUnavailable."""
@@ -178,15 +179,22 @@ class Direct:
         return session
 
     def ask_state(self) -> None:
-        """Learns whether the CPU runs. Raises PlcUnavailable."""
+        """Learns whether the CPU runs. Raises PlcUnavailable; a station that has never answered
+        this is not asked again."""
+        if not self._tells_state:
+            return
         assert self.session is not None
         answers: list[int | None] = []
-        self.session.ask_state(self._state_reference, answers.append)
-        while not answers:
-            if not select.select([self.session], [], [], self.plc.timeout)[0]:
-                self.session.check_timeout()
-                continue
-            self.session.receive()
+        try:
+            self.session.ask_state(self._state_reference, answers.append)
+            while not answers:
+                if not select.select([self.session], [], [], self.plc.timeout)[0]:
+                    self.session.check_timeout()
+                    continue
+                self.session.receive()
+        except PlcUnavailable as e:
+            self._tells_state = e.code != "timeout" or self.state is not None
+            raise
         self.state = answers[0]
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from typing import Annotated
@@ -39,11 +40,11 @@ def read(
     except UnknownTag as e:
         fail(str(e), EXIT_USAGE)
     try:
-        direct.connect()
-        direct.ask_state()
-        assert direct.session is not None
+        session = direct.connect()
         for batch in direct.batches:
-            batch.read(direct.session)
+            batch.read(session)
+        with contextlib.suppress(PlcUnavailable):  # some stations never answer this one
+            direct.ask_state()
     except PlcUnavailable as e:
         fail(f"{found.id}: {e.message}\n    see `plc-edge probe {found.host}`", EXIT_FAILURE)
     finally:
