@@ -42,10 +42,10 @@ class AddressError(ValueError):
 
 def parse_address(text: str, *, name: str = "") -> Field:
     """The field at an address. Raises AddressError."""
-    place, _, type_text = text.strip().lstrip("%").partition(":")
+    place, colon, type_text = text.strip().lstrip("%").partition(":")
     place = re.sub(r"\s+", "", place).upper()
     wanted = None
-    if type_text:
+    if colon:
         try:
             wanted = parse_type(type_text)
         except TypeNameError as e:

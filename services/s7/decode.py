@@ -23,6 +23,8 @@ from services.s7.types import ELEMENTARY, BadValue, S7Type, decode_value, nest, 
 SAFE_INTEGER = 2**53
 _BITS = [tuple(bool(byte >> i & 1) for i in range(8)) for byte in range(256)]
 _WIDE = frozenset(("LINT", "ULINT", "LWORD", "LTIME"))
+# Types that use all digits of a double; the others leave some for a scaled value to be rounded to.
+_LONG = _WIDE | {"LREAL"}
 # A byte range [first, after last) that could not be read, and why.
 BadRange = tuple[int, int, str]
 
@@ -72,7 +74,9 @@ class Record:
         self._bit_bytes = _compile([Field("", "BYTE", byte=b) for b in bytes_of_bits])
         # Two BOOLs at one place (a copy under another name): the table above knows one of them.
         self._same_bits = [f for f in bits if by_place[f.byte, f.bit] != f.name]
-        self._scaled = [(f.name, *f.scale) for f in fields if f.scale is not None]
+        self._scaled = [
+            (f.name, *f.scale, f.s7_type.base in _LONG) for f in fields if f.scale is not None
+        ]
         # Filling a copy keeps the order and is quicker than growing a dict.
         self._blank = dict.fromkeys(f.name for f in fields)
 
@@ -143,10 +147,10 @@ class Record:
                 values[f.name] = decode(part)
             except BadValue as e:
                 bad[f.name] = e.reason
-        for name, factor, bias in self._scaled:
+        for name, factor, bias, long in self._scaled:
             if name not in bad:
                 try:
-                    values[name] = _scale(values[name], factor, bias)
+                    values[name] = _scale(values[name], factor, bias, long)
                 except BadValue as e:
                     bad[name] = e.reason
         for name in bad:
@@ -296,15 +300,13 @@ def _json_integers(value: Any) -> Any:
     return value if -SAFE_INTEGER <= value <= SAFE_INTEGER else str(value)
 
 
-def _scale(value: Any, factor: float, bias: float) -> Any:
-    """factor × raw + bias, with the digits that a double's rounding left rubbed out. Raises
-    BadValue where the result is too large for a double.
+def _scale(value: Any, factor: float, bias: float, long: bool) -> Any:
+    """factor × raw + bias; unless ``long``, with the digits that a double's rounding left rubbed
+    out (0.3, not 0.30000000000000004). Raises BadValue where a double cannot hold it.
     """
     if isinstance(value, list):
-        return [_scale(v, factor, bias) for v in value]
-    if isinstance(value, str):  # a 64-bit integer
-        value = int(value)
-    scaled = float(f"{value * factor + bias:.15g}")
+        return [_scale(v, factor, bias, long) for v in value]
+    scaled = float(value) * factor + bias
     if scaled - scaled != 0:
         raise BadValue("infinity")
-    return scaled
+    return scaled if long else float(f"{scaled:.15g}")

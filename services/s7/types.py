@@ -554,6 +554,7 @@ def _encode_one(t: S7Type, value: Any, bit: int, encoding: str) -> bytes:
             raise ValueError(f"{t} does not hold {len(data) // 2} characters")
         header = t.length.to_bytes(2) + (len(data) // 2).to_bytes(2)
         return header + data.ljust(2 * t.length, b"\0")
-    if t.base == "CHAR":
-        return str(value).encode(encoding)
-    return ELEMENTARY[t.base].encode(value)
+    data = value.encode(encoding) if t.base == "CHAR" else ELEMENTARY[t.base].encode(value)
+    if len(data) != t.element_bytes:
+        raise ValueError(f"{value!r} is no single {t}")
+    return data
