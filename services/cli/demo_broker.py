@@ -163,7 +163,7 @@ def _make_certificates(folder: Path) -> None:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(minutes=5))
-            .not_valid_after(now + timedelta(days=7))
+            .not_valid_after(now + timedelta(days=90))
             .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), True)
         )
         if issuer is not None:

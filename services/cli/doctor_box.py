@@ -228,7 +228,7 @@ def stale(site: Site, runtime: Path) -> Iterator[Finding]:
     found = False
     for file in sorted(runtime.glob("*.lock")) if runtime.is_dir() else []:
         pid = _holder(file)
-        if pid and known.get(file.stem) != pid and psutil.pid_exists(pid) and _is_service(pid):
+        if pid and known.get(file.stem) != pid and _is_service(file.stem):
             found = True
             yield Finding(
                 "error",
@@ -241,12 +241,10 @@ def stale(site: Site, runtime: Path) -> Iterator[Finding]:
         yield Finding("ok", "processes", "no_stale", "none left over from an earlier start")
 
 
-def _is_service(pid: int) -> bool:
-    """Not plc-edge's own lock holders that are no service (run, apply)."""
-    try:
-        return any(word.startswith("services.") for word in psutil.Process(pid).cmdline())
-    except psutil.Error:
-        return False
+def _is_service(name: str) -> bool:
+    """Whether a lock of this name is a service's: `plc-edge run` and `apply` hold others."""
+    prefixes = [p.prefix for p in topology.PROCESSES.values()]
+    return any(name == p or name.startswith(f"{p}-") for p in prefixes)
 
 
 def _holder(file: Path) -> int:

@@ -38,5 +38,9 @@ HELP = {
     "plc_edge_store_disk_full": "1 while the outbox cannot be written.",
     "plc_edge_store_dead_letters": "Messages that an output's destination refuses for ever.",
     "plc_edge_store_in_flight": "Messages handed to an output and not yet settled.",
+    "plc_edge_mirror_lag_seconds": "From the read of the source to the write in the target.",
+    "plc_edge_mirror_last_write_timestamp_seconds": "When the mirror last wrote, Unix time.",
+    "plc_edge_mirror_mismatches_total": "Copies that read back as something else.",
+    "plc_edge_mirror_written_bytes_total": "Bytes that a mirror has written.",
     "plc_edge_live_stale_total": "Live frames thrown away because they came too old.",
 }

@@ -310,8 +310,9 @@ class Status:
         for mirror in mirrors:
             name, error = mirror["name"], mirror["error"] or {}
             if mirror["status"] in ("down", "degraded") and f"mirror-{name}" not in down:
+                severity = "error" if mirror["status"] == "down" else "warning"
                 add(
-                    "error",
+                    severity,
                     "mirror_down",
                     name,
                     error.get("since"),
@@ -416,9 +417,9 @@ def _error(status: str, fields: dict[str, Any]) -> dict[str, Any] | None:
     """The last error of an output, mirror or store, as its State frame tells it."""
     if fields.get("disk_full"):
         return {"code": "disk_full", "message": str(fields["disk_full"]), "since": None}
-    message = fields.get("message") or ""
-    if status not in ("down", "degraded") and not message:
+    if status not in ("down", "degraded"):
         return None
+    message = fields.get("message") or fields.get("why") or ""
     return {
         "code": str(fields.get("code", "")),
         "message": str(message),

@@ -79,15 +79,17 @@ def test_port_held_by_another_program(folder: Path) -> None:
 
 def test_stale_process(folder: Path) -> None:
     (folder / "r").mkdir(mode=0o700)
-    # The lock as services/runtime/process.py takes it, in a process named like a service.
+    # A reader's lock, and that of `plc-edge run`, which is no service.
     code = (
         "import sys, time; from pathlib import Path;"
         "from services.runtime.process import take_lock;"
-        f"take_lock(Path({str(folder / 'r')!r}), 'reader-prensa-01'); print('READY', flush=True);"
+        f"runtime = Path({str(folder / 'r')!r});"
+        "take_lock(runtime, 'run'); take_lock(runtime, 'reader-prensa-01');"
+        "print('READY', flush=True);"
         "time.sleep(60)"
     )
     left = subprocess.Popen(
-        [sys.executable, "-c", code, "services.reader"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     try:
         assert left.stdout is not None
