@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, compress
 from typing import Any
 
@@ -25,8 +25,6 @@ _BITS = [tuple(bool(byte >> i & 1) for i in range(8)) for byte in range(256)]
 _WIDE = frozenset(("LINT", "ULINT", "LWORD", "LTIME"))
 # Types that use all digits of a double; the others leave some for a scaled value to be rounded to.
 _LONG = _WIDE | {"LREAL"}
-# A byte range [first, after last) that could not be read, and why.
-BadRange = tuple[int, int, str]
 
 
 class Record:
@@ -103,16 +101,6 @@ class Record:
     def forget(self) -> None:
         """Decodes the next image whatever its bytes."""
         self._last = None
-
-    def drop(self, ranges: Iterable[BadRange]) -> dict[str, str]:
-        """The fields that lie in ranges which could not be read, with the range's reason."""
-        dropped = {}
-        for first, end, reason in ranges:
-            for f in self.fields:
-                at = self.base + f.byte
-                if at < end and first < at + f.size_bytes:
-                    dropped[f.name] = reason
-        return dropped
 
     def _decode(self, part: bytes) -> None:
         bad: dict[str, str] = {}

@@ -2,8 +2,11 @@
 
 A layout file (CONTRACT §5) describes one record of a data block, with classic (non-optimised)
 placement: BOOLs pack from bit 0 up; bytes go anywhere; all else to even bytes; structs and arrays
-begin even, and what follows them does too. An ``offset:`` says where a member lies; without one
-it follows its predecessor by these rules.
+begin even, and what follows them does too. An ``offset:`` says where a member lies, counted from
+its struct's first byte (as STEP 7 shows it); without one it follows its predecessor by these rules.
+
+A member with ``fields:`` is a struct; ``type: STRUCT`` may say so, ``type: STRUCT[1..4]`` or
+``array: "1..4"`` repeats it.
 
 Structs flatten to dotted names (``motor.corrente``), arrays of structs to ``eixo.1.posicao``; an
 array of an elementary type stays one field whose value is a JSON array.

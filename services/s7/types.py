@@ -27,6 +27,9 @@ DATE_MAX_DAYS = 65_378
 DAY_MS = 86_400_000
 DAY_NS = DAY_MS * 1_000_000
 LDT_MAX_NS = 2**63 - 1
+# The S7-1200's manual has DTL end in 2554, the S7-1500's help in 2262: what one CPU may hold is a
+# value.
+DTL_MAX_YEAR = 2554
 STRING_MAX, WSTRING_MAX = 254, 16_382
 
 
@@ -225,9 +228,7 @@ _DTL = struct.Struct(">HBBBBBBI")
 
 def _decode_dtl(raw: bytes) -> str:
     year, month, day, _weekday, hour, minute, second, ns = _DTL.unpack(raw)
-    # The S7-1200's manual has DTL end in 2554, the S7-1500's help in 2262: what one CPU may hold is
-    # a value.
-    if not 1970 <= year <= 2554:
+    if not 1970 <= year <= DTL_MAX_YEAR:
         raise BadValue("bad_date")
     date = _date(year, month, day)
     if hour > 23 or minute > 59 or second > 59 or ns > 999_999_999:
@@ -237,6 +238,8 @@ def _decode_dtl(raw: bytes) -> str:
 
 def _encode_dtl(text: str) -> bytes:
     date, ns = _split(text)
+    if not 1970 <= date.year <= DTL_MAX_YEAR:
+        raise ValueError(f"{text} is no DTL: 1970 to {DTL_MAX_YEAR}")
     seconds, rest = divmod(ns, 1_000_000_000)
     weekday = date.isoweekday() % 7 + 1
     clock = (seconds // 3600, seconds // 60 % 60, seconds % 60)
