@@ -43,9 +43,11 @@ def test_data_files_are_in_the_wheel(names: set[str]) -> None:
     shared = {n.split(".data/data/", 1)[1] for n in names if ".data/data/" in n}
     expected = {"supervisord.conf", "config.example.yaml"}
     expected |= {f"layouts/{f.name}" for f in (ROOT / "deploy" / "layouts").glob("*.yaml")}
+    for file in (ROOT / "infra" / "templates").rglob("*"):
+        expected |= {str(file.relative_to(ROOT))} if file.is_file() else set()
     assert {f"share/plc-edge/{n}" for n in expected} <= shared
-    for file in (ROOT / "services" / "metrics" / "static").iterdir():
-        assert f"services/metrics/static/{file.name}" in names
+    for file in (ROOT / "services" / "metrics" / "static").rglob("*"):
+        assert file.is_dir() or str(file.relative_to(ROOT)) in names
 
 
 def test_nothing_else_is_in_the_wheel(names: set[str]) -> None:
