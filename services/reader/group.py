@@ -38,10 +38,12 @@ class Outcome:
 class _Machine:
     """One record of the group."""
 
-    def __init__(self, fields: list[Field], message: Message, max_silence_s: float) -> None:
+    def __init__(
+        self, fields: list[Field], message: Message, max_silence_s: float, clock: str | None
+    ) -> None:
         self.fields = fields
         self.message = message
-        self.filter = ChangeFilter(fields, max_silence_s)
+        self.filter = ChangeFilter(fields, max_silence_s, clock)
         self.record: Record | None = None
         """Decodes what is read of it; None where all of it is refused."""
 
@@ -71,7 +73,8 @@ class Group:
                 db=self.db,
                 machine=name,
             )
-            self.machines.append(_Machine(fields, message, config["max_silence_s"]))
+            silence_s = config["max_silence_s"]
+            self.machines.append(_Machine(fields, message, silence_s, self._timestamp))
             for f in fields:
                 extents.setdefault(extent(f), []).append(f.name)
         self._extents = set(extents)

@@ -13,10 +13,14 @@ class ChangeFilter:
 
     Deadbands are against the last *published* value, so a slow drift is not lost. ``abs`` is in
     published units, ``percent`` of the last published value. Everything without a deadband passes
-    at any change; so do a change of quality and ``max_silence_s``.
+    at any change; so do a change of quality and ``max_silence_s``. The field ``clock`` is left out:
+    a PLC's time changes with every scan and would publish all of them.
     """
 
-    def __init__(self, fields: Iterable[Field], max_silence_s: float) -> None:
+    def __init__(
+        self, fields: Iterable[Field], max_silence_s: float, clock: str | None = None
+    ) -> None:
+        self._clock = clock
         self._bands = {
             f.name: (f.deadband.get("abs"), f.deadband.get("percent", 0.0) / 100)
             for f in fields
@@ -45,6 +49,9 @@ class ChangeFilter:
 
     def _differs(self, values: Mapping[str, Any]) -> bool:
         last = self._values or {}
+        if self._clock is not None:
+            values = {k: v for k, v in values.items() if k != self._clock}
+            last = {k: v for k, v in last.items() if k != self._clock}
         if not self._bands:
             return values != last
         for name, value in values.items():
