@@ -92,8 +92,8 @@ class DispatchPeer:
                 ts_ms = now_ms()
                 data = bodies[i] if bodies else body(plc, self.epoch, seq, ts_ms, locatario, pad)
                 if kind == GAP_ROW and not bodies:
-                    gap = {"v": 1, "plc_id": plc, "ts": ts_ms, "first_seq": seq, "count": 1}
-                    data = orjson.dumps({**gap, "locatario_id": locatario, "reason": "full"})
+                    gap = {"v": 1, "plc_id": plc, "ts": ts_ms, "epoch": self.epoch, "seq": seq}
+                    data = orjson.dumps({**gap, "first_seq": seq, "count": 1, "reason": "full"})
                 position = len(self.rows) + 1
                 self.rows.append((position, kind, plc, locatario, ts_ms, self.epoch, seq, data))
 
@@ -118,8 +118,8 @@ class DispatchPeer:
                 if isinstance(frame, Ready):
                     self._on_ready(frame)
                 elif isinstance(frame, Receipt) and frame.session == self._session:
-                    assert frame.position <= self._sent, "receipt for a row that was not given"
-                    self.settled = max(self.settled, frame.position)
+                    # After a restart it may name rows that were given before: they come again.
+                    self.settled = max(self.settled, min(frame.position, self._sent))
                     self.refused.update(dict(frame.refused))
             if self._forget:
                 self._forget = False

@@ -44,7 +44,7 @@ STATUS_INTERVAL_S = 30.0
 OUT_BUFFER_BYTES = 256 * 1024
 # The destination refuses these for ever, whoever asks (§2.4).
 DEAD_LETTER_CODES = frozenset((0x90, 0x99))
-PERMISSION_CODES = frozenset((0x86, 0x87))
+LOGIN_CODES = frozenset((0x86, 0x87))
 MAX_DISCONNECTS = 5
 # After so many connections lost over the same message it travels alone.
 SUSPECT_DISCONNECTS = 2
@@ -320,7 +320,11 @@ class Link:
         answer = mqtt.parse_connack(s.version, body)
         if answer.code:
             words = mqtt.reason_text(answer.code, answer.said)
-            raise Unavailable(_code_of(answer.code), f"{self.host} refuses us: {words}")
+            code = _code_of(answer.code)
+            if answer.code in LOGIN_CODES:
+                # Mosquitto says "not authorized" for a wrong password, too.
+                code, words = "auth", f"{words}: check username, password and certificate"
+            raise Unavailable(code, f"{self.host} refuses us: {words}")
         self._greeted = True
         self._limit = min(s.window, answer.receive_maximum)
         self._packet_bytes = answer.maximum_packet_bytes
@@ -359,7 +363,8 @@ class Link:
         words = mqtt.reason_text(code, said)
         if isinstance(item, Retained):
             self._denied[item.topic] = words
-            self._note(_code_of(code), f"{self.host} refuses {item.topic}: {words}")
+            text = f"{self.host} refuses {item.topic}: {words}{_hint(code)}"
+            self._note(_code_of(code), text)
         elif code in DEAD_LETTER_CODES:
             self._desk.refused(item, words)
         else:
@@ -373,7 +378,7 @@ class Link:
         self._careful = True
         pause_s = min(RETRY_MAX_S, RETRY_S * 2 ** min(self._holds, 8))
         self._hold_s = time.monotonic() + pause_s
-        self._note(_code_of(code), f"{self.host} refuses {row.topic}: {words}")
+        self._note(_code_of(code), f"{self.host} refuses {row.topic}: {words}{_hint(code)}")
 
     def _retained_done(self, item: Retained) -> None:
         if not item.payload and not self._last_retained.get(item.topic):
@@ -571,3 +576,8 @@ def _code_of(reason: int) -> str:
     if reason == 0x87:
         return "acl"
     return "broker"
+
+
+def _hint(reason: int) -> str:
+    """What mends a refused PUBLISH."""
+    return ": the account's access rules on the broker must allow it" if reason == 0x87 else ""

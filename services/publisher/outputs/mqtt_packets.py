@@ -29,7 +29,7 @@ REASONS = {
     0x84: "protocol version not supported: set `version: 3.1.1`",
     0x85: "client identifier not valid: set another `client_id`",
     0x86: "bad user name or password",
-    0x87: "not authorized: check the user's access rules on the broker",
+    0x87: "not authorized",
     0x88: "server unavailable",
     0x89: "server busy",
     0x8A: "banned",

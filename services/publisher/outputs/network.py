@@ -33,16 +33,21 @@ def tls_context(tls: dict[str, Any]) -> ssl.SSLContext:
 def dial(host: str, port: int, tls: dict[str, Any] | None) -> socket.socket:
     """A connected, non-blocking socket, under TLS where ``tls`` is given; raises Unavailable."""
     context = tls_context(tls) if tls is not None else None
+    where = f"{host}:{port}"
     try:
-        tcp = socket.create_connection((host, port), DIAL_TIMEOUT_S)
+        peer = socket.create_connection((host, port), DIAL_TIMEOUT_S)
+    except OSError as e:
+        raise explain(e, where) from None
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if context is not None:
         try:
-            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            peer = context.wrap_socket(tcp, server_hostname=host) if context else tcp
-        except BaseException:
-            tcp.close()
-            raise
-    except (OSError, ValueError) as e:
-        raise explain(e, f"{host}:{port}") from None
+            peer = context.wrap_socket(peer, server_hostname=host)
+        except (OSError, ValueError) as e:
+            peer.close()
+            if isinstance(e, ssl.SSLError | TimeoutError):
+                raise explain(e, where) from None
+            words = f"{where} ends the TLS handshake: is it the TLS port? does it accept us?"
+            raise Unavailable("tls", words) from None
     peer.setblocking(False)
     return peer
 
