@@ -24,6 +24,7 @@ VERBS = (
     "layout_import",
     "simulate",
     "version",
+    "infra",
 )
 
 

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Passwords of the broker's accounts, never in clear on a command line or in the password file.
+#   broker-users.sh --users infra/mosquitto/users.txt --secrets DIR
+#       for each account: DIR/mqtt-<account>.pw, made where it is missing (32 random bytes), and
+#       DIR/passwd with their hashes, replaced whole; accounts that left the list lose access.
+#   broker-users.sh --rotate ACCOUNT --users … --secrets DIR    a new password for one account
+# Afterwards: SIGHUP to Mosquitto. Give each box its own file only.
+set -euo pipefail
+umask 077
+
+usage() { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+
+users='' secrets='' rotate=''
+while [ $# -gt 0 ]; do
+  case $1 in
+    --users) users=${2:?}; shift 2 ;;
+    --secrets) secrets=${2:?}; shift 2 ;;
+    --rotate) rotate=${2:?}; shift 2 ;;
+    *) usage ;;
+  esac
+done
+if [ -z "$users" ] || [ -z "$secrets" ]; then usage; fi
+PATH=$PATH:/usr/bin:/usr/sbin
+command -v mosquitto_passwd >/dev/null || { echo "mosquitto_passwd is missing: apt-get install mosquitto" >&2; exit 1; }
+mkdir -p "$secrets"
+
+accounts=()
+while read -r account; do
+  case $account in '' | '#'*) continue ;; esac
+  [[ $account =~ ^[A-Za-z0-9._-]+$ ]] || { echo "bad account name in $users: $account" >&2; exit 2; }
+  accounts+=("$account")
+done <"$users"
+[ ${#accounts[@]} -gt 0 ] || { echo "$users names no account" >&2; exit 2; }
+if [ -n "$rotate" ]; then
+  printf '%s\n' "${accounts[@]}" | grep -qxF -- "$rotate" || { echo "$rotate is not in $users" >&2; exit 2; }
+  rm -f "$secrets/mqtt-$rotate.pw"
+fi
+
+temporary=$(mktemp "$secrets/passwd.XXXXXX")
+trap 'rm -f "$temporary"' EXIT
+for account in "${accounts[@]}"; do
+  file=$secrets/mqtt-$account.pw
+  [ -s "$file" ] || head -c 32 /dev/urandom | base64 | tr -d '=+/\n' >"$file"
+  printf '%s:%s\n' "$account" "$(tr -d '\r\n' <"$file")"
+done >"$temporary"
+# -U hashes a file of clear passwords in place: none is ever an argument.
+mosquitto_passwd -U "$temporary" >/dev/null
+grep -qv '^[^:]*:\$[67]\$' "$temporary" && { echo "mosquitto_passwd left a clear password" >&2; exit 1; }
+mv "$temporary" "$secrets/passwd"
+trap - EXIT
+echo "${#accounts[@]} accounts in $secrets/passwd"

@@ -1,0 +1,79 @@
+// Rendered by `plc-edge infra render`. processo -> processo_1m.
+import "date"
+import "join"
+
+// What came late (an outbox replayed after days without a broker) missed the minute's own task:
+// every night all whole days that processo_raw still keeps are computed again. Same points, same
+// time: they replace the old ones.
+option task = {name: "plc_edge_1m_recalculo", cron: "20 2 * * *"}
+
+booleans = ["bomba_ligada", "contador_bom_flag", "contador_ruim_flag", "maquina_ligada", "pecas_boas", "pecas_ruim", "status_maquina"]
+counters = ["contador_bom", "contador_ruim"]
+
+stop = date.truncate(t: now(), unit: 1d)
+start = date.sub(d: 7d, from: stop)
+// A value holds until the next one; what was true at `start` stands before it.
+before = date.sub(d: 10m, from: start)
+
+numbers =
+    from(bucket: "processo")
+        |> range(start: start, stop: stop)
+        |> filter(fn: (r) => r._field !~ /_txt$/)
+        |> filter(fn: (r) => not contains(value: r._field, set: booleans))
+
+reduced = (fn, suffix) =>
+    numbers
+        |> aggregateWindow(every: 1m, fn: fn, createEmpty: false, timeSrc: "_start")
+        |> map(fn: (r) => ({r with _field: r._field + suffix}))
+        |> to(bucket: "processo_1m")
+
+reduced(fn: mean, suffix: "_mean") |> yield(name: "mean")
+reduced(fn: min, suffix: "_min") |> yield(name: "min")
+reduced(fn: max, suffix: "_max") |> yield(name: "max")
+reduced(fn: last, suffix: "_last") |> yield(name: "last")
+
+// Counters: what was added. A step back is a restart from zero (or an INT that overflowed), so the
+// new value itself was added.
+from(bucket: "processo")
+    |> range(start: before, stop: stop)
+    |> filter(fn: (r) => contains(value: r._field, set: counters))
+    |> difference(nonNegative: true, initialZero: true)
+    |> range(start: start, stop: stop)
+    |> aggregateWindow(every: 1m, fn: sum, createEmpty: false, timeSrc: "_start")
+    |> map(fn: (r) => ({r with _field: r._field + "_inc"}))
+    |> to(bucket: "processo_1m")
+    |> yield(name: "inc")
+
+// Booleans: the share of the time that they were true. Messages come on change, so a plain mean
+// would count changes; a grid of 5 s counts time. Only minutes with a message count: a silent PLC is
+// neither on nor off.
+flags =
+    from(bucket: "processo")
+        |> range(start: before, stop: stop)
+        |> filter(fn: (r) => contains(value: r._field, set: booleans))
+
+seen =
+    flags
+        |> range(start: start, stop: stop)
+        |> aggregateWindow(every: 1m, fn: count, createEmpty: false, timeSrc: "_start")
+
+// A selector drops empty windows, a mean of one value does not: first the last of each 5 s, then the grid.
+held =
+    flags
+        |> aggregateWindow(every: 5s, fn: last, createEmpty: false, timeSrc: "_start")
+        |> aggregateWindow(every: 5s, fn: mean, createEmpty: true, timeSrc: "_start")
+        |> fill(usePrevious: true)
+        |> range(start: start, stop: stop)
+        |> aggregateWindow(every: 1m, fn: mean, createEmpty: false, timeSrc: "_start")
+
+join.inner(
+    left: held,
+    right: seen,
+    on: (l, r) => l._time == r._time,
+    as: (l, r) => ({l with seen: r._value}),
+)
+    |> drop(columns: ["seen"])
+    // Not in `as`: a join must leave the columns of the group key alone.
+    |> map(fn: (r) => ({r with _field: r._field + "_duty"}))
+    |> to(bucket: "processo_1m")
+    |> yield(name: "duty")

@@ -1,0 +1,61 @@
+"""``plc-edge infra render``: broker, Telegraf, InfluxDB, Grafana, Prometheus and compose files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.common import ConfigOption, console, fail
+from services.runtime import loader
+from services.runtime.errors import EXIT_USAGE, ConfigError, Problem
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb and its one sub-command."""
+    infra = typer.Typer(help="What surrounds the agent: broker, ingestion, database, dashboards.")
+    infra.command(help="Write the files of the central side for review.")(render)
+    # One command alone would make typer drop its name.
+    infra.callback()(lambda: None)
+    app.add_typer(infra, name="infra")
+
+
+def render(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+    config: ConfigOption = None,
+    fleet: Annotated[
+        Path | None,
+        typer.Option(
+            "--fleet", help="Folder with the config.yaml of every box: *.yaml, */config.yaml."
+        ),
+    ] = None,
+) -> None:
+    """Same configurations, same files; no file holds a secret. Exits 2 on a mistake in one."""
+    # Not imported by other verbs: jinja2 costs 30 ms.
+    from services.infra import model
+    from services.infra import render as rendering
+
+    files = [loader.find(config)] if fleet is None else boxes(fleet)
+    if not files:
+        fail(f"{fleet} holds no *.yaml and no */config.yaml", EXIT_USAGE)
+    problems: list[Problem] = []
+    sites = []
+    for file in files:
+        try:
+            # The machine that renders need not know the boxes' passwords.
+            sites.append(loader.load(file, check_secrets=False))
+        except ConfigError as e:
+            problems += e.problems
+    if problems:
+        raise ConfigError(problems)
+    rendered = rendering.render(model.fleet(sites))
+    changed = rendering.write(rendered, out)
+    for name in changed:
+        console.print(f"wrote {out / name}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{len(rendered)} files, {len(changed)} changed", highlight=False)
+
+
+def boxes(folder: Path) -> list[Path]:
+    """The configurations of a fleet, in a fixed order."""
+    return sorted([*folder.glob("*.yaml"), *folder.glob("*/config.yaml")])

@@ -1,0 +1,1 @@
+"""What surrounds the agent, from its own configuration: broker to dashboards."""

@@ -1,0 +1,293 @@
+"""Several boxes' configurations -> one fleet, as the templates need it."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from services.runtime.config import Config, Credentials, MqttOutput
+from services.runtime.errors import ConfigError, Problem
+from services.runtime.loader import RAW_RETENTION_DAYS, Site, secret_reference
+
+DAY_S = 86_400
+# Days kept in (raw, cleaned, one minute) per plan; one hour and platform are the same for all
+# (docs/ESTRATEGIA_RETENCAO_DADOS.md). `check` compares store.max_age with the first.
+RETENTION_DAYS = {
+    plan: (raw, *rest)
+    for (plan, raw), rest in zip(
+        RAW_RETENTION_DAYS.items(), ((7, 30), (30, 180), (90, 365)), strict=True
+    )
+}
+HOUR_DAYS, PLATFORM_DAYS = 365, 30
+PLATFORM = "plataforma"
+TELEGRAF_ROLES = ("dados", "sinais", "edge")
+_INTEGERS = {
+    *("BYTE", "SINT", "USINT", "INT", "UINT", "DINT", "UDINT", "LINT", "ULINT"),
+    *("WORD", "DWORD", "LWORD", "COUNTER"),
+}
+# An integer with such a name counts upwards: its increase is kept, not its mean alone.
+_COUNTER = re.compile(r"(?i)contador|contagem|ciclos|pecas|peças|total|count")
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One bucket of a tenant's organisation."""
+
+    name: str
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One tenant: an InfluxDB organisation, a Grafana organisation, a broker reader."""
+
+    id: str
+    plan: str
+
+    @property
+    def slug(self) -> str:
+        """As part of a shell variable: ``planta-sp`` -> ``PLANTA_SP``."""
+        return slug(self.id)
+
+    @property
+    def raw_days(self) -> int:
+        """Older messages than this are refused by Telegraf: their shards would be gone."""
+        return RETENTION_DAYS[self.plan][0]
+
+    @property
+    def buckets(self) -> list[Bucket]:
+        """All of them, the finest first."""
+        raw, clean, minute = RETENTION_DAYS[self.plan]
+        return [
+            Bucket("processo_raw", raw),
+            Bucket("processo", clean),
+            Bucket("processo_1m", minute),
+            Bucket("processo_1h", HOUR_DAYS),
+            Bucket("platform_metrics", PLATFORM_DAYS),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One broker account, for one connection; ``write`` and ``read`` are topics or filters."""
+
+    name: str
+    comment: str
+    write: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """One box's /metrics."""
+
+    site: str
+    locatario: str
+    url: str
+    username: str
+
+    @property
+    def slug(self) -> str:
+        """As part of a shell variable."""
+        return slug(self.site)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """What a container with one box's agent needs."""
+
+    site: str
+    plcs: list[str]
+    """In the configuration's order: the simulator's ports follow it."""
+    mqtt_outputs: list[str]
+    secrets: list[tuple[str, str]]
+    """(environment variable, broker account) of every ``password: ${VARIABLE}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Everything the templates read; equal configurations give equal fleets."""
+
+    sites: list[str]
+    tenants: list[Tenant]
+    accounts: list[Account]
+    scrapes: list[Scrape]
+    measurements: list[str]
+    booleans: list[str]
+    counters: list[str]
+    broker_host: str
+    influx_url: str
+    box: Box
+    """The first box: the one that docker-compose.yml runs under its profiles edge and demo."""
+    plcs: dict[str, str] = field(default_factory=dict)
+    """``site/plc`` -> tenant: whose the PLC of a box's metrics is."""
+
+
+def slug(name: str) -> str:
+    """A name as part of a variable's name."""
+    return name.replace("-", "_").upper()
+
+
+def fleet(sites: Iterable[Site]) -> Fleet:
+    """Joins the boxes. Raises ConfigError naming every clash between them."""
+    ordered = sorted(sites, key=lambda s: s.config.site)
+    configs = [s.config for s in ordered]
+    problems = [*_clashes(configs), *_account_problems(configs)]
+    plans: dict[str, str] = {}
+    for c in configs:
+        for name in c.tenants():
+            plan = c.infra.plan.get(name)
+            if plan and plans.setdefault(name, plan) != plan:
+                message = f"{name} is on plan {plan} here and on {plans[name]} in another box"
+                problems.append(_problem(c, "infra.plan", message, "one tenant has one plan"))
+    if problems:
+        raise ConfigError(problems)
+    names = sorted({t for c in configs for t in c.tenants()})
+    booleans, counters = _kinds(ordered)
+    return Fleet(
+        sites=[c.site for c in configs],
+        tenants=[Tenant(n, plans.get(n, "pro")) for n in names],
+        accounts=_accounts(configs, names),
+        scrapes=[_scrape(c) for c in configs],
+        measurements=sorted({g.measurement for c in configs for p in c.plcs for g in p.groups}),
+        booleans=booleans,
+        counters=counters,
+        broker_host=configs[0].infra.broker_host,
+        influx_url=configs[0].infra.influx_url,
+        box=_box(configs[0]),
+        plcs={f"{c.site}/{p.id}": c.tenant(p) for c in configs for p in c.plcs},
+    )
+
+
+def _problem(config: Config, key: str, message: str, hint: str) -> Problem:
+    return Problem(str(config.file), key, message, None, hint)
+
+
+def _clashes(configs: list[Config]) -> Iterable[Problem]:
+    boxes: dict[str, Config] = {}
+    plcs: dict[tuple[str, str], Config] = {}
+    slugs: dict[str, str] = {}
+    for c in configs:
+        if (other := boxes.setdefault(c.site, c)) is not c:
+            message = f"{c.site} is also the box of {other.file}"
+            yield _problem(c, "site", message, "give every box a name of its own")
+        for p in c.plcs:
+            key = (c.tenant(p), p.id)
+            if (other := plcs.setdefault(key, c)) is not c:
+                message = f"{p.id} of tenant {key[0]} is also read by {other.file}"
+                yield _problem(c, "plcs", message, "rename one: they would share one topic")
+        for name in (c.site, *c.tenants()):
+            if (first := slugs.setdefault(slug(name), name)) != name:
+                message = f"{name} and {first} differ in - and _ only"
+                yield _problem(c, "site", message, "their secrets would share one variable")
+        for name in c.tenants():
+            if name == PLATFORM:
+                message = f"{PLATFORM} is the operator's own organisation"
+                yield _problem(c, "locatario", message, "choose another name for the tenant")
+
+
+def box_accounts(config: Config) -> list[tuple[str, str]]:
+    """(account, tenant) of every MQTT connection of a box: one per output and tenant."""
+    pairs: list[tuple[str, str]] = []
+    for output in config.outputs:
+        if not isinstance(output, MqttOutput):
+            continue
+        for tenant in output.locatarios or config.tenants():
+            account = output.accounts.get(tenant)
+            name = account.username if account else output.username
+            pairs.append((name or f"edge-{config.site}-{tenant}", tenant))
+    return list(dict.fromkeys(pairs))
+
+
+def _account_problems(configs: list[Config]) -> Iterable[Problem]:
+    used: dict[str, tuple[Config, str]] = {}
+    for c in configs:
+        for name, tenant in box_accounts(c):
+            first, of = used.setdefault(name, (c, tenant))
+            if first is c and of == tenant:
+                continue
+            who = f"tenant {of}" if first is c else str(first.file)
+            message = f"broker account {name} of tenant {tenant} is also used by {who}"
+            hint = (
+                f"give the tenant its own: accounts: {{{tenant}: {{username: {name}-{tenant}, …}}}}"
+                " (one account is one connection: the broker ends the older of two)"
+            )
+            yield _problem(c, "outputs", message, hint)
+
+
+def _accounts(configs: list[Config], tenants: list[str]) -> list[Account]:
+    accounts = []
+    for c in configs:
+        everything: list[str] = []
+        for tenant in c.tenants():
+            topics = [f"edge/{tenant}/{c.site}/status"]
+            for p in c.plcs:
+                if c.tenant(p) == tenant:
+                    base = f"plc/{tenant}/{p.id}"
+                    topics += [base, f"{base}/heartbeat", f"{base}/gap"]
+            everything += topics
+            for name, of in box_accounts(c):
+                if of == tenant:
+                    comment = f"box {c.site}, tenant {tenant}"
+                    accounts.append(Account(name, comment, write=tuple(topics)))
+        doctor = f"plc-edge doctor and technicians on box {c.site}"
+        accounts.append(Account(f"doctor-{c.site}", doctor, write=tuple(everything)))
+    for n in (1, 2):
+        for role, read in (
+            ("dados", ("plc/+/+",)),
+            ("sinais", ("plc/+/+/heartbeat", "plc/+/+/gap")),
+            ("edge", ("edge/+/+/status",)),
+        ):
+            accounts.append(Account(f"telegraf-{n}-{role}", f"Telegraf {n}: {role}", read=read))
+    for tenant in tenants:
+        read = (f"plc/{tenant}/#", f"edge/{tenant}/#")
+        accounts.append(Account(f"leitor-{tenant}", f"reader of tenant {tenant}", read=read))
+    health = Account("saude", "health check of the container", read=("$SYS/broker/uptime",))
+    return [*accounts, health]
+
+
+def _kinds(sites: list[Site]) -> tuple[list[str], list[str]]:
+    booleans: set[str] = set()
+    counters: set[str] = set()
+    others: set[str] = set()
+    for site in sites:
+        for fields in site.fields.values():
+            for f in fields:
+                if f.type == "BOOL":
+                    booleans.add(f.name)
+                elif f.type in _INTEGERS and _COUNTER.search(f.name):
+                    counters.add(f.name)
+                else:
+                    others.add(f.name)
+    # The same name elsewhere as something else: treated as a plain number.
+    return sorted(booleans - counters - others), sorted(counters - booleans - others)
+
+
+def _box(config: Config) -> Box:
+    outputs = [o for o in config.outputs if isinstance(o, MqttOutput)]
+    holders: list[Credentials] = [c for o in outputs for c in (o, *o.accounts.values())]
+    secrets = [
+        (reference["env"], holder.username)
+        for holder in holders
+        if (reference := secret_reference(holder, "password", config.file.parent))
+        and "env" in reference
+        and holder.username
+    ]
+    return Box(config.site, [p.id for p in config.plcs], [o.name for o in outputs], secrets)
+
+
+def _scrape(config: Config) -> Scrape:
+    m = config.metrics
+    try:
+        address = ipaddress.ip_address(m.host)
+        reachable = not address.is_loopback
+        host = config.site if address.is_unspecified or not reachable else m.host
+    except ValueError:
+        reachable, host = m.host != "localhost", m.host if m.host != "localhost" else config.site
+    # From another machine loopback cannot be reached; docker-compose.yml binds the panel of its box
+    # to the container's network, with TLS and this user.
+    scheme = "https" if m.tls or not reachable else "http"
+    username = m.username or ("" if reachable else "metrics")
+    return Scrape(config.site, config.locatario, f"{scheme}://{host}:{m.port}/metrics", username)

@@ -1,0 +1,96 @@
+"""A fleet -> reviewable files: deterministic, and with no secret in them."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from services.infra import alerts, dashboards, model
+from services.infra.model import Fleet
+from services.runtime import assets
+
+Files = dict[str, str]
+
+# Template -> rendered file.
+_TEMPLATES = {
+    "mosquitto/mosquitto.conf.j2": "mosquitto/mosquitto.conf",
+    "mosquitto/acl.j2": "mosquitto/acl",
+    "mosquitto/users.txt.j2": "mosquitto/users.txt",
+    "telegraf/telegraf.conf.j2": "telegraf/telegraf.conf",
+    "influxdb/10-plc-edge.sh.j2": "influxdb/initdb.d/10-plc-edge.sh",
+    "influxdb/minuto.flux.j2": "influxdb/tasks/plc_edge_1m.flux",
+    "influxdb/hora.flux.j2": "influxdb/tasks/plc_edge_1h.flux",
+    "compose/agent-secrets.txt.j2": "agent-secrets.txt",
+    "grafana/init-orgs.sh.j2": "grafana/init-orgs.sh",
+    "grafana/datasources.yaml.j2": "grafana/provisioning/datasources/plc-edge.yaml",
+    "grafana/dashboards.yaml.j2": "grafana/provisioning/dashboards/plc-edge.yaml",
+    "prometheus/prometheus.yml.j2": "prometheus/prometheus.yml",
+    "compose/docker-compose.yml.j2": "docker-compose.yml",
+}
+# As they are: their own braces are no template's.
+_COPIED = {
+    "telegraf/plc_edge.star": "telegraf/plc_edge.star",
+    "prometheus/plc-edge.rules.yml": "prometheus/plc-edge.rules.yml",
+}
+
+
+def render(fleet: Fleet, infra_dir: str = ".", root_dir: str = "..") -> Files:
+    """Every file by its path. ``infra_dir`` and ``root_dir`` (of the Dockerfile's context) are seen
+    from docker-compose.yml."""
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(assets.path("infra/templates")),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    context: dict[str, Any] = {
+        "f": fleet,
+        "platform": model.PLATFORM,
+        "infra_dir": infra_dir,
+        "root_dir": root_dir,
+        "hour_days": model.HOUR_DAYS,
+        "platform_days": model.PLATFORM_DAYS,
+    }
+    templates = assets.path("infra/templates")
+    files = {out: env.get_template(name).render(context) for name, out in _TEMPLATES.items()}
+    files |= {out: (templates / name).read_text("utf-8") for name, out in _COPIED.items()}
+    recompute = (
+        env.get_template("influxdb/minuto.flux.j2"),
+        env.get_template("influxdb/hora.flux.j2"),
+    )
+    for days in sorted({t.raw_days for t in fleet.tenants}):
+        for template, step in zip(recompute, ("1m", "1h"), strict=True):
+            name = f"influxdb/tasks/plc_edge_{step}_recalculo_{days}d.flux"
+            files[name] = template.render(context, recompute_days=days)
+    for name, board in dashboards.all_dashboards().items():
+        files[f"grafana/dashboards/{name}.json"] = _json(board)
+    for name, board in dashboards.operator_dashboards().items():
+        files[f"grafana/dashboards-operador/{name}.json"] = _json(board)
+    for name, content in alerts.provisioning(fleet).items():
+        text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=100)
+        files[f"grafana/provisioning/alerting/{name}.yaml"] = text
+    return files
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def write(files: Files, out: Path) -> list[str]:
+    """Writes them under ``out``; the names of those that changed. Leaves other files alone."""
+    changed = []
+    for name, text in sorted(files.items()):
+        file = out / name
+        if file.exists() and file.read_text(encoding="utf-8") == text:
+            continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        if name.endswith(".sh"):
+            file.chmod(file.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+        changed.append(name)
+    return changed
