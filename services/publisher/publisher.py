@@ -21,6 +21,7 @@ from services.runtime.failpoints import hit
 from services.runtime.process import Process
 
 READY_S = 1.0
+READY_RETRY_S = 0.05
 STATE_S = 1.0
 # Receipts are gathered so long: one for each acknowledgement would cost the store more than the
 # rows do. It adds nothing to the latency of a message.
@@ -34,6 +35,7 @@ class Publisher:
         self._process = process
         self._name = process.item
         self._receipt_due = False
+        self._asking = False
         self._status, self._code, self._message = "down", "", "not connected yet"
         self._since_ms = now_ms()
         self._settled = 0
@@ -72,8 +74,15 @@ class Publisher:
 
     def _say_ready(self) -> None:
         ready = Ready(self._name, self._ledger.session, self._output.window)
-        self._receipts.send(ready)
+        if not self._receipts.send(ready) and not self._asking:
+            # The store is not there yet: its first second is not lost waiting for our next.
+            self._asking = True
+            self._process.at(time.monotonic() + READY_RETRY_S, self._ask_again)
         self._send_receipts()
+
+    def _ask_again(self) -> None:
+        self._asking = False
+        self._say_ready()
 
     def _receive(self) -> None:
         while (frame := self._dispatch.receive()) is not None:

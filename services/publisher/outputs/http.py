@@ -7,6 +7,7 @@ and tried again: no message is guilty of that.
 
 from __future__ import annotations
 
+import base64
 import gzip
 import random
 import time
@@ -145,8 +146,8 @@ class HttpOutput:
             return {"Authorization": f"{scheme} {secrets.resolve(config['token'])}"}
         if config.get("username"):
             password = secrets.resolve(config["password"]) if config.get("password") else ""
-            basic = f"{config['username']}:{password}"
-            return dict(urllib3.make_headers(basic_auth=basic))
+            basic = base64.b64encode(f"{config['username']}:{password}".encode()).decode()
+            return {"Authorization": f"Basic {basic}"}
         return {}
 
     def _answered(self, rows: list[Row], result: Any) -> None:
