@@ -34,6 +34,8 @@ _MACHINE = re.compile(rb'"machine":"((?:[^"\\]|\\.)*)"')
 
 MessageKey = tuple[str, str, str]
 """(plc, group, machine or "")"""
+# A reader shows values that it does not publish (unchanged, within the deadband) as number 0.
+_NOT_PUBLISHED = b'"seq":0,'
 
 
 @dataclass(slots=True)
@@ -65,6 +67,9 @@ class Group:
     latency_ms: float = 0.0
     quality: str = ""
     machines: dict[str, Message] = field(default_factory=dict)
+    """What is shown of each machine."""
+    published: dict[str, bytes] = field(default_factory=dict)
+    """The last message of each that went out, CONTRACT §4."""
 
     def take_over(self, old: Group) -> None:
         """Keeps what was known of the group before its configuration was read again."""
@@ -72,6 +77,7 @@ class Group:
         self.ts_ms, self.quality = old.ts_ms, old.quality
         self.duration_ms, self.latency_ms = old.duration_ms, old.latency_ms
         self.machines = {m: b for m, b in old.machines.items() if m in self.names}
+        self.published = {m: b for m, b in old.published.items() if m in self.names}
 
     def bad(self) -> dict[str, str]:
         """Field (with its machine) -> reason, of all that cannot be read now."""
@@ -155,7 +161,7 @@ class Site:
         """(process, file name) -> when it ends, Unix s; services/metrics/certificates.py."""
         self._watched: set[tuple[str, str]] = set()
         self._watch_all = False
-        self._changed: dict[MessageKey, bytes] = {}
+        self._changed: dict[tuple[MessageKey, bool], bytes] = {}
         self._new_events: list[Event] = []
 
     def configure(self, config: dict[str, Any]) -> None:
@@ -266,8 +272,11 @@ class Site:
                 if wanted:
                     self.trends.add_point(key, frame.ts_ms, record.get("values") or {})
             group.machines[machine] = message
+            is_published = _NOT_PUBLISHED not in body[: _values_at(body)]
+            if is_published:
+                group.published[machine] = body
             if watched:
-                self._changed[key] = body
+                self._changed[key, is_published] = body
         if frame.quality != "bad" or not all(m.empty for m in group.machines.values()):
             group.good_at_s = now_s
             group.good_ts_ms = frame.ts_ms
@@ -287,8 +296,10 @@ class Site:
         self._watched = groups
         self._watch_all = everything
 
-    def take_changes(self) -> tuple[dict[MessageKey, bytes], list[Event]]:
-        """Bodies and events since the last call; of each message only the latest."""
+    def take_changes(self) -> tuple[dict[tuple[MessageKey, bool], bytes], list[Event]]:
+        """Bodies (by key, and whether published) and events since the last call; of each only
+        the latest.
+        """
         changed, self._changed = self._changed, {}
         events, self._new_events = self._new_events, []
         return changed, events
@@ -296,12 +307,13 @@ class Site:
     def bodies(self, plc: str = "", group: str = "") -> list[bytes]:
         """The latest body of every (PLC, group, machine), or of one PLC or group."""
         return [
-            message.body
+            # Nothing published since this process began: what is shown stands in.
+            g.published.get(name, message.body)
             for p in self.plcs.values()
             if plc in ("", p.id)
             for g in p.groups.values()
             if group in ("", g.name)
-            for message in g.machines.values()
+            for name, message in g.machines.items()
         ]
 
 
@@ -309,10 +321,15 @@ def _machines_of(group: dict[str, Any]) -> set[str]:
     return {name or "" for name in group.get("machines") or [None]}
 
 
+def _values_at(body: bytes) -> int:
+    """Where the values begin: before them stands what the reader says, after it the PLC."""
+    end = body.find(b'"values":')
+    return end if end >= 0 else len(body)
+
+
 def _machine(body: bytes) -> str:
     """The machine's name in a body, without decoding the values that follow it."""
-    end = body.find(b'"values":')
-    match = _MACHINE.search(body, 0, end if end >= 0 else len(body))
+    match = _MACHINE.search(body, 0, _values_at(body))
     if match is None:
         return ""
     return str(orjson.loads(b'"' + match[1] + b'"'))

@@ -97,10 +97,10 @@ class Hub:
             if with_status and panels:
                 document = self.status.document(groups=False)
                 groups = self._groups({plc for c in panels for plc in c.plcs})
-        for key, body in changed.items():
+        for (key, is_published), body in changed.items():
             data = b"data: " + body + b"\n\n"
             for client in self.clients:
-                if client.wants(key):
+                if client.wants(key) and (is_published or client.panel):
                     client.offer(key, data)
         for event in events:
             data = sse("event", event_json(event))
@@ -135,7 +135,10 @@ class Hub:
                     for machine, message in group.machines.items():
                         key = (plc_id, group_name, machine)
                         if client.wants(key):
-                            client.offer(key, b"data: " + message.body + b"\n\n")
+                            body = message.body
+                            if not client.panel:
+                                body = group.published.get(machine, body)
+                            client.offer(key, b"data: " + body + b"\n\n")
 
     def _hello(self) -> dict[str, Any]:
         """What changes seldom: latency lines so far, recent events, units."""

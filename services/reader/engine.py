@@ -68,6 +68,8 @@ class Engine:
         self._was_online = False
         self._status = ""
         self._cpu_state: int | None = None
+        """8 RUN, 4 STOP; None: not asked yet, -1: it does not tell."""
+        self._tells_state = True
         self._alive = _Alive(self.plc["alive"]) if self.plc["alive"] else None
         if self._alive is not None:
             self.jobs[0].group.also_read(self._alive.extent)
@@ -114,7 +116,7 @@ class Engine:
             self._lost(e)
             return
         self.session = session
-        self._cpu_state = None
+        self._cpu_state = None if self._tells_state else -1
         granted = (session.pdu_bytes, session.jobs)
         if self._granted not in ((0, 0), granted):
             text = "the PLC grants another PDU or another number of jobs than before"
@@ -160,6 +162,9 @@ class Engine:
 
     def _lost(self, error: PlcUnavailable) -> None:
         """The connection is gone or could not be made: say so once, try again later."""
+        if error.fields.get("to_state") and self._cpu_state is None:
+            # Some stations leave this question unanswered: from now on it is not asked.
+            self._tells_state = False
         if self.session is not None:
             # By number: a broken session has closed its socket, and a poll of a closed one would
             # return at once for ever.
@@ -189,9 +194,8 @@ class Engine:
         stamp_ms = now_ms()
         for job in self.jobs:
             bodies = job.group.offline_bodies(stamp_ms, "plc_offline")
-            for body in bodies:
-                self.keep.publish(stamp_ms, body)
-            self._show(job, stamp_ms, 0.0, "bad", [b(0, 0) for b in bodies])
+            published = [self.keep.publish(stamp_ms, body) for body in bodies]
+            self._show(job, stamp_ms, 0.0, "bad", published)
             if job.group.raw_range is not None:
                 self._send_raw(job, b"", stamp_ms, "bad")
 
@@ -333,13 +337,13 @@ class Engine:
         self._latency_ms = latency_s * 1_000
 
     def _publish(self, job: _Job, outcome: Outcome) -> None:
-        for body in outcome.bodies:
-            self.keep.publish(outcome.ts_ms, body)
+        published = {id(b): self.keep.publish(outcome.ts_ms, b) for b in outcome.bodies}
         now_s = time.monotonic()
         shown: list[bytes] = []
         if outcome.bodies or now_s - job.shown_s >= SHOW_EVERY_S:
             job.shown_s = now_s
-            shown = [b(self.keep.epoch, 0) for b in outcome.shown]
+            # What is only shown has no number: seq 0 (services/metrics/site.py).
+            shown = [published.get(id(b)) or b(self.keep.epoch, 0) for b in outcome.shown]
         self._show(job, outcome.ts_ms, outcome.latency_ms, outcome.quality, shown)
         if outcome.bad_fields != job.bad_fields:
             job.bad_fields = outcome.bad_fields

@@ -69,9 +69,9 @@ class KeepClient:
         """The current sequence's beginning, Unix ms."""
         return self._ring.epoch
 
-    def publish(self, ts_ms: int, make_body: Callable[[int, int], bytes]) -> None:
+    def publish(self, ts_ms: int, make_body: Callable[[int, int], bytes]) -> bytes:
         """Numbers one message, keeps it, sends it if it may go. ``make_body(epoch, seq)`` gives the
-        JSON.
+        JSON, which is returned.
         """
         seq = self._ring.last_seq + 1
         epoch = self._ring.epoch
@@ -79,6 +79,7 @@ class KeepClient:
         self._ring.append(seq, pack(Sample(self._plc, self._locatario, epoch, seq, ts_ms, body)))
         hit("reader.after_append")
         self._pump()
+        return body
 
     def _pump(self) -> None:
         ring = self._ring

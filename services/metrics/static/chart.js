@@ -110,6 +110,7 @@ export class Trend {
       legend: { live: true },
       cursor: { y: false },
       padding: [10, 28, 0, 0],
+      hooks: { ready: [() => this.showLast()] },
       scales: { x: { range: (_, min, max) => [Math.max(min, max - WINDOW_S), max] } },
       axes: [
         { ...axis, values: (_, ticks) => ticks.map((v) => clock.format(v * 1000)), space: 90, incrs: [5, 10, 15, 30, 60, 120, 300] },
@@ -127,12 +128,11 @@ export class Trend {
         })),
       ],
     }, data, this.box);
-    this.showLast();
   }
 
   // Without a pointer on it the legend says the latest.
   showLast() {
-    if (this.chart.cursor.left < 0) this.chart.setLegend({ idx: this.chart.data[0].length - 1 });
+    if (this.chart?.cursor.left < 0) this.chart.setLegend({ idx: this.chart.data[0].length - 1 });
   }
 
   resize() {

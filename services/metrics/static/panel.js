@@ -93,8 +93,7 @@ function take(data) {
 }
 
 function draw() {
-  showContact();
-  if (!status) return;
+  if (showContact() || !status) return;
   text(by("site"), status.site);
   document.title = `${status.problems.length ? `(${status.problems.length}) ` : ""}${status.site} · plc-edge`;
   sections.health(status, now());
@@ -112,8 +111,14 @@ function showContact() {
   className(by("contact"), `contact ${lost ? "off" : heardAt ? "on" : ""}`);
   text(by("contact"), w.t(lost ? "lost" : heardAt ? "live" : "connecting"));
   by("lost").hidden = !lost;
-  if (lost) text(by("lost"), w.t("lost_long", { age: w.age(Math.floor(silent / 5000) * 5) }));
+  if (lost) text(by("lost"), w.t("lost_long", { age: w.span(Math.floor(silent / 5000) * 5) }));
   document.documentElement.classList.toggle("gone", Boolean(lost));
+  // Whatever was said last may not be true any more.
+  if (lost) {
+    className(by("verdict"), "verdict");
+    text(by("overall"), w.t("overall_lost"));
+    text(by("summary"), w.t("sum_lost"));
+  }
   return lost;
 }
 

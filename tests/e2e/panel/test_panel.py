@@ -153,6 +153,8 @@ def test_survives_the_loss_of_the_service(browser: Browser, rig: Rig) -> None:
         try:
             expect(tab.locator("#lost")).to_be_visible(timeout=10_000)
             expect(tab.locator("#lost")).to_contain_text("Sem contato com a caixa")
+            # No green word may stand over data that nobody vouches for.
+            expect(tab.locator("h1")).to_have_text("Sem contato")
             tab.screenshot(path=artefact("pt-no-contact"))
             accessible(tab)
         finally:
@@ -160,6 +162,7 @@ def test_survives_the_loss_of_the_service(browser: Browser, rig: Rig) -> None:
         until("back", lambda: rig.pid("metrics") not in (0, pid), 15)
         expect(tab.locator("#lost")).to_be_hidden(timeout=15_000)
         expect(tab.locator("#contact")).to_have_text("ao vivo")
+        expect(tab.locator("h1")).not_to_have_text("Sem contato")
         before = value.inner_text()
         expect(value).not_to_have_text(before)
 

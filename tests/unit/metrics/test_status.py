@@ -80,7 +80,7 @@ class World:
         self, group: str = "fast", quality: str = "good", age_ms: int = 0, **body: Any
     ) -> None:
         # As the reader writes it: the machine stands before the values.
-        head = {"machine": body.pop("machine")} if "machine" in body else {}
+        head = {key: body.pop(key) for key in ("machine", "seq") if key in body}
         values = body.pop("values", {"x": 1.5})
         body = {
             "plc_id": "p1",
@@ -275,6 +275,21 @@ def test_pinned_trend_and_latest_bodies(world: World) -> None:
     assert world.site.bodies(plc="p2") == []
 
 
+def test_what_is_only_shown_is_no_message(world: World) -> None:
+    world.site.watch(set(), everything=True)
+    world.scan(seq=7, values={"x": 1})
+    world.scan(seq=0, values={"x": 2, "text": '"seq":5,'})
+    (last,) = world.site.bodies(group="fast")
+    assert json.loads(last)["seq"] == 7
+    shown = world.site.plcs["p1"].groups["fast"].machines[""].body
+    assert json.loads(shown)["values"]["x"] == 2
+    changed = world.site.take_changes()[0]
+    assert [(published, json.loads(b)["seq"]) for (_, published), b in changed.items()] == [
+        (True, 7),
+        (False, 0),
+    ]
+
+
 def test_only_watched_groups_are_collected_for_the_stream(world: World) -> None:
     world.site.take_changes()
     world.scan()
@@ -284,7 +299,7 @@ def test_only_watched_groups_are_collected_for_the_stream(world: World) -> None:
     world.scan(values={"x": 2})
     world.scan(values={"x": 3})
     ((key, body),) = world.site.take_changes()[0].items()
-    assert key == ("p1", "fast", "")
+    assert key == (("p1", "fast", ""), True)
     assert json.loads(body)["values"] == {"x": 3}
 
 
