@@ -20,6 +20,7 @@ VERBS = (
     "doctor",
     "read",
     "watch",
+    "export",
     "probe",
     "layout_import",
     "simulate",

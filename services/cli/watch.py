@@ -47,7 +47,7 @@ def watch(
         fail(str(e), EXIT_USAGE)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     end_s = time.monotonic() + seconds if seconds > 0 else float("inf")
-    watcher = _Watcher(direct, end_s)
+    watcher = Watcher(direct, end_s)
     try:
         if as_json or not console.is_terminal:
             watcher.run(_json_lines(site, direct), _say)
@@ -65,7 +65,9 @@ def watch(
         fail(f"{found.id}: {watcher.trouble}\n    see `plc-edge probe {found.host}`")
 
 
-class _Watcher:
+class Watcher:
+    """Reads a PLC's batches at their own rates until ``end_s`` (monotonic)."""
+
     def __init__(self, direct: Direct, end_s: float) -> None:
         self.direct, self.end_s = direct, end_s
         self.scans = 0

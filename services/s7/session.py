@@ -170,6 +170,8 @@ class Session:
 
     def ask_state(self, reference: int, then: Callable[[int | None], None]) -> None:
         """Asks the CPU's operating state for ``then``: 8 RUN, 4 STOP, None refused."""
+        if reference in self._in_flight:
+            return
         self._on_szl = lambda pdu: then(t.parse_szl_state(pdu))
         self._in_flight[reference] = (None, None, time.monotonic())
         self._put(t.szl_request(reference, 0x0424))
@@ -272,10 +274,11 @@ class Session:
         """Raises PlcUnavailable when a request has waited longer than the timeout."""
         if not self._in_flight:
             return
-        oldest_s = next(iter(self._in_flight.values()))[2]
+        answer, _, oldest_s = next(iter(self._in_flight.values()))
         if time.monotonic() - oldest_s > self.timeout_s:
             message = f"{self.host}:{self.port}: no answer within {self.timeout_s:g} s"
-            raise self._broken(PlcUnavailable("timeout", message))
+            error = PlcUnavailable("timeout", message, to_state=answer is None)
+            raise self._broken(error)
 
     def _broken(self, error: PlcUnavailable) -> PlcUnavailable:
         self.close()
