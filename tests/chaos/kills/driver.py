@@ -1,0 +1,187 @@
+"""Kills processes of a whole box at random moments and then asks whether anything is missing.
+
+The box is real: supervisord, simulated PLCs read every 50 ms, Mosquitto with TLS. ``kill -9`` goes
+to one process, to two at once, to all services at once, to supervisord or its parent. What is then
+asked is in ``_judge``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import psutil
+
+from tests.kit.box import Box
+from tests.kit.site import wait_for
+
+# Of ten kills: six of one process, two of a pair, one of everything, one of supervisord.
+KINDS = ["one"] * 6 + ["pair"] * 2 + ["all", "supervisord"]
+# Rows that may come twice for each time the publisher or the store dies: the output's window.
+WINDOW = 1_000
+BACK_S = 3.0
+
+
+@dataclass
+class Verdict:
+    """What a run has shown."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    victims: Counter[str] = field(default_factory=Counter)
+    acquired: int = 0
+    delivered: int = 0
+    repeats: int = 0
+    repeats_allowed: int = 0
+    lost: list[tuple[str, int, int]] = field(default_factory=list)
+    disordered: list[tuple[str, int, int]] = field(default_factory=list)
+    changed: int = 0
+    """Repeats that are not equal to the first delivery."""
+    gap_rows: int = 0
+    epochs: int = 0
+    plcs: int = 0
+    drained_s: float = 0.0
+    back_s: list[float] = field(default_factory=list)
+    memory_mb: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Process -> resident memory of a fresh one, and of the one at the end."""
+    seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        """Nothing lost, nothing out of order, nothing changed, repeats within bounds, and every
+        sequence went on: a new one would hide the end of the one before."""
+        flaws = self.lost or self.disordered or self.changed or self.epochs != self.plcs
+        return not flaws and self.repeats <= self.repeats_allowed
+
+
+class Driver:
+    """Kills ``count`` times in a box of ``plcs`` PLCs. ``seed`` repeats the same choices."""
+
+    def __init__(self, box: Box, seed: int) -> None:
+        self._box = box
+        self._site = box.site
+        self._random = random.Random(seed)
+        self.verdict = Verdict()
+
+    def run(self, count: int) -> Verdict:
+        """Kills, waits until all has arrived, judges."""
+        begin_s = time.monotonic()
+        first = self._memory()
+        for _ in range(count):
+            self._kill_some(self._random.choice(KINDS))
+            time.sleep(self._random.uniform(0.02, 1.2))
+        self._drain()
+        last = self._memory()
+        self.verdict.memory_mb = {n: (first[n], last[n]) for n in first if n in last}
+        self._judge()
+        self.verdict.seconds = time.monotonic() - begin_s
+        return self.verdict
+
+    # -- killing -------------------------------------------------------------------------
+
+    def _kill_some(self, kind: str) -> None:
+        alive = self._alive()
+        while not alive:
+            time.sleep(0.05)
+            alive = self._alive()
+        self.verdict.kills[kind] += 1
+        if kind == "supervisord":
+            self._kill_supervisord()
+            return
+        count = {"one": 1, "pair": 2, "all": len(alive)}[kind]
+        names = self._random.sample(sorted(alive), min(count, len(alive)))
+        for name in names:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(alive[name], signal.SIGKILL)
+                self.verdict.victims[name] += 1
+        if kind == "one" and self._random.random() < 0.2:
+            killed_s = time.monotonic()
+            self._site.wait_back(names[0], alive[names[0]], timeout_s=20)
+            self.verdict.back_s.append(time.monotonic() - killed_s)
+
+    def _alive(self) -> dict[str, int]:
+        rows = self._site.table()
+        return {n: int(r["pid"]) for n, r in rows.items() if r["pid"]}
+
+    def _kill_supervisord(self) -> None:
+        """Or its parent; both die together, and their children. Then what systemd would do."""
+        parent = self._site.process
+        assert parent is not None
+        children = psutil.Process(parent.pid).children()
+        victim = self._random.choice([psutil.Process(parent.pid), *children])
+        victim.kill()
+        self.verdict.victims["supervisord"] += 1
+        parent.wait(10)
+        wait_for(lambda: not self._site.descendants(), 10, "children end with supervisord")
+        self._site.start()
+
+    def _memory(self) -> dict[str, float]:
+        return {n: psutil.Process(p).memory_info().rss / 1e6 for n, p in self._alive().items()}
+
+    # -- judging -------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Everything runs again, and for every PLC a new message comes through with nothing
+        pending before it."""
+        self._site.wait_running(60)
+        begin_s = time.monotonic()
+        for plc in self._box.config["plcs"]:
+            self._wait_fresh(plc["id"])
+        self.verdict.drained_s = time.monotonic() - begin_s
+
+    def _wait_fresh(self, plc: str) -> None:
+        def fresh() -> bool:
+            newest: dict[str, Any] = {}
+            for topic, payload, _ in reversed(list(self._box.subscriber.received)):
+                if topic.split("/")[2:] == [plc]:
+                    newest = orjson.loads(payload)
+                    break
+            return bool(newest) and time.time() * 1_000 - newest["ts"] < 1_000
+
+        wait_for(fresh, 60, f"{plc} current\n{self._site.logs()}")
+
+    def _judge(self) -> None:
+        """Head and tail included: every number from 1 to the last one that was delivered has been
+        delivered or is in a gap. (After draining, the last one is the newest there is.)"""
+        v = self.verdict
+        last: dict[str, tuple[int, int]] = {}
+        have: dict[tuple[str, int], set[int]] = {}
+        bodies: dict[tuple[str, int, int], int] = {}
+        gaps: list[dict[str, Any]] = []
+        for topic, payload, _ in list(self._box.subscriber.received):
+            levels = topic.split("/")
+            if levels[0] != "plc" or levels[3:] == ["heartbeat"]:
+                continue
+            message = orjson.loads(payload)
+            if levels[3:] == ["gap"]:
+                gaps.append(message)
+                continue
+            plc, place = message["plc_id"], (message["epoch"], message["seq"])
+            key = (plc, *place)
+            if key in bodies:
+                v.repeats += 1
+                v.changed += bodies[key] != hash(payload)
+                continue
+            bodies[key] = hash(payload)
+            if place <= last.get(plc, (0, 0)):
+                v.disordered.append(key)
+            last[plc] = max(place, last.get(plc, (0, 0)))
+            have.setdefault((plc, place[0]), set()).add(place[1])
+        v.delivered = len(bodies)
+        v.epochs, v.plcs = len(have), len(self._box.config["plcs"])
+        for (plc, epoch), seqs in have.items():
+            covered = set(seqs)
+            for gap in gaps:
+                if (gap["plc_id"], gap["epoch"]) == (plc, epoch) and gap["last_seq"] is not None:
+                    covered |= set(range(gap["first_seq"], gap["last_seq"] + 1))
+            v.gap_rows += len(covered - seqs)
+            v.acquired += max(seqs)
+            v.lost += [(plc, epoch, s) for s in range(1, max(seqs) + 1) if s not in covered]
+        deaths = sum(v.victims[n] for n in ("publisher-central", "store_forward", "supervisord"))
+        v.repeats_allowed = WINDOW * deaths
