@@ -39,6 +39,7 @@ class KeepClient:
             process.event("error", "ring_in_memory", text, problem=problem)
         self._greeted = False
         """The store has answered our Hello: the epoch is settled and rows may be sent."""
+        self._greeted_once = False
         self._sent = self._ring.first_seq - 1
         self._store_boot = 0
         self._silence_s = SILENCE_S
@@ -47,6 +48,8 @@ class KeepClient:
         self._gauge = process.stats.gauge("plc_edge_ring_pending", plc=plc)
         self._lost = process.stats.counter("plc_edge_ring_overwritten_total", plc=plc)
         self._resent = process.stats.counter("plc_edge_keep_resends_total", plc=plc)
+        # What the file held when it was opened; later rows were read by this process.
+        self._recovered_seq = self._ring.last_seq
         if not self._ring.epoch:
             # Provisional: the store may know a later one (the clock has stepped back).
             self._ring.begin(now_ms())
@@ -85,22 +88,25 @@ class KeepClient:
         ring = self._ring
         if not self._greeted:
             return
-        if self._sent < ring.first_seq - 1:
-            # The ring has overwritten what was next: say that there is nothing older.
-            self._sent = ring.first_seq - 1
-            if len(ring):
-                frame = unpack(ring.frame(ring.first_seq))
-                assert isinstance(frame, Sample)
-                frame.oldest = True
-                if not self._keep.send(frame):
-                    self._sent -= 1
-                    return
-                self._sent += 1
         limit = min(ring.last_seq, ring.first_seq - 1 + topology.KEEP_WINDOW)
-        while self._sent < limit:
-            if not self._keep.send_packed(ring.frame(self._sent + 1)):
+        # The ring has overwritten what was next, or a bit has flipped in it: say that there is
+        # nothing older, and the store records a gap.
+        torn = self._sent < ring.first_seq - 1
+        at = max(self._sent, ring.first_seq - 1)
+        while at < limit:
+            at += 1
+            frame = ring.frame(at)
+            if frame is None:
+                if not torn and at > ring.first_seq:
+                    return  # what lies before it must be safe first
+                torn = True
+                continue
+            if torn:
+                frame = _oldest(frame)
+            if not self._keep.send_packed(frame):
                 return
-            self._sent += 1
+            torn = False
+            self._sent = at
             hit("reader.after_send")
 
     def _receive(self) -> None:
@@ -136,15 +142,17 @@ class KeepClient:
         """The store's answer to Hello: where it stands."""
         ring = self._ring
         if ack.epoch == ring.epoch:
-            if ack.seq > ring.last_seq:
-                # Our ring is older than what the store has: never number anything twice.
-                ring.begin(max(now_ms(), ack.epoch + 1))
+            if not self._greeted_once and ack.seq > self._recovered_seq:
+                # Our ring is older than what the store has (it was damaged): never number
+                # anything twice. Of what it held the store has all.
+                ring.release(self._recovered_seq)
+                self._restamp(max(now_ms(), ack.epoch + 1))
             else:
                 ring.release(ack.seq)
         elif ack.epoch > ring.epoch:
             self._restamp(max(now_ms(), ack.epoch + 1))
         self._store_boot = ack.store_boot
-        self._greeted = True
+        self._greeted = self._greeted_once = True
         first_missing = ack.seq + 1 if ack.epoch == ring.epoch else 1
         self._resent.inc(max(0, self._sent - first_missing + 1))
         self._sent = first_missing - 1
@@ -154,7 +162,8 @@ class KeepClient:
         not make new data look old.
         """
         ring = self._ring
-        frames = [unpack(ring.frame(s)) for s in range(ring.first_seq, ring.last_seq + 1)]
+        kept = [ring.frame(s) for s in range(ring.first_seq, ring.last_seq + 1)]
+        frames = [unpack(frame) for frame in kept if frame is not None]
         old = ring.epoch
         ring.begin(epoch)
         for seq, frame in enumerate(frames, 1):
@@ -193,3 +202,11 @@ class KeepClient:
             self._acks.socket.poll(20)
             self._receive()
         self._ring.close()
+
+
+def _oldest(packed: bytes) -> bytes:
+    """The same frame, saying that there is nothing older."""
+    frame = unpack(packed)
+    assert isinstance(frame, Sample)
+    frame.oldest = True
+    return pack(frame)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bus.frames import Reply, Request
 from services.runtime.process import Process
+from services.store_forward.outbox import DiskFull
 
 if TYPE_CHECKING:
     from services.store_forward.store import Store
@@ -31,6 +32,7 @@ class Control:
             "status": self._status,
             "rows": self._rows,
             "dead": self._dead,
+            "verify": self._verify,
             "retry": self._retry,
             "purge": self._purge,
         }
@@ -42,11 +44,13 @@ class Control:
             return Reply(None, f"there is no output {output!r}; configured: {known}")
         try:
             return Reply(verbs[frame.verb](frame.args))
+        except DiskFull as e:
+            return Reply(None, f"the disk is full, nothing was changed: {e}")
         except (KeyError, TypeError, ValueError) as e:
             return Reply(None, f"{frame.verb}: bad arguments: {e!r}")
 
     def _status(self, _: dict[str, Any]) -> Any:
-        return {**self._store.status(), "dead": self._store.outbox.dead()}
+        return {**self._store.status(), "dead": self._store.outbox.state.dead()}
 
     def _rows(self, args: dict[str, Any]) -> Any:
         """The next page of an output's undelivered rows behind ``after``: [[pos, body], …]."""
@@ -55,8 +59,24 @@ class Control:
         after = max(int(args.get("after", 0)), outbox.cursors[name].done)
         return [[r.pos, r.body] for r in outbox.read(name, "live", after, PAGE_ROWS)]
 
+    def _verify(self, args: dict[str, Any]) -> Any:
+        """Checks segment number ``segment``: {"segments", "name", "problem"}; one per request, so
+        that acknowledgements do not wait for all of them.
+        """
+        segments = self._store.outbox.segments
+        number = int(args.get("segment", 0))
+        if number >= len(segments):
+            return {"segments": len(segments), "name": "", "problem": ""}
+        segment = segments[number]
+        return {
+            "segments": len(segments),
+            "name": segment.path.name,
+            "problem": segment.verify(),
+        }
+
     def _dead(self, args: dict[str, Any]) -> Any:
-        return [list(pair) for pair in self._store.outbox.dead_bodies(args["output"])]
+        rows = self._store.outbox.state.dead_rows(args["output"])
+        return [[r.pos, r.body] for r in rows]
 
     def _retry(self, args: dict[str, Any]) -> Any:
         return self._store.outbox.retry_dead(args["output"])
@@ -64,5 +84,7 @@ class Control:
     def _purge(self, args: dict[str, Any]) -> Any:
         name = args["output"]
         if args.get("dead"):
-            return self._store.outbox.purge_dead(name)
+            count = self._store.outbox.state.dead_count(name)
+            self._store.outbox.state.purge_dead(name)
+            return count
         return self._store.outbox.purge(name)

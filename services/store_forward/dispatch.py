@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import apsw
+
 from bus.frames import Deliver, Heartbeat, Ready, Receipt
 from bus.sockets import Port
 from services.runtime.failpoints import hit
@@ -40,6 +42,9 @@ class Dispatch:
         """How far each lane has been sent."""
         self._open: dict[str, list[int]] = {"live": [], "backfill": []}
         """Positions sent and not settled."""
+        self._refused: list[tuple[int, str]] = []
+        self._held: list[Receipt] = []
+        """Receipts that wait for their dead letters to be kept."""
         self._beats: dict[str, Heartbeat] = {}
 
     def configure(self, config: dict[str, Any]) -> None:
@@ -64,7 +69,9 @@ class Dispatch:
             return
         self.session = frame.session
         self._open = {"live": [], "backfill": []}
-        self._beats = dict(beats)
+        # What the last session refused is refused again by this one, if it stays.
+        self._refused, self._held = [], []
+        self._beats = {p: b for p, b in beats.items() if self._serves(b)}
         cursor = outbox.cursors[self.name]
         if self._lanes_wanted:
             outbox.open_lanes(self.name)
@@ -74,23 +81,43 @@ class Dispatch:
         """Settles rows; what the output refuses for ever becomes dead letters first."""
         if frame.session != self.session or frame.lane not in self._open:
             return
-        if frame.refused:
-            found = [(outbox.row(pos), reason) for pos, reason in frame.refused]
-            outbox.bury(self.name, [(row, why) for row, why in found if row is not None])
+        self._refused += frame.refused
+        self._held.append(frame)
+        self._settle_held(outbox)
+
+    def _settle_held(self, outbox: Outbox) -> None:
+        """Settles receipts once their dead letters are kept; on a full disk they wait."""
+        if self._refused:
+            found = [(outbox.row(pos), reason) for pos, reason in self._refused]
+            try:
+                outbox.state.bury(self.name, [(row, why) for row, why in found if row is not None])
+            except (apsw.FullError, apsw.IOError):
+                return
+            self._refused = []
+        held, self._held = self._held, []
+        for frame in held:
+            self._settle(frame, outbox)
+
+    def _settle(self, frame: Receipt, outbox: Outbox) -> None:
         self._open[frame.lane] = [p for p in self._open[frame.lane] if p > frame.position]
         # Rows behind the last one sent were not for it: they count as delivered too.
         position = frame.position if self._open[frame.lane] else self._sent[frame.lane]
-        outbox.settle(self.name, frame.lane, max(frame.position, position))
+        outbox.settle(self.name, frame.lane, position)
 
     def beat(self, frame: Heartbeat) -> None:
         """Keeps the last heartbeat of a PLC until it is passed on."""
-        if self._tenants is None or frame.locatario in self._tenants:
+        if self._serves(frame):
             self._beats[frame.plc] = frame
+
+    def _serves(self, frame: Heartbeat) -> bool:
+        return self._tenants is None or frame.locatario in self._tenants
 
     def pump(self, outbox: Outbox, port: Port) -> None:
         """Sends what may go: heartbeats, new rows, then backlog."""
         if not self.connected:
             return
+        if self._held:
+            self._settle_held(outbox)
         for plc, frame in list(self._beats.items()):
             frame.pending = outbox.pending(self.name)
             if not port.send(frame):

@@ -1,7 +1,8 @@
 """The outbox: rows in segments, where each stream stands, how far each output has come.
 
 Knows nothing of sockets. Not thread-safe: one process, one loop. Whatever is dropped (bound, age,
-damage) leaves a durable gap row that says what is missing and for which outputs.
+damage) leaves a durable gap row that says what is missing and for which outputs, committed before
+the rows go.
 """
 
 from __future__ import annotations
@@ -9,61 +10,35 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import apsw
-import orjson
 
 from bus.frames import GAP_ROW, SAMPLE_ROW, Sample
 from services.runtime.clock import now_ms
 from services.runtime.failpoints import hit
-from services.store_forward.segment import SEGMENT_BYTES, Corrupt, Row, Segment
+from services.store_forward.gaps import Gap, Tally, between
+from services.store_forward.segment import (
+    NO_ROOM,
+    SEGMENT_BYTES,
+    Corrupt,
+    Row,
+    Segment,
+    Where,
+    sync_folder,
+)
+from services.store_forward.state import NEWEST, Cursor, State
 
-_STATE_SCHEMA = """
-CREATE TABLE IF NOT EXISTS cursor (output TEXT PRIMARY KEY, done INTEGER, skip_from INTEGER,
-                                   skip_to INTEGER) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS dead (output TEXT, pos INTEGER, kind INTEGER, plc TEXT, locatario TEXT,
-    ts_ms INTEGER, epoch INTEGER, seq INTEGER, body BLOB, reason TEXT, at_ms INTEGER,
-    PRIMARY KEY (output, pos)) WITHOUT ROWID;
-"""
+# Held back so that a gap row can be written when the disk is full: it comes before the unlink.
+RESERVE_BYTES = 512 * 1024
+# A row has at least this size on disk: how many a segment of unknown content may have had.
+ROW_MIN_BYTES = 64
 
 
 class DiskFull(Exception):
     """Nothing can be written now; what was offered is not kept."""
-
-
-@dataclass(slots=True)
-class Cursor:
-    """How far one output has come: all up to ``done``, and what a live lane delivered beyond, from
-    ``skip_from`` (excluded) to ``skip_to``; both equal to ``done`` when there is no backlog lane.
-    """
-
-    done: int
-    skip_from: int
-    skip_to: int
-
-    @property
-    def behind(self) -> bool:
-        """Two lanes are open."""
-        return self.skip_to > self.done
-
-    def settle(self, lane: str, position: int) -> None:
-        """Takes a receipt: everything of the lane up to ``position``."""
-        if lane == "backfill" and self.behind:
-            self.done = max(self.done, min(position, self.skip_from))
-            if self.done >= self.skip_from:
-                self.done = self.skip_from = self.skip_to
-        elif self.behind:
-            self.skip_to = max(self.skip_to, position)
-        else:
-            self.done = self.skip_from = self.skip_to = max(self.done, position)
-
-    def lacks(self, pos: int) -> bool:
-        """Whether a row is not delivered yet."""
-        return pos > self.done and not self.skip_from < pos <= self.skip_to
 
 
 @dataclass(slots=True)
@@ -73,20 +48,11 @@ class Bounds:
     max_size_bytes: int = 2 * 2**30
     max_age_s: float = 14 * 86_400
     min_free_bytes: int = 256 * 2**20
-    segment_bytes: int = SEGMENT_BYTES
+    segment_bytes: int = 0
+    """Default: 64 MB, or an eighth of a small outbox."""
 
-
-@dataclass(slots=True)
-class _Missing:
-    """Rows of one (PLC, epoch) that are being dropped."""
-
-    locatario: str
-    first_seq: int
-    last_seq: int
-    from_ts: int
-    to_ts: int
-    count: int = 0
-    outputs: set[str] = field(default_factory=set)
+    def __post_init__(self) -> None:
+        self.segment_bytes = self.segment_bytes or min(SEGMENT_BYTES, self.max_size_bytes // 8)
 
 
 class Outbox:
@@ -100,139 +66,179 @@ class Outbox:
         *,
         bounds: Bounds | None = None,
         durability: str = "full",
-        vfs: str = "",
         on_event: Callable[[str, str, str], None] = lambda *_: None,
     ) -> None:
         self.folder = folder
         self.site = site
         self.bounds = bounds or Bounds()
         self._durability = durability
-        self._vfs = vfs
         self._event = on_event
         self.dropped: dict[str, int] = {}
-        """Rows dropped since the start, by reason."""
+        """Rows dropped since the start, by reason; one where nobody knows how many."""
         self.quarantined = 0
+        self._suspect: Segment | None = None
+        """What an I/O error came from: nobody knows what its file holds until it is mended."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._state = self._open_state()
+        self.state = State(folder / "state.db", self._put_aside)
+        self._told: list[tuple[str, int, str]] = []
+        self.cursors: dict[str, Cursor] = self.state.cursors()
+        self.streams: dict[str, Where] = {}
+        """PLC -> its newest committed row."""
         self.segments: list[Segment] = []
-        self._open_segments()
-        self.streams: dict[str, tuple[int, int]] = {}
-        for segment in self.segments:
-            with contextlib.suppress(Corrupt):
-                self.streams.update(segment.streams())
         self._pending: list[Row] = []
-        self._pending_streams: dict[str, tuple[int, int]] = {}
+        self._pending_streams: dict[str, Where] = {}
         self.pending_bytes = 0
-        self._next_pos = self.last_pos + 1
-        self.cursors: dict[str, Cursor] = {}
+        self._next_pos = 1
+        self._open_segments()
+        self._next_pos = self._first_free()
+        self._keep_reserve()
         self.set_outputs(outputs)
+        self.state.lost = False
 
     # -- opening and mending -------------------------------------------------------------
 
-    def _open_state(self) -> apsw.Connection:
-        path = self.folder / "state.db"
-        for attempt in (1, 2):
-            db = apsw.Connection(str(path), vfs=self._vfs or None)
-            try:
-                db.execute("PRAGMA journal_mode=WAL")
-                # A cursor that a power cut sets back costs repeats, no loss.
-                db.execute("PRAGMA synchronous=normal")
-                db.execute(_STATE_SCHEMA)
-                list(db.execute("SELECT * FROM cursor"))
-                list(db.execute("SELECT count(*) FROM dead"))
-                return db
-            except (apsw.CorruptError, apsw.NotADBError, apsw.IOError, apsw.SQLError) as e:
-                db.close()
-                if attempt == 2:
-                    raise
-                self._put_aside(path, f"state.db: {e}")
-        raise AssertionError
-
     def _open_segments(self) -> None:
-        for path in sorted(self.folder.glob("*.seg")):
-            if not path.stem.isdigit():
-                continue
+        for path in self.folder.glob("*.seg.new"):
+            whole = path.with_suffix("")
+            if whole.exists():  # died while mending: what it was made from is still there
+                _unlink(path)
+            else:
+                path.rename(whole)
+        paths = sorted(self.folder.glob("*.seg"))
+        for i, path in enumerate(paths):
+            behind = int(paths[i + 1].stem) - 1 if i + 1 < len(paths) else 0
             try:
-                self.segments.append(Segment(path, self._durability, self._vfs))
+                segment = self._open(path)
+                if not behind:
+                    segment.streams()  # a wrong one would take new rows for repeats
             except Corrupt as e:
-                # Nothing of it can be read; what it held shows as a hole in the sequences.
-                self._put_aside(path, str(e))
+                damaged = Segment(path, self._durability, damaged=True)
+                segment = self._rebuild(path, damaged, str(e), behind, size_known=False)
+            self.segments.append(segment)
+        if self.segments:
+            self.streams = self.segments[-1].streams()
+            self._unlink_dropped()
+        self._tell()
 
-    def _put_aside(self, path: Path, reason: str) -> Path:
+    def _open(self, path: Path) -> Segment:
+        return Segment(path, self._durability)
+
+    def _unlink_dropped(self) -> None:
+        """A power cut may bring back what was dropped; its gap rows say how far that went."""
+        floor = max(s.floor for s in self.segments)
+        while len(self.segments) > 1 and self.segments[0].last_pos <= floor:
+            self.segments.pop(0).unlink()
+
+    def _first_free(self) -> int:
+        """Behind everything that ever had a position: no cursor may have passed a new row."""
+        newest = self.segments[-1].last_pos if self.segments else 0
+        return max([newest, *(max(c.done, c.skip_to) for c in self.cursors.values())]) + 1
+
+    def _put_aside(self, path: Path, reason: str) -> None:
         aside = self.folder / "quarantine"
         aside.mkdir(mode=0o700, exist_ok=True)
         target = aside / f"{path.name}.{now_ms()}"
         for suffix in ("", "-wal"):
-            source = Path(f"{path}{suffix}")
-            if source.exists():
-                source.rename(f"{target}{suffix}")
-        Path(f"{path}-shm").unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{path}{suffix}").rename(f"{target}{suffix}")
+        # Two at most: damage must not fill the disk.
+        for old in sorted(aside.glob("*.seg.*[0-9]"), key=os.path.getmtime)[:-2]:
+            _unlink(old)
         self.quarantined += 1
         self._event("error", "quarantined", f"damaged outbox file put aside: {reason}")
-        return target
 
     def _mend(self, segment: Segment, reason: str) -> None:
         """Replaces a damaged segment by what can be read of it, and says what cannot."""
         index = self.segments.index(segment)
+        behind = self.segments[index + 1].first_pos - 1 if index + 1 < len(self.segments) else 0
+        self.segments[index] = self._rebuild(segment.path, segment, reason, behind)
+        self._suspect = None
+        self._tell()
+
+    def _rebuild(
+        self, path: Path, segment: Segment, reason: str, behind: int, size_known: bool = True
+    ) -> Segment:
+        """A new file with what is left of a damaged one, gap rows in the places of what is lost.
+
+        ``behind``: its last position where a later segment tells it, 0 for the newest.
+        ``size_known``: its ``last_pos`` can be trusted.
+        """
+        first_pos = segment.first_pos
+        if behind and not size_known:
+            segment.last_pos = max(segment.last_pos, behind)
         rows = list(segment.salvage())
-        last_pos = segment.last_pos
-        with contextlib.suppress(Corrupt):
-            self.streams = {**segment.streams(), **self.streams}
-        with contextlib.suppress(apsw.Error):
-            segment.close()
-        self._put_aside(segment.path, reason)
-        fresh = Segment(segment.path, self._durability, self._vfs)
-        fresh.append(rows, self.streams)
-        fresh.last_pos = max(fresh.last_pos, last_pos)
-        self.segments[index] = fresh
-        self._note_holes(index, {r.pos for r in rows}, last_pos)
-
-    def _note_holes(self, index: int, kept: set[int], last_pos: int) -> None:
-        """Gap rows for what a mended segment lost, from the sequence numbers around it."""
-        outputs = {n for n, c in self.cursors.items() if c.done < last_pos}
-        if not outputs or not self.segments:
-            return
-        first_pos = self.segments[index].first_pos
-        if len(kept) == last_pos - first_pos + 1:
-            return
-        missing: dict[tuple[str, int], _Missing] = {}
-        seen: dict[str, Row] = {}
-        for number, segment in enumerate(self.segments):
-            if number < index - 1:
-                continue
-            for row in self._all(segment):
-                if row.kind != SAMPLE_ROW:
-                    continue
-                before = seen.get(row.plc)
-                seen[row.plc] = row
-                if before is None or before.epoch != row.epoch or row.seq <= before.seq + 1:
-                    continue
-                hole = _Missing(row.locatario, before.seq + 1, row.seq - 1, before.ts_ms, row.ts_ms)
-                hole.count = row.seq - before.seq - 1
-                hole.outputs = outputs
-                missing[row.plc, row.epoch] = hole
-            if number > index:
+        newest = max([first_pos - 1, *(r.pos for r in rows)])
+        if size_known:
+            last_pos = max(newest, segment.last_pos)
+        elif behind:
+            last_pos = behind
+        else:
+            # Nobody knows how many rows it had; leave room for as many as fit.
+            size_bytes = max(path.stat().st_size, self.bounds.segment_bytes)
+            last_pos = newest + size_bytes // ROW_MIN_BYTES
+        end = self._streams_behind(first_pos, size_known)
+        places = _FreePlaces(first_pos, last_pos, rows)
+        gaps = self._lost(first_pos, rows, end) if places else []
+        for gap in gaps:
+            place = next(places, None)
+            if place is None:
                 break
-        for plc, (epoch, seq) in self.streams.items():
-            last = seen.get(plc)
-            if last is not None and last.epoch == epoch and last.seq < seq:
-                hole = _Missing(last.locatario, last.seq + 1, seq, last.ts_ms, now_ms())
-                hole.count = seq - last.seq
-                hole.outputs = outputs
-                missing.setdefault((plc, epoch), hole)
-        self._queue_gaps(missing, "corrupt")
-
-    def _all(self, segment: Segment) -> Iterable[Row]:
-        at = segment.first_pos - 1
-        while rows := self._read(segment, at, 1_000):
-            yield from rows
-            at = rows[-1].pos
-
-    def _read(self, segment: Segment, after: int, limit: int) -> list[Row]:
+            rows.append(self._gap_row(place, gap, "corrupt"))
+        rows.sort(key=lambda r: r.pos)
+        fresh_path = path.with_suffix(".seg.new")
+        _unlink(fresh_path)
+        fresh = self._open(fresh_path)
         try:
-            return segment.read(after, limit)
-        except Corrupt:
-            return []
+            streams = end if end is not None else self._streams_of(first_pos, rows)
+            holes = list(_FreePlaces(first_pos, last_pos, rows).ranges())
+            fresh.append(rows, streams, holes=holes, last_pos=last_pos)
+        except BaseException:
+            fresh.unlink()
+            raise
+        fresh.close()
+        segment.close()
+        self._put_aside(path, reason)
+        fresh_path.rename(path)
+        sync_folder(self.folder)
+        return self._open(path)
+
+    def _streams_behind(self, first_pos: int, running: bool) -> dict[str, Where] | None:
+        """Where the streams stand at a damaged segment's end; None where nobody knows."""
+        later = [s.first_pos for s in self.segments if s.first_pos > first_pos]
+        later += [int(p.stem) for p in self.folder.glob("*.seg") if int(p.stem) > first_pos]
+        if later and (marked := self.state.marked(min(later))):
+            return marked
+        if later:
+            return None
+        return dict(self.streams) if running else None
+
+    def _streams_of(self, first_pos: int, rows: Iterable[Row]) -> dict[str, Where]:
+        """What is known for certain of where streams stand after these rows."""
+        streams = self._streams_before(first_pos)
+        for r in rows:
+            known = streams.get(r.plc)
+            here = Where(r.locatario, r.epoch, r.seq, r.ts_ms)
+            if r.kind == SAMPLE_ROW and (known is None or known[1:3] < here[1:3]):
+                streams[r.plc] = here
+        return streams
+
+    def _streams_before(self, first_pos: int) -> dict[str, Where]:
+        streams = self.state.marked(first_pos)
+        for segment in self.segments:
+            if segment.first_pos < first_pos:
+                with contextlib.suppress(Corrupt):
+                    streams = {**segment.streams(), **streams}
+        return streams
+
+    def _lost(self, first_pos: int, rows: list[Row], end: dict[str, Where] | None) -> list[Gap]:
+        gaps = between(self._streams_before(first_pos), rows, end)
+        if end is None:
+            # Streams that began in it are known only from what was noted last.
+            told = {(g.plc, g.epoch) for g in gaps}
+            for plc, w in self.state.marked(NEWEST).items():
+                if (plc, w.epoch) not in told:
+                    gaps.append(Gap(plc, w.locatario, w.epoch, 1, None, None, w.ts_ms))
+        return gaps
 
     # -- outputs -------------------------------------------------------------------------
 
@@ -240,31 +246,20 @@ class Outbox:
         """Takes the configured outputs: a new one begins ``now`` or at the ``oldest`` row; a
         removed one holds nothing back any more.
         """
-        known = {name: Cursor(*rest) for name, *rest in self._state.execute("SELECT * FROM cursor")}
         wanted = dict(outputs)
-        for name in known.keys() - wanted.keys():
-            self._state.execute("DELETE FROM cursor WHERE output = ?", (name,))
+        for name in self.cursors.keys() - wanted.keys():
+            self.state.forget_cursor(name)
         last = self._next_pos - 1
+        known, self.cursors = self.cursors, {}
         for name, start in wanted.items():
-            if name in self.cursors:
-                known[name] = self.cursors[name]
-            elif name not in known:
-                at = last if start == "now" else self.first_pos - 1
-                known[name] = Cursor(at, at, at)
-            elif known[name].skip_to > last or known[name].done > last:
-                # The segments it had come to are gone (put aside, or lost to a power cut).
-                known[name] = Cursor(min(known[name].done, last), last, last)
-                known[name].skip_from = known[name].skip_to = known[name].done
-        self.cursors = {name: known[name] for name in wanted}
-        self.save_cursors()
+            # Where cursors are lost, nobody knows which output is new: repeats, no loss.
+            at = last if start == "now" and not self.state.lost else self.first_pos - 1
+            self.cursors[name] = known.get(name) or Cursor(at, at, at)
+        self.state.save_cursors(self.cursors)
 
-    def save_cursors(self) -> None:
-        """Makes the cursors durable; on a full disk they live in memory until it has room."""
-        with contextlib.suppress(apsw.FullError, apsw.IOError), self._state:
-            self._state.executemany(
-                "INSERT OR REPLACE INTO cursor VALUES (?,?,?,?)",
-                [(n, c.done, c.skip_from, c.skip_to) for n, c in self.cursors.items()],
-            )
+    def save(self) -> None:
+        """Makes the cursors durable, and notes where streams stand."""
+        self.state.save_cursors(self.cursors)
 
     @property
     def first_pos(self) -> int:
@@ -273,78 +268,85 @@ class Outbox:
 
     @property
     def last_pos(self) -> int:
-        """Of the newest committed row; never goes back, not even past what was put aside."""
-        newest = self.segments[-1].last_pos if self.segments else 0
-        aside = [int(p.name.split(".")[0]) for p in (self.folder / "quarantine").glob("*.seg.*")
-                 if p.name.split(".")[0].isdigit()]  # fmt: skip
-        if aside and max(aside) > newest:
-            # Nobody knows how many rows it had; leave room for as many as fit.
-            newest = max(aside) + self.bounds.segment_bytes // 64
-        ((done,),) = self._state.execute("SELECT ifnull(max(max(done, skip_to)), 0) FROM cursor")
-        return max(newest, int(done))
+        """Of the newest committed row."""
+        return self._next_pos - 1 - len(self._pending)
 
     def pending(self, output: str) -> int:
         """Rows that an output has not delivered."""
         c = self.cursors[output]
         low = max(c.done, self.first_pos - 1)
-        return max(0, self._next_pos - 1 - low - len(self._pending) - (c.skip_to - c.skip_from))
+        lanes = c.skip_to - max(c.skip_from, low) if c.skip_to > low else 0
+        lost = sum(
+            max(0, last - max(first - 1, low))
+            for s in self.segments if s.holes for first, last in s.holes.items()
+        )  # fmt: skip
+        return max(0, self.last_pos - low - lanes - lost)
 
     def oldest_ts_ms(self, output: str) -> int:
         """When the oldest undelivered row was read; 0 when there is none."""
-        rows = self.read(output, "backfill" if self.cursors[output].behind else "live",
-                         self.cursors[output].done, 1)  # fmt: skip
+        c = self.cursors[output]
+        rows = self.read(output, "backfill" if c.behind else "live", c.done, 1)
         return rows[0].ts_ms if rows else 0
 
     # -- rows in -------------------------------------------------------------------------
 
     def expected(self, plc: str) -> tuple[int, int]:
         """(epoch, seq) of the newest row taken of a PLC, committed or not; (0, 0) for none."""
-        return self._pending_streams.get(plc) or self.streams.get(plc, (0, 0))
+        where = self._pending_streams.get(plc) or self.streams.get(plc)
+        return (where.epoch, where.seq) if where else (0, 0)
+
+    def committed(self, plc: str) -> tuple[int, int]:
+        """(epoch, seq) of the newest durable row of a PLC; (0, 0) for none."""
+        where = self.streams.get(plc)
+        return (where.epoch, where.seq) if where else (0, 0)
 
     def offer(self, s: Sample) -> str:
         """Takes a sample into the next commit: "ok", "repeat" or "nak" (out of order)."""
         epoch, seq = self.expected(s.plc)
         if (s.epoch, s.seq) <= (epoch, seq):
             return "repeat"
-        in_order = s.seq == seq + 1 if s.epoch == epoch else s.seq == 1
-        if not in_order and not s.oldest and epoch:
+        same = s.epoch == epoch
+        first = seq + 1 if same else 1
+        if s.seq != first and not s.oldest and epoch:
             return "nak"
-        if not in_order and s.seq > 1:
+        if epoch and not same:
+            # A reboot, or a ring that was lost: whether it held more, nobody knows.
+            tail = Gap(s.plc, s.locatario, epoch, seq + 1, None, None, s.ts_ms)
+            self._queue_gap(tail, "new_epoch")
+        if s.seq != first:
             # The reader has nothing older (its ring overflowed), or it is unknown to us.
-            first = seq + 1 if s.epoch == epoch else 1
-            hole = _Missing(s.locatario, first, s.seq - 1, s.ts_ms, s.ts_ms, s.seq - first)
-            hole.outputs = set(self.cursors)
-            self._queue_gaps(
-                {(s.plc, s.epoch): hole}, "ring_overflow" if epoch else "unknown_before"
-            )
-        self._queue(SAMPLE_ROW, s.plc, s.locatario, s.ts_ms, s.epoch, s.seq, s.body)
-        self._pending_streams[s.plc] = (s.epoch, s.seq)
+            why = "ring_overflow" if epoch else "unknown_before"
+            gap = Gap(s.plc, s.locatario, s.epoch, first, s.seq - 1, None, s.ts_ms)
+            self._queue_gap(gap, why)
+        self._queue(Row(0, SAMPLE_ROW, s.plc, s.locatario, s.ts_ms, s.epoch, s.seq, s.body))
+        self._pending_streams[s.plc] = Where(s.locatario, s.epoch, s.seq, s.ts_ms)
         return "ok"
 
-    def _queue(
-        self,
-        kind: int,
-        plc: str,
-        locatario: str,
-        ts_ms: int,
-        epoch: int,
-        seq: int,
-        body: bytes,
-        outputs: str = "",
-    ) -> None:
-        row = Row(self._next_pos, kind, plc, locatario, ts_ms, epoch, seq, body, outputs)
+    def _queue(self, row: Row) -> None:
+        """Takes a row into the next commit, behind all others."""
+        self._pending.append(replace(row, pos=self._next_pos))
         self._next_pos += 1
-        self._pending.append(row)
-        self.pending_bytes += len(body) + 100
+        self.pending_bytes += len(row.body) + 100
 
-    def _queue_gaps(self, missing: dict[tuple[str, int], _Missing], reason: str) -> None:
-        for (plc, epoch), m in missing.items():
-            self.dropped[reason] = self.dropped.get(reason, 0) + max(1, m.count)
-            body = gap_body(self.site, plc, epoch, m, reason)
-            names = "" if m.outputs >= self.cursors.keys() else f",{','.join(sorted(m.outputs))},"
-            self._queue(GAP_ROW, plc, m.locatario, now_ms(), epoch, m.first_seq, body, names)
-            text = f"{m.count} messages of {plc} were dropped ({reason})"
-            self._event("error", "gap", text)
+    def _queue_gap(self, gap: Gap, reason: str) -> None:
+        self._queue(self._gap_row(0, gap, reason))
+
+    def _gap_row(self, pos: int, gap: Gap, reason: str) -> Row:
+        how_many = "an unknown number of" if gap.count is None else gap.count
+        text = f"{how_many} messages of {gap.plc} are lost ({reason})"
+        self._told.append((reason, gap.count or 1, text))
+        names = f",{','.join(sorted(gap.outputs))}," if gap.outputs else ""
+        body = gap.body(self.site, reason)
+        return Row(
+            pos, GAP_ROW, gap.plc, gap.locatario, now_ms(), gap.epoch, gap.first_seq, body, names
+        )
+
+    def _tell(self) -> None:
+        """Counts and reports the gaps that are durable now."""
+        for reason, count, text in self._told:
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+            self._event("warning" if reason == "new_epoch" else "error", "gap", text)
+        self._told = []
 
     @property
     def pending_rows(self) -> int:
@@ -359,143 +361,138 @@ class Outbox:
         if not self._pending:
             return {}
         hit("store.before_commit")
-        self._make_room()
         try:
-            segment = self._writable()
-            segment.append(self._pending, self._pending_streams)
-        except (apsw.FullError, apsw.IOError, apsw.CantOpenError, OSError) as e:
+            self._make_room()
+        except DiskFull:
             self._forget_pending()
-            raise DiskFull(str(e)) from None
-        except (apsw.CorruptError, apsw.NotADBError) as e:
-            self._forget_pending()
-            self._mend(self.segments[-1], str(e))
-            raise DiskFull(str(e)) from None
+            raise
+        self._write()
+        self._tell()
         hit("store.after_commit")
         settled = self._pending_streams
         self.streams.update(settled)
+        self._clear_pending()
+        return {plc: (w.epoch, w.seq) for plc, w in settled.items()}
+
+    def _write(self, floor: int = 0) -> None:
+        """Commits what is queued to the newest segment."""
+        try:
+            if self._suspect is not None:
+                self._mend(self._suspect, "an I/O error")
+            segment = self._writable()
+            try:
+                segment.append(self._pending, self._pending_streams, floor=floor)
+            except NO_ROOM:
+                raise
+            except apsw.Error as e:
+                # After a failed fsync nobody knows what is on the disk: the kernel has marked the
+                # pages clean and the next fsync would succeed. Write all of it anew.
+                self._suspect = segment
+                self._mend(segment, f"{type(e).__name__}: {e}")
+                self.segments[-1].append(self._pending, self._pending_streams, floor=floor)
+        except (apsw.Error, OSError, Corrupt) as e:
+            self._forget_pending()
+            raise DiskFull(f"{type(e).__name__}: {e}") from None
+
+    def _clear_pending(self) -> None:
         self._pending = []
         self._pending_streams = {}
         self.pending_bytes = 0
-        return settled
 
     def _forget_pending(self) -> None:
-        # Gap rows of what is already gone must not be forgotten with it.
-        gaps = [r for r in self._pending if r.kind == GAP_ROW]
-        self._next_pos = (
-            self.segments[-1].last_pos if self.segments else self._pending[0].pos - 1
-        ) + 1
-        self._pending = []
-        self._pending_streams = {}
-        self.pending_bytes = 0
-        for r in gaps:
-            if b'"reason":"ring_overflow"' not in r.body and b'"unknown_before"' not in r.body:
-                self._queue(r.kind, r.plc, r.locatario, r.ts_ms, r.epoch, r.seq, r.body, r.outputs)
+        self._next_pos -= len(self._pending)
+        self._told = []
+        self._clear_pending()
 
     def _writable(self) -> Segment:
-        if not self.segments or self.segments[-1].size_bytes >= self.bounds.segment_bytes:
-            path = self.folder / f"{self._pending[0].pos:020d}.seg"
-            segment = Segment(path, self._durability, self._vfs)
-            try:
-                segment.append([], self.streams)
-            except apsw.Error:
-                segment.unlink()
-                raise
-            self.segments.append(segment)
+        """The newest segment, or a new one where that is full or does not join on."""
+        last = self.segments[-1] if self.segments else None
+        first = self._pending[0].pos if self._pending else self._next_pos
+        if (
+            last is not None
+            and last.size_bytes < self.bounds.segment_bytes
+            and last.last_pos == first - 1
+        ):
+            return last
+        self.segments.append(self._new_segment(first))
         return self.segments[-1]
+
+    def _new_segment(self, first_pos: int) -> Segment:
+        path = self.folder / f"{first_pos:020d}.seg"
+        _unlink(path)
+        segment = self._open(path)
+        try:
+            segment.append([], self.streams, floor=max((s.floor for s in self.segments), default=0))
+        except apsw.Error:
+            segment.unlink()
+            raise
+        self.state.mark(first_pos, self.streams)
+        return segment
 
     # -- rows out ------------------------------------------------------------------------
 
     def read(self, output: str, lane: str, after: int, limit: int) -> list[Row]:
         """Rows of a lane behind ``after`` that are meant for this output, in order.
 
-        A damaged segment is mended on the way.
+        A damaged segment is mended on the way; on a full disk that must wait, and so must its rows.
         """
         cursor = self.cursors[output]
-        end = cursor.skip_from if lane == "backfill" else self._next_pos
+        end = cursor.skip_from if lane == "backfill" else self.last_pos
+        found: list[Row] = []
         for segment in list(self.segments):
-            if segment.last_pos <= after or segment.first_pos > end:
-                continue
-            try:
-                rows = segment.read(after, limit)
-            except Corrupt as e:
-                self._mend(segment, str(e))
-                rows = self._read(self.segments[self._index(segment.first_pos)], after, limit)
-            rows = [r for r in rows if r.pos <= end]
-            mine = [r for r in rows if not r.outputs or f",{output}," in r.outputs]
-            if mine:
-                return mine
-            if rows:
-                return self.read(output, lane, rows[-1].pos, limit)
-        return []
-
-    def _index(self, first_pos: int) -> int:
-        return next(i for i, s in enumerate(self.segments) if s.first_pos == first_pos)
+            at = max(after, segment.first_pos - 1)
+            while not found and at < min(segment.last_pos, end):
+                try:
+                    rows = segment.read(at, limit)
+                except Corrupt as e:
+                    try:
+                        index = self.segments.index(segment)
+                        self._mend(segment, str(e))
+                        segment = self.segments[index]
+                        rows = segment.read(at, limit)
+                    except (apsw.Error, OSError, Corrupt):
+                        return []
+                if not rows:
+                    break
+                at = rows[-1].pos
+                found = [
+                    r for r in rows
+                    if r.pos <= end and (not r.outputs or f",{output}," in r.outputs)
+                ]  # fmt: skip
+            if found:
+                break
+        return found
 
     def open_lanes(self, output: str) -> None:
         """From here on new rows go to the live lane; what waits is its backlog."""
         c = self.cursors[output]
-        if not c.behind and c.done < self._next_pos - 1 - len(self._pending):
-            c.skip_from = c.skip_to = self._next_pos - 1 - len(self._pending)
+        if not c.behind and c.done < self.last_pos:
+            c.skip_from = c.skip_to = self.last_pos
 
     def settle(self, output: str, lane: str, position: int) -> None:
-        """Takes an output's receipt."""
-        self.cursors[output].settle(lane, position)
-
-    def bury(self, output: str, rows: Iterable[tuple[Row, str]]) -> None:
-        """Keeps what an output refuses for ever, with its reason: a dead letter."""
-        with self._state:
-            self._state.executemany(
-                "INSERT OR REPLACE INTO dead VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-                [
-                    (output, r.pos, r.kind, r.plc, r.locatario, r.ts_ms, r.epoch, r.seq, r.body,
-                     reason, now_ms())
-                    for r, reason in rows
-                ],
-            )  # fmt: skip
+        """Takes an output's receipt; a position that does not exist yet is cut down."""
+        self.cursors[output].settle(lane, min(position, self.last_pos))
 
     def row(self, pos: int) -> Row | None:
         """One row by its position."""
         for segment in self.segments:
             if segment.first_pos <= pos <= segment.last_pos:
-                rows = self._read(segment, pos - 1, 1)
-                return rows[0] if rows and rows[0].pos == pos else None
+                with contextlib.suppress(Corrupt):
+                    rows = segment.read(pos - 1, 1)
+                    return rows[0] if rows and rows[0].pos == pos else None
         return None
 
-    def dead(self, output: str | None = None) -> list[dict[str, Any]]:
-        """Dead letters, oldest first, without their bodies."""
-        sql = "SELECT output, pos, plc, epoch, seq, ts_ms, reason, at_ms FROM dead"
-        where = " WHERE output = ?" if output else ""
-        rows = self._state.execute(
-            f"{sql}{where} ORDER BY output, pos", (output,) if output else ()
-        )
-        names = ("output", "pos", "plc", "epoch", "seq", "ts_ms", "reason", "at_ms")
-        return [dict(zip(names, row, strict=True)) for row in rows]
-
-    def dead_count(self, output: str) -> int:
-        """How many."""
-        ((count,),) = self._state.execute("SELECT count(*) FROM dead WHERE output=?", (output,))
-        return int(count)
-
-    def dead_bodies(self, output: str) -> list[tuple[int, bytes]]:
-        """(position, JSON) of an output's dead letters."""
-        sql = "SELECT pos, body FROM dead WHERE output=? ORDER BY pos"
-        return list(self._state.execute(sql, (output,)))
-
     def retry_dead(self, output: str) -> int:
-        """Puts an output's dead letters back at the end of the queue, for that output alone."""
-        sql = "SELECT kind, plc, locatario, ts_ms, epoch, seq, body FROM dead WHERE output=?"
-        rows = list(self._state.execute(f"{sql} ORDER BY pos", (output,)))
-        for kind, plc, locatario, ts_ms, epoch, seq, body in rows:
-            self._queue(kind, plc, locatario, ts_ms, epoch, seq, body, f",{output},")
-        self.commit()
-        self._state.execute("DELETE FROM dead WHERE output=?", (output,))
-        return len(rows)
+        """Puts an output's dead letters back at the end of the queue, for that output alone.
 
-    def purge_dead(self, output: str) -> int:
-        """Forgets an output's dead letters."""
-        count = self.dead_count(output)
-        self._state.execute("DELETE FROM dead WHERE output=?", (output,))
-        return count
+        Raises DiskFull; then they stay dead letters.
+        """
+        rows = self.state.dead_rows(output)
+        for row in rows:
+            self._queue(replace(row, outputs=f",{output},"))
+        self.commit()
+        self.state.purge_dead(output)
+        return len(rows)
 
     # -- bounds --------------------------------------------------------------------------
 
@@ -509,15 +506,31 @@ class Outbox:
         """Of the disk it lies on."""
         return shutil.disk_usage(self.folder).free
 
+    def _keep_reserve(self) -> None:
+        path = self.folder / "reserve"
+        with contextlib.suppress(OSError):
+            if not path.exists() or path.stat().st_size < RESERVE_BYTES:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+                try:
+                    os.posix_fallocate(fd, 0, RESERVE_BYTES)
+                finally:
+                    os.close(fd)
+
     def reclaim(self) -> None:
-        """Unlinks segments that every output has delivered, and what is older than ``max_age``."""
-        done = min((c.done for c in self.cursors.values()), default=self._next_pos - 1)
+        """Unlinks segments that every output has delivered; drops what is older than ``max_age``.
+
+        Raises DiskFull where the gap rows of the latter find no room.
+        """
+        done = min((c.done for c in self.cursors.values()), default=self.last_pos)
         while len(self.segments) > 1 and self.segments[0].last_pos <= done:
+            # The segment behind it tells how streams stand: nothing of it is needed.
             self.segments.pop(0).unlink()
+        self.state.forget_marks(self.first_pos)
+        self.state.mark(NEWEST, self.streams)
+        self._keep_reserve()
         if len(self.segments) > 1:
-            limit_ms = now_ms() - self.bounds.max_age_s * 1_000
-            newest = os.stat(self.segments[0].path).st_mtime * 1_000
-            if newest < limit_ms:
+            newest_ms = os.stat(self.segments[0].path).st_mtime * 1_000
+            if newest_ms < now_ms() - self.bounds.max_age_s * 1_000:
                 self._drop_oldest("max_age")
 
     def _make_room(self) -> None:
@@ -533,85 +546,143 @@ class Outbox:
 
     def drop_for_space(self) -> bool:
         """On a full disk: gives up the oldest segment for new rows; whether there was one."""
-        if len(self.segments) < 2:
+        _unlink(self.folder / "reserve")
+        try:
+            if len(self.segments) == 1 and self.segments[0].size_bytes > 2 * RESERVE_BYTES:
+                self.segments.append(self._new_segment(self.last_pos + 1))
+            if len(self.segments) > 1:
+                self._drop_oldest("disk_full")
+                return True
+        except (DiskFull, apsw.Error, OSError, Corrupt):
             return False
-        self._drop_oldest("disk_full")
-        return True
+        finally:
+            self._keep_reserve()
+        return False
 
     def purge(self, output: str) -> int:
-        """Skips everything that waits for an output; how many rows. Leaves gap rows."""
-        count = self.pending(output)
-        cursor = self.cursors[output]
-        missing = self._tally(self.segments, {output: cursor})
-        last = self._next_pos - 1 - len(self._pending)
-        cursor.done = cursor.skip_from = cursor.skip_to = last
-        self._queue_gaps(missing, "purged")
+        """Skips everything that waits for an output; how many rows. Leaves gap rows, committed
+        before the cursor moves. Raises DiskFull.
+        """
         self.commit()
-        self.save_cursors()
+        count, last, cursor = self.pending(output), self.last_pos, self.cursors[output]
+        self._tally(self.segments, {output: cursor}, "purged")
+        self.commit()
+        cursor.pass_over(last)
+        self.save()
         return count
 
     def _drop_oldest(self, reason: str) -> None:
-        segment = self.segments[0]
-        missing = self._tally([segment], self.cursors)
-        last = segment.last_pos
-        self.segments.pop(0).unlink()
-        for cursor in self.cursors.values():
-            if cursor.done < last:
-                cursor.settle("backfill" if cursor.behind else "live", last)
-        self._queue_gaps(missing, reason)
-        self.save_cursors()
+        """Gap rows first, in the same transaction as the order to forget the segment.
 
-    def _tally(
-        self, segments: Iterable[Segment], cursors: dict[str, Cursor]
-    ) -> dict[tuple[str, int], _Missing]:
-        """What would be lost with these segments, per (PLC, epoch), for which outputs."""
-        missing: dict[tuple[str, int], _Missing] = {}
+        Raises DiskFull; then nothing is dropped.
+        """
+        segment = self.segments[0]
+        offered, streams, told = self._pending, self._pending_streams, self._told
+        self._forget_pending()
+        try:
+            self._tally([segment], self.cursors, reason)
+            if self._pending:
+                self._write_gaps(segment.last_pos)
+                self._tell()
+        except (apsw.Error, OSError, Corrupt) as e:
+            self._next_pos -= len(self._pending)
+            raise DiskFull(f"{type(e).__name__}: {e}") from None
+        finally:
+            self._clear_pending()
+            self._told = told
+            for row in offered:
+                self._queue(row)
+            self._pending_streams = streams
+        for cursor in self.cursors.values():
+            cursor.pass_over(segment.last_pos)
+        self.segments.remove(segment)
+        segment.unlink()
+        self.save()
+
+    def _write_gaps(self, floor: int) -> None:
+        """Into the newest segment however large it is: a new one may find no room."""
+        try:
+            if self.segments[-1].last_pos != self._pending[0].pos - 1:
+                self.segments.append(self._new_segment(self._pending[0].pos))
+            self.segments[-1].append(self._pending, {}, floor=floor)
+        except apsw.FullError:
+            _unlink(self.folder / "reserve")
+            self.segments[-1].append(self._pending, {}, floor=floor)
+
+    def _tally(self, segments: Iterable[Segment], cursors: dict[str, Cursor], reason: str) -> None:
+        """Queues gap rows for what would be lost with these segments."""
+        everyone = frozenset(self.cursors)
+        tally = Tally()
         for segment in segments:
             for row in self._all(segment):
-                losers = {n for n, c in cursors.items() if c.lacks(row.pos)}
+                losers = frozenset(n for n, c in cursors.items() if c.lacks(row.pos))
                 if row.outputs:
-                    losers = {n for n in losers if f",{n}," in row.outputs}
+                    losers = frozenset(n for n in losers if f",{n}," in row.outputs)
                 if not losers:
                     continue
                 if row.kind == GAP_ROW:
                     # What it told of stays lost: it is told again at the end of the queue.
-                    self._queue(row.kind, row.plc, row.locatario, row.ts_ms, row.epoch, row.seq,
-                                row.body, row.outputs)  # fmt: skip
-                    continue
-                m = missing.setdefault(
-                    (row.plc, row.epoch),
-                    _Missing(row.locatario, row.seq, row.seq, row.ts_ms, row.ts_ms),
-                )
-                m.last_seq, m.to_ts = row.seq, row.ts_ms
-                m.count += 1
-                m.outputs |= losers
-        return missing
+                    self._queue(replace(row, outputs=f",{','.join(sorted(losers))},"))
+                else:
+                    tally.add(row, frozenset() if losers == everyone else losers)
+        for gap in tally.gaps:
+            self._queue_gap(gap, reason)
+
+    def _all(self, segment: Segment) -> Iterator[Row]:
+        """Every row that can be read; what damage has taken is queued as gaps."""
+        at = segment.first_pos - 1
+        while True:
+            try:
+                rows = segment.read(at, 1_000)
+            except Corrupt:
+                left = list(segment.salvage())
+                for gap in self._lost(segment.first_pos, left, self._streams_behind(at + 1, True)):
+                    self._queue_gap(gap, "corrupt")
+                yield from (r for r in left if r.pos > at)
+                return
+            if not rows:
+                return
+            yield from rows
+            at = rows[-1].pos
 
     def close(self) -> None:
         """Commits what waits and closes every file."""
         with contextlib.suppress(DiskFull):
             self.commit()
-        self.save_cursors()
+        self.save()
         for segment in self.segments:
             segment.close()
-        self._state.close()
+        self.state.close()
 
 
-def gap_body(site: str, plc: str, epoch: int, m: _Missing, reason: str) -> bytes:
-    """The gap message of CONTRACT §4."""
-    return orjson.dumps(
-        {
-            "v": 1,
-            "site": site,
-            "locatario_id": m.locatario,
-            "plc_id": plc,
-            "ts": now_ms(),
-            "epoch": epoch,
-            "first_seq": m.first_seq,
-            "last_seq": m.last_seq,
-            "count": m.count,
-            "from_ts": m.from_ts,
-            "to_ts": m.to_ts,
-            "reason": reason,
-        }
-    )
+class _FreePlaces:
+    """Positions of a segment that hold no row, in order; false when there are none."""
+
+    def __init__(self, first_pos: int, last_pos: int, rows: Iterable[Row]) -> None:
+        self._ranges: list[tuple[int, int]] = []
+        at = first_pos
+        for row in rows:
+            if row.pos > at:
+                self._ranges.append((at, row.pos - 1))
+            at = row.pos + 1
+        if at <= last_pos:
+            self._ranges.append((at, last_pos))
+        self._each = (p for first, last in self._ranges for p in range(first, last + 1))
+
+    def __bool__(self) -> bool:
+        return bool(self._ranges)
+
+    def __iter__(self) -> Iterator[int]:
+        return self._each
+
+    def __next__(self) -> int:
+        return next(self._each)
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """As (first, last)."""
+        return self._ranges
+
+
+def _unlink(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)

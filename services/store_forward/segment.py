@@ -4,7 +4,8 @@ Segments are given back to the disk by unlinking: on a truly full disk SQLite ca
 checkpoint. Each also holds where every stream stands (``stream``), in the same transaction as the
 rows; a new segment begins with a copy, so the newest one always knows all of them.
 
-Every row carries a CRC32 of all its fields: SQLite's pages have none.
+SQLite's pages have no checksum, so every record carries one, and positions follow each other
+without a hole except those in ``hole``: a row that a flipped bit has hidden is missed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -22,13 +24,27 @@ SEGMENT_BYTES = 64 * 2**20
 _SCHEMA = """
 CREATE TABLE row (pos INTEGER PRIMARY KEY, kind INTEGER, plc TEXT, locatario TEXT, ts_ms INTEGER,
                   epoch INTEGER, seq INTEGER, body BLOB, outputs TEXT, crc INTEGER);
-CREATE TABLE stream (plc TEXT PRIMARY KEY, epoch INTEGER, seq INTEGER) WITHOUT ROWID;
+CREATE TABLE stream (plc TEXT PRIMARY KEY, locatario TEXT, epoch INTEGER, seq INTEGER,
+                     ts_ms INTEGER, crc INTEGER) WITHOUT ROWID;
+CREATE TABLE meta (id INTEGER PRIMARY KEY, last INTEGER, floor INTEGER, crc INTEGER);
+CREATE TABLE hole (first INTEGER PRIMARY KEY, last INTEGER, crc INTEGER);
 """
 _COLUMNS = "pos, kind, plc, locatario, ts_ms, epoch, seq, body, outputs, crc"
+# What SQLite raises when the disk, not the file, is at fault: nothing is damaged, try again.
+NO_ROOM = (apsw.FullError, apsw.CantOpenError, OSError)
 
 
 class Corrupt(Exception):
     """A segment that cannot be read any further: put it aside."""
+
+
+class Where(NamedTuple):
+    """Where one PLC's stream stands: its newest row's identity, tenant and time."""
+
+    locatario: str
+    epoch: int
+    seq: int
+    ts_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,117 +68,212 @@ class Row:
 
 
 class Segment:
-    """Rows from ``first_pos`` on. Raises Corrupt where the file is damaged, apsw.FullError on a
+    """Rows from ``first_pos`` on. Raises Corrupt where the file is damaged, one of ``NO_ROOM`` on a
     full disk.
     """
 
-    def __init__(self, path: Path, durability: str = "full", vfs: str = "") -> None:
+    def __init__(self, path: Path, durability: str = "full", damaged: bool = False) -> None:
+        """``damaged``: open it whatever is wrong, only to salvage what can be read."""
         self.path = path
-        self.first_pos = int(path.stem)
+        self.first_pos = int(path.name.split(".")[0])
+        self.floor = 0
+        """Everything up to this position was dropped, with gap rows."""
+        self.holes: dict[int, int] = {}
+        """First -> last position of what was lost to damage, with gap rows."""
         is_new = not path.exists()
-        self._db = apsw.Connection(str(path), vfs=vfs or None)
-        self._db.set_busy_timeout(2_000)
+        self._db = apsw.Connection(str(path))
+        self.last_pos = self.first_pos - 1
         try:
-            self._db.execute("PRAGMA page_size=4096")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute(f"PRAGMA synchronous={durability}")
+            # One process, one connection: no shared memory file, so that a full disk cannot
+            # keep us from reading.
+            self._run("PRAGMA locking_mode=EXCLUSIVE")
+            self._run("PRAGMA page_size=4096")
+            self._run("PRAGMA journal_mode=WAL")
+            self._run(f"PRAGMA synchronous={durability}")
             # Checkpoints move the WAL into the file every 4 MB; the WAL never grows much more.
-            self._db.execute("PRAGMA wal_autocheckpoint=1000")
-            self._db.execute("PRAGMA cache_size=-2048")
-            tables = list(self._db.execute("SELECT name FROM sqlite_schema WHERE type='table'"))
-            if not tables:
+            self._run("PRAGMA wal_autocheckpoint=1000")
+            self._run("PRAGMA cache_size=-2048")
+            if not self._run("SELECT name FROM sqlite_schema WHERE type='table'"):
+                if not is_new:
+                    raise Corrupt("empty")
                 with self._db:
                     self._db.execute(_SCHEMA)
-            ((self.last_pos,),) = self._db.execute("SELECT ifnull(max(pos), 0) FROM row")
-        except (apsw.CorruptError, apsw.NotADBError, apsw.IOError, apsw.SQLError) as e:
-            self._db.close()
+                    self._write_meta()
+            self._read_meta()
+        except (Corrupt, apsw.Error) as e:
+            if damaged:
+                with contextlib.suppress(apsw.Error, IndexError):
+                    newest: Any = self._db.execute("SELECT max(pos) FROM row").fetchall()[0][0]
+                    self.last_pos = max(self.last_pos, newest or 0)
+                return
+            with contextlib.suppress(apsw.Error):
+                self._db.close()
+            if isinstance(e, NO_ROOM):
+                raise
             raise Corrupt(f"{path.name}: {e}") from None
-        self.last_pos = max(self.last_pos, self.first_pos - 1)
-        if is_new and not vfs:
-            _sync_folder(path.parent)
+        if is_new:
+            sync_folder(path.parent)
 
-    def append(self, rows: Iterable[Row], streams: dict[str, tuple[int, int]]) -> None:
-        """Commits rows and where their streams now stand, both or neither."""
+    def _run(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """All of an answer; anything but a full disk is damage."""
+        try:
+            return list(self._db.execute(sql, values))
+        except NO_ROOM:
+            raise
+        except apsw.Error as e:
+            raise Corrupt(f"{self.path.name}: {e}") from None
+
+    def _write_meta(self) -> None:
+        values = (self.last_pos, self.floor)
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (0,?,?,?)", (*values, crc(*values)))
+
+    def _read_meta(self) -> None:
+        meta = self._run("SELECT last, floor, crc FROM meta")
+        if len(meta) != 1 or crc(*meta[0][:2]) != meta[0][2]:
+            raise Corrupt("its head does not match its CRC")
+        self.last_pos, self.floor, _ = meta[0]
+        for first, last, check in self._run("SELECT first, last, crc FROM hole"):
+            if crc(first, last) != check:
+                raise Corrupt("a hole does not match its CRC")
+            self.holes[first] = last
+        ((newest,),) = self._run("SELECT max(pos) FROM row")
+        if (newest or self.first_pos - 1) > self.last_pos:
+            raise Corrupt(f"holds row {newest} behind its last, {self.last_pos}")
+
+    def append(
+        self,
+        rows: Iterable[Row],
+        streams: dict[str, Where],
+        *,
+        floor: int = 0,
+        holes: Iterable[tuple[int, int]] = (),
+        last_pos: int = 0,
+    ) -> None:
+        """Commits rows, where their streams now stand, what is dropped and what is lost: all or
+        nothing.
+        """
         values = [
             (r.pos, r.kind, r.plc, r.locatario, r.ts_ms, r.epoch, r.seq, r.body, r.outputs, r.crc())
             for r in rows
         ]
-        with self._db:
-            self._db.executemany("INSERT INTO row VALUES (?,?,?,?,?,?,?,?,?,?)", values)
-            self._db.executemany(
-                "INSERT OR REPLACE INTO stream VALUES (?,?,?)",
-                [(plc, *where) for plc, where in streams.items()],
-            )
-        if values:
-            self.last_pos = values[-1][0]
+        before = (self.last_pos, self.floor)
+        try:
+            with self._db:
+                self._db.executemany("INSERT INTO row VALUES (?,?,?,?,?,?,?,?,?,?)", values)
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO stream VALUES (?,?,?,?,?,?)",
+                    [(plc, *where, crc(plc, *where)) for plc, where in streams.items()],
+                )
+                self._db.executemany(
+                    "INSERT INTO hole VALUES (?,?,?)", [(a, b, crc(a, b)) for a, b in holes]
+                )
+                self.last_pos = max(last_pos, values[-1][0] if values else self.last_pos)
+                self.floor = max(self.floor, floor)
+                self._write_meta()
+        except BaseException:
+            self.last_pos, self.floor = before
+            raise
+        self.holes.update(holes)
 
     def read(self, after: int, limit: int) -> list[Row]:
-        """Up to ``limit`` rows behind ``after``, in order. Raises Corrupt at a damaged row."""
-        rows = []
-        sql = f"SELECT {_COLUMNS} FROM row WHERE pos > ? ORDER BY pos LIMIT ?"
-        try:
-            for values in self._db.execute(sql, (after, limit)):
-                rows.append(_row(values))
-        except (apsw.CorruptError, apsw.NotADBError, apsw.IOError) as e:
-            raise Corrupt(f"{self.path.name}: {e}") from None
+        """Up to ``limit`` rows behind ``after``, in order. Raises Corrupt at a damaged row or where
+        one is missing.
+        """
+        after = max(after, self.first_pos - 1)
+        sql = f"SELECT {_COLUMNS} FROM row WHERE pos > ? AND pos <= ? ORDER BY pos LIMIT ?"
+        rows = [_row(values) for values in self._run(sql, (after, self.last_pos, limit))]
+        want = self._behind(after)
+        for row in rows:
+            if row.pos != want:
+                raise Corrupt(f"{self.path.name}: row {want} is missing")
+            want = self._behind(row.pos)
+        if len(rows) < limit and want <= self.last_pos:
+            raise Corrupt(f"{self.path.name}: rows from {want} on are missing")
         return rows
 
-    def streams(self) -> dict[str, tuple[int, int]]:
-        """PLC -> (epoch, seq) of its newest row, at this segment's end."""
-        try:
-            rows = list(self._db.execute("SELECT plc, epoch, seq FROM stream"))
-        except (apsw.CorruptError, apsw.NotADBError, apsw.IOError) as e:
-            raise Corrupt(f"{self.path.name}: {e}") from None
-        return {plc: (epoch, seq) for plc, epoch, seq in rows}
+    def _behind(self, pos: int) -> int:
+        """The next position that must hold a row."""
+        pos += 1
+        if self.holes:
+            for first, last in sorted(self.holes.items()):
+                if first <= pos <= last:
+                    pos = last + 1
+        return pos
+
+    def streams(self) -> dict[str, Where]:
+        """PLC -> where it stands at this segment's end. Raises Corrupt."""
+        found = {}
+        for plc, *where, check in self._run("SELECT * FROM stream"):
+            if crc(plc, *where) != check:
+                raise Corrupt(f"{self.path.name}: where {plc!r} stands does not match its CRC")
+            found[plc] = Where(*where)
+        return found
 
     def salvage(self) -> Iterator[Row]:
         """Every row that still can be read and whose CRC holds."""
-        at = self.first_pos - 1
-        step = 256
-        while at < max(self.last_pos, self.first_pos):
+        at, step = self.first_pos - 1, 256
+        while at < self.last_pos:
+            end = min(at + step, self.last_pos)
+            sql = f"SELECT {_COLUMNS} FROM row WHERE pos > ? AND pos <= ? ORDER BY pos"
             try:
-                sql = f"SELECT {_COLUMNS} FROM row WHERE pos > ? AND pos <= ? ORDER BY pos"
-                for values in self._db.execute(sql, (at, at + step)):
-                    try:
-                        yield _row(values)
-                    except Corrupt:
-                        continue
-                at += step
-                step = 256
+                found = list(self._db.execute(sql, (at, end)))
+            except apsw.NotADBError:
+                return
             except apsw.Error:
-                if step == 1:
-                    at += 1
-                else:
+                if step > 1:
                     step = 1  # around the damage row by row
+                    continue
+                found = []
+            for values in found:
+                with contextlib.suppress(Corrupt):
+                    yield _row(values)
+            at = end
+            if at % 256 == 0:
+                step = 256
+
+    def verify(self) -> str:
+        """What is wrong with it; empty when all is well. Reads every row."""
+        try:
+            at = self.first_pos - 1
+            while rows := self.read(at, 1_000):
+                at = rows[-1].pos
+            self.streams()
+            checks = self._run("PRAGMA quick_check(1)")
+        except Corrupt as e:
+            return str(e)
+        return "" if checks == [("ok",)] else f"{self.path.name}: {checks[0][0]}"
 
     @property
     def size_bytes(self) -> int:
         """On disk, WAL included."""
         size = 0
         for suffix in ("", "-wal"):
-            try:
+            with contextlib.suppress(FileNotFoundError):
                 size += os.stat(f"{self.path}{suffix}").st_size
-            except FileNotFoundError:
-                continue
         return size
 
     def close(self) -> None:
-        """Closes the file."""
-        self._db.close()
+        """Closes the file; a full or broken disk is no reason to fail: the WAL stays."""
+        with contextlib.suppress(apsw.Error):
+            self._db.close()
 
     def unlink(self) -> None:
         """Closes it and gives its space back."""
-        with contextlib.suppress(apsw.Error):  # nothing in it matters any more
-            self._db.close()
+        self.close()
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
 
-def _row(values: tuple[object, ...]) -> Row:
-    *fields, crc = values
+def crc(*values: object) -> int:
+    """Of a few plain values."""
+    return zlib.crc32(repr(values).encode())
+
+
+def _row(values: tuple[Any, ...]) -> Row:
+    *fields, check = values
     try:
-        row = Row(*fields)  # type: ignore[arg-type]
-        good = row.crc() == crc
+        row = Row(*fields)
+        good = row.crc() == check
     except TypeError:  # a flipped bit made a number of a text
         good = False
     if not good:
@@ -170,7 +281,7 @@ def _row(values: tuple[object, ...]) -> Row:
     return row
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """A new file survives a power cut only when its folder is on disk too."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

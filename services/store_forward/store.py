@@ -101,7 +101,7 @@ class Store:
             elif isinstance(frame, Hello):
                 # What is not committed yet is not ours to claim.
                 self._commit()
-                epoch, seq = self.outbox.expected(frame.plc)
+                epoch, seq = self.outbox.committed(frame.plc)
                 self._ack(frame.plc, epoch, seq, "hello", frame.boot)
             if self.outbox.pending_rows >= COMMIT_ROWS or self.outbox.pending_bytes >= COMMIT_BYTES:
                 self._commit()
@@ -116,7 +116,7 @@ class Store:
         verdict = self.outbox.offer(sample)
         if verdict == "ok":
             return
-        epoch, seq = self.outbox.streams.get(sample.plc, (0, 0))
+        epoch, seq = self.outbox.committed(sample.plc)
         if verdict == "repeat":
             self._ack(sample.plc, epoch, seq, "repeat")
         else:
@@ -177,8 +177,11 @@ class Store:
 
     def _housekeeping(self) -> None:
         outbox, stats = self.outbox, self.process.stats
-        outbox.save_cursors()
-        outbox.reclaim()
+        outbox.save()
+        try:
+            outbox.reclaim()
+        except DiskFull as e:
+            self._say_full(str(e))
         if outbox.pending_rows:
             self._commit()
         stats.gauge("plc_edge_store_bytes").set(outbox.size_bytes)
@@ -190,7 +193,9 @@ class Store:
             stats.gauge("plc_edge_store_pending", output=name).set(outbox.pending(name))
             age_s = self._age_s(name)
             stats.gauge("plc_edge_store_oldest_pending_seconds", output=name).set(age_s)
-            stats.gauge("plc_edge_store_dead_letters", output=name).set(outbox.dead_count(name))
+            stats.gauge("plc_edge_store_dead_letters", output=name).set(
+                outbox.state.dead_count(name)
+            )
             stats.gauge("plc_edge_store_in_flight", output=name).set(dispatch.in_flight)
         status = "down" if self.disk_full else "ok"
         self.process.state(status, **self.status())
@@ -216,7 +221,7 @@ class Store:
                 name: {
                     "pending": outbox.pending(name),
                     "oldest_age_s": round(self._age_s(name), 1),
-                    "dead_letters": outbox.dead_count(name),
+                    "dead_letters": outbox.state.dead_count(name),
                     "connected": dispatch.connected,
                     "in_flight": dispatch.in_flight,
                 }

@@ -1,0 +1,114 @@
+"""Gap messages (CONTRACT §4): what is lost is said, for whom, and never twice less than it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from bus.frames import SAMPLE_ROW
+from services.runtime.clock import now_ms
+from services.store_forward.segment import Row, Where
+
+
+@dataclass(slots=True)
+class Gap:
+    """Messages of one (PLC, epoch) that are lost. ``last_seq`` None: nobody knows how many."""
+
+    plc: str
+    locatario: str
+    epoch: int
+    first_seq: int
+    last_seq: int | None
+    from_ts: int | None
+    to_ts: int | None
+    outputs: frozenset[str] = frozenset()
+    """Who lost them; empty: every output."""
+
+    @property
+    def count(self) -> int | None:
+        """How many; None where nobody knows."""
+        return None if self.last_seq is None else self.last_seq - self.first_seq + 1
+
+    def body(self, site: str, reason: str) -> bytes:
+        """The message."""
+        return orjson.dumps(
+            {
+                "v": 1,
+                "site": site,
+                "locatario_id": self.locatario,
+                "plc_id": self.plc,
+                "ts": now_ms(),
+                "epoch": self.epoch,
+                "first_seq": self.first_seq,
+                "last_seq": self.last_seq,
+                "count": self.count,
+                "from_ts": self.from_ts,
+                "to_ts": self.to_ts,
+                "reason": reason,
+            }
+        )
+
+
+class Tally:
+    """Collects dropped rows into as few gaps as tell exactly what is lost."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Gap] = {}
+        self.gaps: list[Gap] = []
+
+    def add(self, row: Row, outputs: frozenset[str]) -> None:
+        """One lost row, in the order of its stream."""
+        gap = self._open.get(row.plc)
+        if (
+            gap is not None
+            and gap.last_seq is not None
+            and (gap.epoch, gap.last_seq + 1, gap.outputs) == (row.epoch, row.seq, outputs)
+        ):
+            gap.last_seq, gap.to_ts = row.seq, row.ts_ms
+            return
+        gap = Gap(
+            row.plc, row.locatario, row.epoch, row.seq, row.seq, row.ts_ms, row.ts_ms, outputs
+        )
+        self._open[row.plc] = gap
+        self.gaps.append(gap)
+
+
+def between(
+    begin: Mapping[str, Where], rows: Iterable[Row], end: Mapping[str, Where] | None
+) -> list[Gap]:
+    """What is missing of each stream between two known states, given the rows that are left.
+
+    ``end`` None: nobody knows how far the streams came; then the gaps at the end are open.
+    """
+    at = dict(begin)
+    gaps: list[Gap] = []
+
+    def step(plc: str, to: Where, first_held: int) -> None:
+        """The stream goes on at ``to``, of which ``first_held`` is the next seq that is there."""
+        was = at.get(plc)
+        if was is not None and was.epoch != to.epoch:
+            gaps.append(Gap(plc, was.locatario, was.epoch, was.seq + 1, None, was.ts_ms, to.ts_ms))
+        first = was.seq + 1 if was is not None and was.epoch == to.epoch else 1
+        if first < first_held:
+            since = was.ts_ms if was is not None else None
+            gaps.append(Gap(plc, to.locatario, to.epoch, first, first_held - 1, since, to.ts_ms))
+
+    for row in rows:
+        if row.kind != SAMPLE_ROW:
+            continue
+        here = Where(row.locatario, row.epoch, row.seq, row.ts_ms)
+        was = at.get(row.plc)
+        if was is None or (row.epoch, row.seq) > (was.epoch, was.seq):
+            step(row.plc, here, row.seq)
+            at[row.plc] = here
+    if end is None:
+        gaps += [Gap(p, w.locatario, w.epoch, w.seq + 1, None, w.ts_ms, None)
+                 for p, w in at.items()]  # fmt: skip
+    else:
+        for plc, to in end.items():
+            reached = at.get(plc)
+            if reached is None or (to.epoch, to.seq) > (reached.epoch, reached.seq):
+                step(plc, to, to.seq + 1)
+    return gaps
