@@ -26,7 +26,7 @@ from services.publisher.outputs import influx
 from services.publisher.outputs.base import CLOSE_WAIT_S, Desk, Row
 from services.publisher.outputs.network import explain, tls_context
 from services.runtime import secrets
-from services.runtime.errors import ConfigError, Unavailable
+from services.runtime.errors import ConfigError, Problem, Unavailable
 from services.runtime.process import Process
 
 CONTENT_STATUSES = frozenset((400, 413, 422))
@@ -62,6 +62,10 @@ class HttpOutput:
         self.target = f"{url.scheme}://{url.hostname}{f':{url.port}' if url.port else ''}{url.path}"
         self._where = f"{url.hostname}:{url.port or (443 if url.scheme == 'https' else 80)}"
         self._precision = parse_qs(url.query).get("precision", ["ns"])[0]
+        if self._precision not in influx.PRECISIONS:
+            known = ", ".join(influx.PRECISIONS)
+            key, wrong = f"outputs.{process.item}.url", f"precision={self._precision}"
+            raise ConfigError([Problem("config.yaml", key, f"{wrong} is not one of {known}")])
         self._queue: deque[Row] = deque()
         self._sizes: list[int] = []
         """Sizes of the parts of a refused batch that are still to be tried, last one first."""

@@ -15,8 +15,9 @@ from services.publisher.outputs.base import Row
 GAP_MEASUREMENT = "plc_gap"
 _TAGS = ("site", "locatario_id", "plc_id", "ip", "db", "group", "machine", "quality")
 _GAP_FIELDS = ("count", "first_seq", "last_seq", "from_ts", "to_ts")
-# Timestamps per millisecond, by the URL's ``precision``.
-PRECISIONS = {"ns": 1_000_000.0, "us": 1_000.0, "ms": 1.0, "s": 0.001}
+# (factor, divisor) from milliseconds, by the URL's ``precision``; whole numbers, as ns since 1970
+# are more than a float holds.
+PRECISIONS = {"ns": (1_000_000, 1), "us": (1_000, 1), "ms": (1, 1), "s": (1, 1_000)}
 
 
 def line(row: Row, precision: str = "ns") -> bytes:
@@ -37,7 +38,8 @@ def line(row: Row, precision: str = "ns") -> bytes:
         for tag in _TAGS
         if message.get(tag) not in (None, "")
     )
-    ts = int(message["ts"] * PRECISIONS[precision])
+    factor, divisor = PRECISIONS[precision]
+    ts = int(message["ts"]) * factor // divisor
     return f"{_escaped(measurement, ', ')}{tags} {','.join(fields_text)} {ts}".encode()
 
 
@@ -57,8 +59,8 @@ def _escaped(value: str, special: str) -> str:
     value = value.replace("\n", " ").replace("\r", " ")
     for character in special:
         value = value.replace(character, "\\" + character)
-    # A trailing backslash would escape the separator that follows.
-    return value + " " if value.endswith("\\") and special else value
+    # A trailing backslash would escape the separator that follows; so it escapes a space.
+    return value + " " if value.endswith("\\") else value
 
 
 def _quoted(value: str) -> str:

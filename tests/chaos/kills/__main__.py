@@ -1,4 +1,4 @@
-"""``python -m tests.chaos.kills --kills 1000``: prints a Markdown table; ends with 1 on any loss."""
+"""``python -m tests.chaos.kills --kills 1000``: a Markdown table; ends with 1 on any loss."""
 
 from __future__ import annotations
 
