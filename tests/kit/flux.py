@@ -1,4 +1,4 @@
-"""Checks Flux for syntax and types with the language's own compiler (npm @influxdata/flux-lsp-node)."""
+"""Checks Flux for syntax and types with its own compiler (npm @influxdata/flux-lsp-node)."""
 
 from __future__ import annotations
 
