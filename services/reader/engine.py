@@ -70,6 +70,8 @@ class Engine:
         self._cpu_state: int | None = None
         """8 RUN, 4 STOP; None: not asked yet, -1: it does not tell."""
         self._tells_state = True
+        self._max_items = 0
+        """A limit of items in one telegram that this PLC has shown; 0: only the PDU's."""
         self._alive = _Alive(self.plc["alive"]) if self.plc["alive"] else None
         if self._alive is not None:
             self.jobs[0].group.also_read(self._alive.extent)
@@ -149,7 +151,7 @@ class Engine:
     def _make_plan(self, job: _Job) -> bool:
         """Plans a group for the granted PDU; drops the connection where that is impossible."""
         assert self.session is not None
-        job.plan = job.group.make_plan(self.session.pdu_bytes)
+        job.plan = job.group.make_plan(self.session.pdu_bytes, self._max_items)
         if job.group.consistent and len(job.plan.telegrams) > 1:
             message = f"group {job.group.name} is `consistent` but needs {len(job.plan.telegrams)}"
             message += f" telegrams at the granted PDU of {self.session.pdu_bytes}"
@@ -165,6 +167,9 @@ class Engine:
         if error.fields.get("to_state") and self._cpu_state is None:
             # Some stations leave this question unanswered: from now on it is not asked.
             self._tells_state = False
+        if error.code == "items_cut":
+            # Seen with library servers (20 items): plan for what it answers.
+            self._max_items = error.fields["items"]
         if self.session is not None:
             # By number: a broken session has closed its socket, and a poll of a closed one would
             # return at once for ever.
@@ -275,8 +280,10 @@ class Engine:
             self._all_refused(job)
         else:
             image = bytearray(job.plan.image_bytes)
-            job.answer = Answer(job.plan.telegrams, image, job.due_s)
-        retry = job.group.retry_plan(session.pdu_bytes, time.monotonic())
+            # Earliest deadline first: what is due before its next slot.
+            deadline_s = job.due_s + job.group.scan_s
+            job.answer = Answer(job.plan.telegrams, image, deadline_s)
+        retry = job.group.retry_plan(session.pdu_bytes, self._max_items, time.monotonic())
         try:
             if job.answer is not None:
                 session.submit(job.answer)

@@ -89,10 +89,10 @@ class Group:
         self.replan_needed = True
         self._published_all = False
 
-    def make_plan(self, pdu_bytes: int) -> Plan:
+    def make_plan(self, pdu_bytes: int, max_items: int) -> Plan:
         """The plan for what is not refused; records are mapped to its image."""
         kept = self._extents - self.refused.keys()
-        self.plan = make_plan(kept, pdu_bytes, cuts=frozenset(self._cuts))
+        self.plan = make_plan(kept, pdu_bytes, cuts=frozenset(self._cuts), max_items=max_items)
         for machine in self.machines:
             mapped = [
                 replace(f, byte=self.plan.place(f.area, f.db, f.byte))
@@ -154,12 +154,13 @@ class Group:
                 self.replan_needed = True
         return missing
 
-    def retry_plan(self, pdu_bytes: int, now_s: float) -> Plan | None:
+    def retry_plan(self, pdu_bytes: int, max_items: int, now_s: float) -> Plan | None:
         """Asks again for what was refused, each field alone; None when it is not time."""
         if not self.refused or now_s < self._retry_at_s:
             return None
         self._retry_at_s = now_s + RETRY_S
-        return make_plan(self.refused, pdu_bytes, apart=frozenset(self.refused))
+        apart = frozenset(self.refused)
+        return make_plan(self.refused, pdu_bytes, apart=apart, max_items=max_items)
 
     def note_retry(self, plan: Plan, refused: Iterable[tuple[Telegram, list[int]]]) -> None:
         """Takes back what the PLC now gives."""

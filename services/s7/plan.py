@@ -110,11 +110,13 @@ def make_plan(
     *,
     apart: frozenset[Extent] = frozenset(),
     cuts: frozenset[tuple[str, int, int]] = frozenset(),
+    max_items: int = 0,
 ) -> Plan:
     """The plan for these fields.
 
     ``cuts`` are (area, db, byte) where nothing is merged (bisecting a refused item); extents in
-    ``apart`` each get an item of their own (retrying refused ones). Raises ValueError for a PDU
+    ``apart`` each get an item of their own (retrying refused ones). ``max_items`` is a limit of the
+    PLC's own, besides its PDU; 0 for none. Raises ValueError for a PDU
     that is too small to hold an item.
     """
     if pdu_bytes < PDU_MIN_BYTES:
@@ -129,7 +131,7 @@ def make_plan(
         for a, b in _cut(group, limit):
             items.append((Item(group[0].area, group[0].db, a, b - a), place + a - start))
         place += end - start
-    return Plan(_pack(items, pdu_bytes), runs, place)
+    return Plan(_pack(items, pdu_bytes, max_items), runs, place)
 
 
 def _merge(
@@ -179,9 +181,10 @@ def _cut(group: list[Extent], limit: int) -> Iterable[tuple[int, int]]:
     yield start, end
 
 
-def _pack(items: list[tuple[Item, int]], pdu_bytes: int) -> list[Telegram]:
+def _pack(items: list[tuple[Item, int]], pdu_bytes: int, max_items: int) -> list[Telegram]:
     """First fit, largest first: few telegrams without looking at all combinations."""
     most = (pdu_bytes - REQUEST_HEAD_BYTES) // REQUEST_ITEM_BYTES
+    most = min(most, max_items or most)
     bins: list[tuple[int, Telegram]] = []
     full: list[Telegram] = []
     for item, place in sorted(items, key=lambda pair: -pair[0].length):

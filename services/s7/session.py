@@ -227,6 +227,9 @@ class Session:
                 while (cotp := self._next_packet()) is not None:
                     self._take(cotp, done)
                 self._fill()
+            except t.ItemsCut as e:
+                error = PlcUnavailable("items_cut", f"{self.host}: {e}", items=e.items)
+                raise self._broken(error) from None
             except t.ProtocolError as e:
                 raise self._broken(PlcUnavailable("protocol", f"{self.host}: {e}")) from None
             if done and not self._in_flight:

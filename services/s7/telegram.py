@@ -141,6 +141,8 @@ def parse_read(pdu: bytes, items: list[Item], out: bytearray, places: list[int])
         raise ProtocolError("not a reply")
     if pdu[10] or pdu[11]:
         raise ReplyError(pdu[10] << 8 | pdu[11])
+    if len(pdu) > 14 and pdu[12] == 4 and 0 < pdu[13] < len(items):
+        raise ItemsCut(pdu[13])
     if pdu[12:14] != bytes((4, len(items))) or pdu[6:8] != b"\0\2":
         raise ProtocolError(f"reply to another request: {pdu[12:14].hex()}, {len(items)} items")
     if len(pdu) != 12 + 2 + (pdu[8] << 8 | pdu[9]):
@@ -170,6 +172,14 @@ def parse_read(pdu: bytes, items: list[Item], out: bytearray, places: list[int])
     if at not in (len(pdu), len(pdu) + 1):
         raise ProtocolError(f"{len(pdu) - at} bytes follow the last item")
     return codes
+
+
+class ItemsCut(ProtocolError):
+    """The reply holds the first ``items`` only: a server with a limit of its own."""
+
+    def __init__(self, items: int) -> None:
+        self.items = items
+        super().__init__(f"the reply holds {items} items, fewer than were asked")
 
 
 class ReplyError(Exception):

@@ -1,0 +1,102 @@
+"""The read plan: every field once, whole where it fits, no telegram over either budget."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.s7.plan import MERGE_GAP_BYTES, Extent, make_plan, number
+from services.s7.telegram import TPKT_COTP_BYTES
+
+PDUS = (240, 480, 960)
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> list[Extent]:
+    out = []
+    for area, db in draw(st.lists(st.sampled_from([("DB", 1), ("DB", 2), ("M", 0), ("T", 0)]),
+                                  min_size=1, max_size=3, unique=True)):  # fmt: skip
+        at = draw(st.integers(0, 50)) * 2
+        for _ in range(draw(st.integers(1, 60))):
+            size = draw(st.sampled_from([2] if area == "T" else [1, 2, 4, 8, 12, 256, 1_200]))
+            out.append(Extent(area, db, at, size))
+            at += size + draw(st.sampled_from([0, 0, 0, 2, 8, 16, 18, 40, 500])) * (area != "T")
+    return draw(st.permutations(out))
+
+
+@settings(max_examples=300, deadline=None)
+@given(layouts(), st.sampled_from(PDUS))
+def test_every_byte_of_every_field_comes_once_and_no_budget_is_passed(
+    extents: list[Extent], pdu_bytes: int
+) -> None:
+    plan = make_plan(extents, pdu_bytes)
+    number(plan.telegrams, 1)
+    assert sorted(t.reference for t in plan.telegrams) == list(range(1, len(plan.telegrams) + 1))
+    covered: dict[int, tuple[str, int, int]] = {}
+    for t in plan.telegrams:
+        assert t.request_bytes == len(t.data) - TPKT_COTP_BYTES <= pdu_bytes
+        assert t.reply_bytes <= pdu_bytes
+        for item, place in zip(t.items, t.places, strict=True):
+            for i in range(item.length):
+                assert place + i not in covered, "a byte is read twice"
+                covered[place + i] = (item.area, item.db, item.start + i)
+    assert set(covered) == set(range(plan.image_bytes))
+    for e in extents:
+        place = plan.place(e.area, e.db, e.start)
+        for i in range(e.length):
+            assert covered[place + i] == (e.area, e.db, e.start + i)
+
+
+@settings(max_examples=300, deadline=None)
+@given(layouts(), st.sampled_from(PDUS))
+def test_a_field_that_fits_one_telegram_is_never_split(extents: list[Extent], pdu: int) -> None:
+    plan = make_plan(extents, pdu)
+    items = [i for t in plan.telegrams for i in t.items]
+    for e in extents:
+        if e.length > pdu - 18:
+            continue
+        # Overlapping fields may force a cut; these layouts have none.
+        inside = [i for i in items if (i.area, i.db) == (e.area, e.db)
+                  and i.start <= e.start and e.end <= i.start + i.length]  # fmt: skip
+        assert len(inside) == 1
+
+
+@pytest.mark.parametrize(("gap", "items"), [(MERGE_GAP_BYTES, 1), (MERGE_GAP_BYTES + 1, 2)])
+def test_a_gap_is_read_where_that_is_cheaper_than_another_item(gap: int, items: int) -> None:
+    plan = make_plan([Extent("DB", 1, 0, 4), Extent("DB", 1, 4 + gap, 4)], 240)
+    assert sum(len(t.items) for t in plan.telegrams) == items
+
+
+@pytest.mark.parametrize(("pdu", "telegrams"), [(240, 19), (480, 9), (960, 5)])
+def test_contiguous_bytes_fill_the_telegrams(pdu: int, telegrams: int) -> None:
+    plan = make_plan([Extent("DB", 1, i, 4) for i in range(0, 4_000, 4)], pdu)
+    # One item reads at most PDU - 18 bytes, here in whole REALs.
+    assert len(plan.telegrams) == telegrams == -(-4_000 // ((pdu - 18) // 4 * 4))
+
+
+@pytest.mark.parametrize(("pdu", "most"), [(240, 19), (480, 39), (960, 79)])
+def test_scattered_fields_use_the_plcs_limit_not_twenty(pdu: int, most: int) -> None:
+    plan = make_plan([Extent("DB", 1, i * 100, 4) for i in range(200)], pdu)
+    assert max(len(t.items) for t in plan.telegrams) == most
+    assert len(plan.telegrams) == -(-200 // most)
+
+
+def test_cuts_and_apart_keep_fields_in_items_of_their_own() -> None:
+    extents = [Extent("DB", 1, i * 4, 4) for i in range(10)]
+    cut = make_plan(extents, 240, cuts=frozenset({("DB", 1, 20)}))
+    assert [(i.start, i.length) for t in cut.telegrams for i in t.items] == [(0, 20), (20, 20)]
+    apart = make_plan(extents, 240, apart=frozenset(extents))
+    assert sum(len(t.items) for t in apart.telegrams) == 10
+
+
+def test_what_is_not_read_has_no_place() -> None:
+    plan = make_plan([Extent("DB", 1, 10, 4)], 240)
+    for where in (("DB", 1, 9), ("DB", 1, 14), ("DB", 2, 10), ("M", 0, 10)):
+        with pytest.raises(KeyError):
+            plan.place(*where)
+
+
+def test_scan_time_counts_round_trips_of_what_is_in_flight() -> None:
+    plan = make_plan([Extent("DB", 1, i, 4) for i in range(0, 4_000, 4)], 240)
+    assert plan.scan_s(0.010, 3) == pytest.approx(0.07)
