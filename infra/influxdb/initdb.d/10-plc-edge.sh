@@ -39,7 +39,7 @@ bucket() {
 
 # token FILE ORG DESCRIPTION FLAG…: a token with these rights alone, into FILE.
 token() {
-  local file=$TOKENS/$1 org=$2 description=$3 value
+  local name=$1 file=$TOKENS/$1 org=$2 description=$3 value
   shift 3
   if [ -s "$file" ]; then return 0; fi
   # Never printed: --json, and only the token's value goes on.
@@ -49,7 +49,7 @@ token() {
   printf '%s' "$value" >"$file.new"
   chmod 640 "$file.new"
   mv "$file.new" "$file"
-  say "token $1"
+  say "token $name"
 }
 
 # task ORG FILE: made, or replaced by what the file says now.
@@ -57,7 +57,7 @@ task() {
   local name id
   name=$(sed -n 's/.*option task = {name: "\([^"]*\)".*/\1/p' "$2")
   id=$(influx task list --org "$1" --hide-headers 2>/dev/null |
-    awk -F '\t+' -v name="$name" '{gsub(/ +$/, "", $2)} $2 == name {print $1; exit}')
+    awk -F '\t+' -v name="$name" '{gsub(/ +$/, "", $2)} $2 == name {print $1; exit}' || true)
   if [ -n "$id" ]; then
     influx task update --id "$id" --file "$2" >/dev/null
   else
