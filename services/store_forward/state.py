@@ -87,12 +87,13 @@ class State:
         try:
             db.execute("PRAGMA locking_mode=EXCLUSIVE")
             db.execute("PRAGMA journal_mode=WAL")
-            # A cursor that a power cut sets back costs repeats, no loss.
+            # A cursor that a power cut sets back costs repeats, no loss: synced once a second.
             db.execute("PRAGMA synchronous=normal")
             db.execute(_SCHEMA)
             for table in ("cursor", "mark", "dead"):
                 list(db.execute(f"SELECT * FROM {table}"))
             self._saved: dict[str, tuple[int, int, int]] = {}
+            self._unsynced = False
             self._noted: dict[str, Where] = {}
             return db
         except apsw.Error:
@@ -127,6 +128,14 @@ class State:
                     [(n, *w, crc(n, *w)) for n, w in moved.items()],
                 )
             self._saved.update(moved)
+            self._unsynced = True
+
+    def sync(self) -> None:
+        """What was saved survives a power cut too: without it repeats could go back for hours."""
+        if self._unsynced:
+            with contextlib.suppress(apsw.Error):
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                self._unsynced = False
 
     def forget_cursor(self, name: str) -> None:
         """Of an output that was removed."""

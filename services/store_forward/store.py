@@ -167,6 +167,7 @@ class Store:
                 dispatch.on_ready(frame, self.outbox, self._beats)
             elif isinstance(frame, Receipt) and frame.output in self.outputs:
                 self.outputs[frame.output][0].on_receipt(frame, self.outbox)
+        self.outbox.save()
         self._pump()
 
     def _pump(self) -> None:
@@ -178,6 +179,7 @@ class Store:
     def _housekeeping(self) -> None:
         outbox, stats = self.outbox, self.process.stats
         outbox.save()
+        outbox.state.sync()
         try:
             outbox.reclaim()
         except DiskFull as e:
