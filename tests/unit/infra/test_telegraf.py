@@ -47,10 +47,21 @@ def _parsed(alias: str, topic: str, text: str) -> dict[str, Any]:
 
 def message(**changes: Any) -> dict[str, Any]:
     base = {
-        "v": 1, "site": "planta-sp", "locatario_id": "acme", "plc_id": "prensa-01",
-        "ip": "192.168.0.10", "db": 500, "group": "db500", "measurement": "s7_db1",
-        "machine": "m03", "ts": TS_MS, "epoch": 1_763_999_000_123, "seq": 4182,
-        "quality": "good", "latency_ms": 2.41, "values": {"ciclos": 1234},
+        "v": 1,
+        "site": "planta-sp",
+        "locatario_id": "acme",
+        "plc_id": "prensa-01",
+        "ip": "192.168.0.10",
+        "db": 500,
+        "group": "db500",
+        "measurement": "s7_db1",
+        "machine": "m03",
+        "ts": TS_MS,
+        "epoch": 1_763_999_000_123,
+        "seq": 4182,
+        "quality": "good",
+        "latency_ms": 2.41,
+        "values": {"ciclos": 1234},
     }
     return {k: v for k, v in {**base, **changes}.items() if v != "absent"}
 
@@ -65,12 +76,21 @@ def test_good_message() -> None:
     assert point["name"] == "s7_db1"
     assert point["time"] == TS_MS * 1_000_000
     assert point["tags"] == {
-        "site": "planta-sp", "locatario_id": "acme", "plc_id": "prensa-01", "db": "500",
-        "ip": "192.168.0.10", "group": "db500", "machine": "m03", "quality": "good",
+        "site": "planta-sp",
+        "locatario_id": "acme",
+        "plc_id": "prensa-01",
+        "db": "500",
+        "ip": "192.168.0.10",
+        "group": "db500",
+        "machine": "m03",
+        "quality": "good",
         "_rota": "acme/bom",
     }
     assert point["fields"] == {
-        "ciclos": 1234.0, "epoch": 1_763_999_000_123.0, "seq": 4182.0, "latency_ms": 2.41
+        "ciclos": 1234.0,
+        "epoch": 1_763_999_000_123.0,
+        "seq": 4182.0,
+        "latency_ms": 2.41,
     }
     assert all(type(v) is float for v in point["fields"].values())
 
@@ -194,10 +214,20 @@ def test_replay_is_marked() -> None:
 
 def test_heartbeat() -> None:
     beat = {
-        "v": 1, "site": "planta-sp", "locatario_id": "acme", "plc_id": "prensa-01",
-        "ip": "10.0.0.1", "ts": TS_MS, "interval_s": 10.0, "status": "degraded",
-        "scan_ms": 12.5, "latency_ms": 2.5, "reads_ok": 10, "reads_failed": 1,
-        "uptime_s": 99, "pending": 0,
+        "v": 1,
+        "site": "planta-sp",
+        "locatario_id": "acme",
+        "plc_id": "prensa-01",
+        "ip": "10.0.0.1",
+        "ts": TS_MS,
+        "interval_s": 10.0,
+        "status": "degraded",
+        "scan_ms": 12.5,
+        "latency_ms": 2.5,
+        "reads_ok": 10,
+        "reads_failed": 1,
+        "uptime_s": 99,
+        "pending": 0,
         "failure": {"code": "timeout", "message": "sem resposta", "since": TS_MS, "attempts": 3},
     }
     given = _parsed("sinais", "plc/acme/prensa-01/heartbeat", json.dumps(beat))
@@ -212,8 +242,16 @@ def test_heartbeat() -> None:
 
 def test_gap_with_open_end() -> None:
     gap = {
-        "v": 1, "locatario_id": "acme", "plc_id": "prensa-01", "ts": TS_MS, "epoch": 5,
-        "first_seq": 10, "last_seq": None, "count": None, "from_ts": TS_MS, "to_ts": TS_MS,
+        "v": 1,
+        "locatario_id": "acme",
+        "plc_id": "prensa-01",
+        "ts": TS_MS,
+        "epoch": 5,
+        "first_seq": 10,
+        "last_seq": None,
+        "count": None,
+        "from_ts": TS_MS,
+        "to_ts": TS_MS,
         "reason": "store_full",
     }
     given = _parsed("sinais", "plc/acme/prensa-01/gap", json.dumps(gap))
@@ -270,8 +308,14 @@ def test_consumers_differ_in_account_and_client_id() -> None:
 
 def test_paths_exist_in_what_the_reader_makes() -> None:
     made = Message(
-        site="planta-sp", locatario="acme", plc="prensa-01", ip="10.0.0.1",
-        db=500, group="db500", measurement="s7_db1", machine="m03",
+        site="planta-sp",
+        locatario="acme",
+        plc="prensa-01",
+        ip="10.0.0.1",
+        db=500,
+        group="db500",
+        measurement="s7_db1",
+        machine="m03",
     ).body(TS_MS, "good", 2.41, {"ciclos": 1}, {"x": "read_failed"})(5, 6)
     sample = json.loads(made)
     paths = {t["path"] for t in _inputs()["dados"]["json_v2"][0]["tag"]}
