@@ -11,8 +11,15 @@ all=false
 if [ "${1:-}" = --all ]; then all=true; shift; fi
 if [ "${1:-}" = -- ]; then shift; fi
 
+if $all; then
+  packages=(mosquitto mosquitto-clients chromium prometheus shellcheck debootstrap iproute2 strace
+    openssl procps)
+  command -v npm >/dev/null || packages+=(nodejs npm)
+  install_packages "${packages[@]}"
+fi
 make_venv requirements-dev.lock
 cd "$root"
+export PATH=$PATH:/usr/sbin:/sbin
 bin=$root/.venv/bin
 say "ruff"
 "$bin/ruff" check .
@@ -22,8 +29,6 @@ say "mypy"
 say "unit tests"
 "$bin/pytest" -q -n 2 tests/unit "$@"
 if $all; then
-  install_packages mosquitto mosquitto-clients chromium prometheus shellcheck debootstrap \
-    iproute2 strace openssl
   say "process, end-to-end and chaos tests"
-  PATH=$PATH:/usr/sbin "$bin/pytest" -q -n 2 --dist loadgroup tests/process tests/e2e tests/chaos "$@"
+  "$bin/pytest" -q -n 2 --dist loadgroup tests/process tests/e2e tests/chaos "$@"
 fi

@@ -48,6 +48,8 @@ class Mirror:
         self._watchdog: dict[str, int] | None = config["watchdog"]
         self._guard = Guard(config["target"]["db"], self._allowed())
         self._target: Target | None = None
+        self._watched = -1
+        """The target's descriptor in the loop, kept because it is closed when it is forgotten."""
         self._shown: bytes | None = None
         """What the target shows; None when that is unknown."""
         self._image: Raw | None = None
@@ -172,6 +174,8 @@ class Mirror:
         self._target = target
         self._shown = None
         self._watchdog_shows = None
+        self._watched = target.fileno()
+        self.process.on_readable(self._watched, self._look)
         marker = self._end if self._end is not None else self._mark
         if marker is not None:
             # Go on counting where the target stands: equal markers must never lie.
@@ -179,6 +183,14 @@ class Mirror:
             self._counter = int.from_bytes(target.read(marker, size))
         self._attempts = 0
         self.audit.write("start", host=self.config["target"]["host"], pdu=target.pdu_bytes)
+
+    def _look(self) -> None:
+        """The target says something unasked: most likely that it has gone."""
+        try:
+            if self._target is not None:
+                self._target.check()
+        except PlcUnavailable as e:
+            self._lost(e)
 
     def _copy(self, image: Raw) -> None:
         target = self._target
@@ -262,6 +274,9 @@ class Mirror:
         self._watchdog_shows = value
 
     def _lost(self, error: PlcUnavailable) -> None:
+        if self._watched >= 0:
+            self.process.forget(self._watched)
+        self._watched = -1
         self._target = None
         self._shown = None
         self._failed.inc()

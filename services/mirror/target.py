@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from typing import Any
 
 from snap7.client import Client
@@ -49,6 +50,26 @@ class Target:
             self._client.db_write(self._guard.db, start, bytearray(data))
         except Exception as e:
             raise self._broken(f"write DB{self._guard.db} byte {start}", e) from None
+
+    def fileno(self) -> int:
+        """The connection's descriptor, to notice its end while nothing is written."""
+        connection = self._client.connection
+        return -1 if connection is None or connection.socket is None else connection.socket.fileno()
+
+    def check(self) -> None:
+        """Call it when the descriptor is readable though nothing was asked: raises PlcUnavailable
+        where the PLC has closed the connection (it was restarted: what it shows is unknown).
+        """
+        connection = self._client.connection
+        line = connection.socket if connection is not None else None
+        try:
+            gone = line is None or not line.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError as e:
+            raise self._broken("connection", e) from None
+        if gone:
+            raise self._broken("connection", ConnectionResetError("closed by the PLC"))
 
     def read(self, start: int, length: int) -> bytes:
         """Reads back."""
