@@ -17,6 +17,7 @@ VERBS = (
     "run",
     "apply",
     "status",
+    "store",
     "doctor",
     "read",
     "watch",

@@ -18,16 +18,18 @@ PAGE_ROWS = 500
 class Control:
     """Answers requests; each verb is a method here."""
 
-    def __init__(self, process: Process, store: Store) -> None:
+    def __init__(self, process: Process, store: Store, serve: bool = True) -> None:
         self._store = store
-        self._port = process.bus.bind("control")
-        process.on_readable(self._port, self._serve)
+        if serve:
+            self._port = process.bus.bind("control")
+            process.on_readable(self._port, self._serve)
 
     def _serve(self) -> None:
         while (frame := self._port.receive()) is not None:
-            self._port.send(self._answer(frame))
+            self._port.send(self.answer(frame))
 
-    def _answer(self, frame: Any) -> Reply:
+    def answer(self, frame: Any) -> Reply:
+        """The answer to one request; what cannot be done is said in ``error``."""
         verbs = {
             "status": self._status,
             "rows": self._rows,

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -79,6 +80,8 @@ class Outbox:
         self._suspect: Segment | None = None
         """What an I/O error came from: nobody knows what its file holds until it is mended."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Opening writes a little, also on a full disk; the reserve is taken again afterwards.
+        _unlink(folder / "reserve")
         self.state = State(folder / "state.db", self._put_aside)
         self._told: list[tuple[str, int, str]] = []
         self.cursors: dict[str, Cursor] = self.state.cursors()
@@ -109,6 +112,9 @@ class Outbox:
             behind = int(paths[i + 1].stem) - 1 if i + 1 < len(paths) else 0
             try:
                 segment = self._open(path)
+                if segment.last_pos < behind:
+                    segment.close()
+                    raise Corrupt(f"{path.name}: ends at row {segment.last_pos} of {behind}")
                 if not behind:
                     segment.streams()  # a wrong one would take new rows for repeats
             except Corrupt as e:
@@ -291,6 +297,33 @@ class Outbox:
         c = self.cursors[output]
         rows = self.read(output, "backfill" if c.behind else "live", c.done, 1)
         return rows[0].ts_ms if rows else 0
+
+    def oldest_age_s(self, output: str) -> float:
+        """Of the oldest undelivered row; 0 when there is none."""
+        oldest_ms = self.oldest_ts_ms(output) if self.pending(output) else 0
+        return max(0.0, (now_ms() - oldest_ms) / 1_000) if oldest_ms else 0.0
+
+    def status(self) -> dict[str, Any]:
+        """For people: sizes in bytes, ages in seconds."""
+        return {
+            "bytes": self.size_bytes,
+            "max_bytes": self.bounds.max_size_bytes,
+            "free_bytes": self.free_bytes,
+            "segments": len(self.segments),
+            "quarantined": self.quarantined,
+            "disk_full": "",
+            "dropped": self.dropped,
+            "outputs": {
+                name: {
+                    "pending": self.pending(name),
+                    "oldest_age_s": round(self.oldest_age_s(name), 1),
+                    "dead_letters": self.state.dead_count(name),
+                    "connected": False,
+                    "in_flight": 0,
+                }
+                for name in self.cursors
+            },
+        }
 
     # -- rows in -------------------------------------------------------------------------
 

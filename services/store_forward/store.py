@@ -193,7 +193,7 @@ class Store:
             stats.counter("plc_edge_store_dropped_total", reason=reason).value = count
         for name, (dispatch, _) in self.outputs.items():
             stats.gauge("plc_edge_store_pending", output=name).set(outbox.pending(name))
-            age_s = self._age_s(name)
+            age_s = outbox.oldest_age_s(name)
             stats.gauge("plc_edge_store_oldest_pending_seconds", output=name).set(age_s)
             stats.gauge("plc_edge_store_dead_letters", output=name).set(
                 outbox.state.dead_count(name)
@@ -202,34 +202,14 @@ class Store:
         status = "down" if self.disk_full else "ok"
         self.process.state(status, **self.status())
 
-    def _age_s(self, output: str) -> float:
-        if not self.outbox.pending(output):
-            return 0.0
-        oldest_ms = self.outbox.oldest_ts_ms(output)
-        return max(0.0, (now_ms() - oldest_ms) / 1_000) if oldest_ms else 0.0
-
     def status(self) -> dict[str, Any]:
         """For the panel and ``plc-edge store status``."""
-        outbox = self.outbox
-        return {
-            "bytes": outbox.size_bytes,
-            "max_bytes": outbox.bounds.max_size_bytes,
-            "free_bytes": outbox.free_bytes,
-            "segments": len(outbox.segments),
-            "quarantined": outbox.quarantined,
-            "disk_full": self.disk_full,
-            "dropped": outbox.dropped,
-            "outputs": {
-                name: {
-                    "pending": outbox.pending(name),
-                    "oldest_age_s": round(self._age_s(name), 1),
-                    "dead_letters": outbox.state.dead_count(name),
-                    "connected": dispatch.connected,
-                    "in_flight": dispatch.in_flight,
-                }
-                for name, (dispatch, _) in self.outputs.items()
-            },
-        }
+        status = self.outbox.status()
+        status["disk_full"] = self.disk_full
+        for name, (dispatch, _) in self.outputs.items():
+            now = {"connected": dispatch.connected, "in_flight": dispatch.in_flight}
+            status["outputs"][name].update(now)
+        return status
 
     def close(self) -> None:
         """Commits what is here; what is still in pipes comes again."""

@@ -99,9 +99,7 @@ class PowerDisk(apsw.VFS):
         for path, content in left.items():
             if not path.startswith(str(folder)):
                 continue
-            if path in there:
-                Path(path).write_bytes(content)
-            elif content and Path(path).suffix == ".seg" and rng.random() < 0.5:
+            if path in there or (content and Path(path).suffix == ".seg" and rng.random() < 0.5):
                 Path(path).write_bytes(content)
             else:
                 Path(path).unlink(missing_ok=True)
