@@ -2,7 +2,7 @@
 
 The box is real: supervisord, simulated PLCs read every 50 ms, Mosquitto with TLS. ``kill -9`` goes
 to one process, to two at once, to all services at once, to supervisord or its parent. What is then
-asked is in ``_judge``.
+asked is in ``judge``.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Driver:
         self._drain()
         last = self._memory()
         self.verdict.memory_mb = {n: (first[n], last[n]) for n in first if n in last}
-        self._judge()
+        self.judge()
         self.verdict.seconds = time.monotonic() - begin_s
         return self.verdict
 
@@ -132,21 +132,21 @@ class Driver:
         self._site.wait_running(60)
         begin_s = time.monotonic()
         for plc in self._box.config["plcs"]:
-            self._wait_fresh(plc["id"])
+            self.wait_current(plc["id"])
         self.verdict.drained_s = time.monotonic() - begin_s
 
-    def _wait_fresh(self, plc: str) -> None:
-        def fresh() -> bool:
-            newest: dict[str, Any] = {}
+    def wait_current(self, plc: str, timeout_s: float = 60) -> None:
+        """Returns when a message of ``plc`` has come that was read less than a second ago."""
+
+        def current() -> bool:
             for topic, payload, _ in reversed(list(self._box.subscriber.received)):
                 if topic.split("/")[2:] == [plc]:
-                    newest = orjson.loads(payload)
-                    break
-            return bool(newest) and time.time() * 1_000 - newest["ts"] < 1_000
+                    return bool(time.time() * 1_000 - orjson.loads(payload)["ts"] < 1_000)
+            return False
 
-        wait_for(fresh, 60, f"{plc} current\n{self._site.logs()}")
+        wait_for(current, timeout_s, f"{plc} current\n{self._site.logs()}")
 
-    def _judge(self) -> None:
+    def judge(self) -> None:
         """Head and tail included: every number from 1 to the last one that was delivered has been
         delivered or is in a gap. (After draining, the last one is the newest there is.)"""
         v = self.verdict

@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
-from bus.frames import GAP_ROW, Heartbeat
+from bus.frames import GAP_ROW, Heartbeat, State, Stats
+from bus.sockets import Bus
 from services.runtime.clock import now_ms
 from tests.kit.broker import Authority, Broker
 from tests.kit.dispatch_peer import DispatchPeer, check
@@ -378,3 +380,52 @@ def test_sigterm_waits_for_what_is_in_flight() -> None:
             peer.wait_done(10)
             until(lambda: len(seen.topic(TOPIC)) >= 2_000, 5, "all seen")
             check(peer, seen.topic(TOPIC), 0, 0)
+
+
+def test_what_it_says_of_itself() -> None:
+    """State frames and statistics on the live wire, as ``metrics`` gets them."""
+    with run_folder() as run, Broker() as broker, DispatchPeer(run, "central") as peer:
+        bus = Bus(run)
+        live = bus.bind("live")
+        live.subscribe(b"")
+        states: list[State] = []
+        samples: dict[tuple[str, str], Any] = {}
+
+        def listen() -> None:
+            while (frame := live.receive()) is not None:
+                if isinstance(frame, State):
+                    states.append(frame)
+                elif isinstance(frame, Stats):
+                    for _, name, labels, value in frame.samples:
+                        samples[name, labels.get("result", "")] = value
+
+        def said(status: str) -> bool:
+            listen()
+            return any(s.status == status for s in states)
+
+        try:
+            with service(mqtt_config(run, broker.port)) as publisher:
+                peer.add(40)
+                until(lambda: said("ok"), 5, publisher.stderr)
+                until(
+                    lambda: listen() or samples.get(("plc_edge_published_total", "ok")) == 40,
+                    5,
+                    publisher.stderr,
+                )
+                counts = samples["plc_edge_publish_latency_seconds", ""]["buckets"]
+                assert sum(count for _, count in counts) == 40
+                ok = next(s for s in states if s.status == "ok")
+                assert ok.fields["target"] == f"mqtt://127.0.0.1:{broker.port}"
+                assert (ok.fields["connected"], ok.fields["connections"]) == (1, 1)
+                assert ok.fields.keys() >= {"in_flight", "rate", "host"}
+                broker.stop(kill=True)
+                until(lambda: said("down"), 5, publisher.stderr)
+                until(
+                    lambda: listen() or states[-1].fields.get("code") == "refused",
+                    5,
+                    lambda: str(states[-1]),
+                )
+                assert "refuses the connection" in states[-1].fields["message"]
+                assert abs(states[-1].fields["since"] - now_ms()) < 10_000
+        finally:
+            bus.close()
