@@ -46,7 +46,8 @@ function makeProblem(p) {
 }
 
 function tiles(s) {
-  const online = s.plcs.filter((p) => p.status === "online").length;
+  // Degraded is connected: some of its fields are refused.
+  const online = s.plcs.filter((p) => p.status === "online" || p.status === "degraded").length;
   const pending = s.outputs.reduce((sum, o) => sum + (o.pending ?? 0), 0);
   const oldest = Math.max(0, ...s.outputs.map((o) => o.oldest_age_s ?? 0));
   const up = s.processes.filter((p) => p.up).length;
