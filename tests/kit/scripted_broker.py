@@ -186,6 +186,10 @@ class ScriptedBroker:
             client.sock.sendall(s.garbage)
             return True
         code = s.refuse_connect
+        if s.maximum_qos is not None and body[7] >> 3 & 3 > s.maximum_qos:
+            code = 0x9B
+        elif not s.retain_available and body[7] & 0x20:
+            code = 0x9A
         if client.version == 5:
             properties = b""
             if s.receive_maximum:

@@ -44,6 +44,8 @@ STATUS_INTERVAL_S = 30.0
 OUT_BUFFER_BYTES = 256 * 1024
 # The destination refuses these for ever, whoever asks (§2.4).
 DEAD_LETTER_CODES = frozenset((0x90, 0x99))
+# Answers to a will that the broker cannot keep: the next CONNECT asks for less.
+NO_RETAIN, NO_SUCH_QOS = 0x9A, 0x9B
 LOGIN_CODES = frozenset((0x86, 0x87))
 MAX_DISCONNECTS = 5
 # After so many connections lost over the same message it travels alone.
@@ -107,6 +109,7 @@ class Link:
         self._next_host = 0
         self._denied: dict[str, str] = {}
         """Retained topics that the broker refuses, and why."""
+        self._will_qos, self._will_retained = settings.qos, True
         self._failures = 0
         self._holds = 0
         self._suspect: Row | None = None
@@ -204,7 +207,8 @@ class Link:
         sock, password = result
         s = self._settings
         self._reset(sock)
-        will = (s.status_topic, self._status("offline", with_ts=False), min(s.qos, 1))
+        offline = self._status("offline", with_ts=False)
+        will = (s.status_topic, offline, self._will_qos, self._will_retained)
         self._put(mqtt.connect(s.version, s.client_id, s.keepalive_s, will, s.username, password))
         self._process.on_readable(sock, self._ready)
         self._write()
@@ -321,7 +325,11 @@ class Link:
         if answer.code:
             words = mqtt.reason_text(answer.code, answer.said)
             code = _code_of(answer.code)
-            if answer.code in LOGIN_CODES:
+            if answer.code == NO_SUCH_QOS:
+                self._will_qos = 0
+            elif answer.code == NO_RETAIN:
+                self._will_retained = False
+            elif answer.code in LOGIN_CODES:
                 # Mosquitto says "not authorized" for a wrong password, too.
                 code, words = "auth", f"{words}: check username, password and certificate"
             raise Unavailable(code, f"{self.host} refuses us: {words}")

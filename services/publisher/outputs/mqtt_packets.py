@@ -93,13 +93,15 @@ def connect(
     version: int,
     client_id: str,
     keepalive_s: int,
-    will: tuple[str, bytes, int],
+    will: tuple[str, bytes, int, bool],
     username: str | None,
     password: str | None,
 ) -> bytes:
-    """CONNECT with a clean start. ``version`` 4 (3.1.1) or 5; ``will``: topic, payload, QoS."""
-    topic, payload, will_qos = will
-    flags = 0x02 | 0x04 | 0x20 | will_qos << 3
+    """CONNECT with a clean start. ``version`` 4 (3.1.1) or 5; ``will``: topic, payload, QoS,
+    retained.
+    """
+    topic, payload, will_qos, will_retained = will
+    flags = 0x02 | 0x04 | will_qos << 3 | (0x20 if will_retained else 0)
     flags |= (0x80 if username is not None else 0) | (0x40 if password is not None else 0)
     body = text("MQTT") + bytes((version, flags)) + keepalive_s.to_bytes(2)
     if version == 5:

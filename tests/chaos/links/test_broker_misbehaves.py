@@ -156,3 +156,20 @@ def test_a_refused_password_is_no_reason_for_dead_letters() -> None:
             broker.heal()
             peer.wait_done(RESUME_S)
             assert not peer.refused
+
+
+def test_a_broker_without_qos_1() -> None:
+    """Then nothing is acknowledged: it goes out all the same, and the panel says so."""
+    script = Script(maximum_qos=0)
+    with (
+        run_folder() as run,
+        ScriptedBroker(script) as broker,
+        DispatchPeer(run, "central") as peer,
+    ):
+        peer.add(40)
+        with service(mqtt_config(run, broker.port, window=WINDOW)) as publisher:
+            peer.wait_done(10)
+            until(lambda: len(broker.rows()) == 40, 5, publisher.stderr)
+            check(peer, broker.rows(), 0, 0)
+            assert publisher.said("takes QoS 0 only")
+            assert not broker.complaints

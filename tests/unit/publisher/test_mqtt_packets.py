@@ -105,7 +105,7 @@ def test_publish_golden_bytes() -> None:
 
 
 def test_connect_golden_bytes() -> None:
-    will = ("e", b"w", 1)
+    will = ("e", b"w", 1, True)
     assert mqtt.connect(4, "c", 15, will, "u", "p") == (
         b"\x10\x19\x00\x04MQTT\x04\xee\x00\x0f\x00\x01c\x00\x01e\x00\x01w\x00\x01u\x00\x01p"
     )
