@@ -40,6 +40,7 @@ class Store:
         self._commit_s: float = s["commit_ms"] / 1_000
         self._commit_due_s: float | None = None
         self._full_until_s = 0.0
+        self._full_since_ms = 0
         self.disk_full = ""
         """Why nothing can be written now; empty when it can."""
         self._replay: dict[str, Any] = s["replay"]
@@ -145,6 +146,7 @@ class Store:
     def _say_full(self, why: str) -> None:
         self._full_until_s = time.monotonic() + RETRY_FULL_S
         if not self.disk_full:
+            self._full_since_ms = now_ms()
             text = f"the outbox cannot be written ({why}): readers keep what they read; free space"
             self.process.event("error", "disk_full", f"{text} on {self.outbox.folder}")
         self.disk_full = why
@@ -199,8 +201,11 @@ class Store:
                 outbox.state.dead_count(name)
             )
             stats.gauge("plc_edge_store_in_flight", output=name).set(dispatch.in_flight)
-        status = "down" if self.disk_full else "ok"
-        self.process.state(status, **self.status())
+        if self.disk_full:
+            why = {"code": "disk_full", "message": self.disk_full, "since": self._full_since_ms}
+            self.process.state("down", **self.status(), **why)
+        else:
+            self.process.state("ok", **self.status())
 
     def status(self) -> dict[str, Any]:
         """For the panel and ``plc-edge store status``."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -233,8 +234,10 @@ class Rig:
         """Remembers what readers may forget: it must never be lost from here on."""
         ends = {plc: (c.epoch, c._ring.first_seq) for plc, (_, c) in self.readers.items()}
         for n, (plc, epoch, seq) in self.source.acquired.items():
-            if n not in self.acked and (epoch, seq) < ends.get(plc, (0, 0)) and (
-                epoch == ends[plc][0]
+            if (
+                n not in self.acked
+                and (epoch, seq) < ends.get(plc, (0, 0))
+                and (epoch == ends[plc][0])
             ):
                 self.acked.add(n)
 
@@ -270,4 +273,6 @@ class Rig:
         self.readers = {}
 
     def close(self) -> None:
+        for module in (keep_module, store_module, dispatch_module):
+            module.time = time  # type: ignore[assignment]
         shutil.rmtree(self.folder, ignore_errors=True)

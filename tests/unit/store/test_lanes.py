@@ -1,0 +1,35 @@
+"""Live rows beside a backlog: nothing is missing, new rows are current, and replay is bounded."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kit.store_rig import Rig
+
+
+@pytest.mark.parametrize("max_rate", [None, 500])
+def test_lanes_deliver_everything_and_keep_live_rows_current(max_rate: int | None) -> None:
+    rig = Rig(3, replay={"mode": "lanes", "live_weight": 4, "max_rate": max_rate})
+    try:
+        rig.start()
+        rig.outputs["a"].on = False
+        for _ in range(1_000):
+            for plc in rig.plcs:
+                rig.publish(plc)
+            rig.step()
+        rig.outputs["a"].on = True
+        oracle, late = rig.oracles["a"], 0
+        for _ in range(50):
+            rig.publish("p1")
+            newest = max(oracle.acquired)
+            rig.step()
+            rig.step()
+            late += newest not in oracle.delivered
+        assert late <= 3, f"{late} of 50 live rows were not delivered within two turns"
+        rig.drain(60)
+        assert not oracle.missing()
+        assert oracle.duplicates == 0
+    finally:
+        if rig.store is not None:
+            rig.store.close()
+        rig.close()
