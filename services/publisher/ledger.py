@@ -50,7 +50,12 @@ class Ledger:
         self._lanes: dict[str, _Lane] = {}
 
     def begin(self, session: int) -> None:
-        """Forgets all and counts under another number; what still flies settles nothing."""
+        """Forgets all and counts under another number; what still flies settles nothing, what was
+        not sent yet need not be: the store gives it again.
+        """
+        for lane in self._lanes.values():
+            for row in lane.flying:
+                row.done = True
         self.session = session
         self._lanes = {}
 
@@ -85,7 +90,7 @@ class Ledger:
 
     def settle(self, row: Row, reason: str = "") -> bool:
         """Marks a row; False where it belongs to an earlier session or was settled before."""
-        if row.session != self.session or row.done:
+        if row.done:
             return False
         row.done = True
         row.reason = reason

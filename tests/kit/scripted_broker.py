@@ -93,6 +93,7 @@ class ScriptedBroker:
         self.port = int(self._listener.getsockname()[1])
         self.received: list[Received] = []
         self.connects = 0
+        self.pings = 0
         self.complaints: list[str] = []
         self._clients: list[socket.socket] = []
         self._stop = threading.Event()
@@ -216,6 +217,7 @@ class ScriptedBroker:
         return not code
 
     def _ping(self, client: _Client, _flags: int, _body: bytes) -> bool:
+        self.pings += 1
         if not self.script.no_pingresp:
             self._send(client, b"\xd0\x00")
         return True

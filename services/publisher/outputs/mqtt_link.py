@@ -536,7 +536,7 @@ class Link:
                 self._lost("timeout", f"{self.host} does not answer CONNECT")
             return
         if self._overdue(sock, now_s):
-            self._lost("timeout", f"{self.host} does not acknowledge")
+            self._lost("timeout", f"{self.host} does not answer")
             return
         if self._hold_s and now_s >= self._hold_s:
             self._hold_s = 0.0

@@ -173,3 +173,22 @@ def test_a_broker_without_qos_1() -> None:
             check(peer, broker.rows(), 0, 0)
             assert publisher.said("takes QoS 0 only")
             assert not broker.complaints
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_an_idle_connection_is_kept_up_and_a_dead_one_found(answers: bool) -> None:
+    """Pings go out without any message; a broker that does not answer them is left."""
+    script = Script(server_keepalive=1, no_pingresp=not answers)
+    with (
+        run_folder() as run,
+        ScriptedBroker(script) as broker,
+        DispatchPeer(run, "central") as peer,
+        service(mqtt_config(run, broker.port)) as publisher,
+    ):
+        until(lambda: peer.sessions and broker.connects, 5, publisher.stderr)
+        if answers:
+            until(lambda: broker.pings >= 4, 10, publisher.stderr)
+            assert broker.connects == 1
+        else:
+            until(lambda: broker.connects >= 2, 12, publisher.stderr)
+            assert publisher.said("127.0.0.1 does not answer")
