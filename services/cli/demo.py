@@ -126,7 +126,8 @@ class _Demo:
                 took_s = time.monotonic() - self.started_s
                 console.print(f"first message after {took_s:.1f} s")
                 console.print(f"dashboard   http://127.0.0.1:{metrics_port}/")
-                console.print(f"messages    {broker.subscribe_command()}", highlight=False)
+                command = broker.subscribe_command()
+                console.print(f"messages    {command}", highlight=False, soft_wrap=True)
                 console.print(f"status      plc-edge status -c {self.folder}/config.yaml")
                 console.print(f"logs        {self.folder}/state/log/     Ctrl-C stops everything\n")
             count += len(messages)
