@@ -7,6 +7,7 @@ import os
 import pytest
 
 from tests.chaos.storage import flips, full, power
+from tests.kit import store_rig
 
 CUTS = int(os.environ.get("PLC_EDGE_CUTS", "120"))
 FLIPS = int(os.environ.get("PLC_EDGE_FLIPS", "60"))
@@ -32,3 +33,10 @@ def test_a_full_disk_costs_nothing_that_is_not_told_of() -> None:
         pytest.fail("needs root to mount a small tmpfs: run it with sudo or in a container")
     tell = full.run(3, seed=10_000)
     assert tell["times full"] >= 1
+
+
+def test_the_simulated_disk_loses_what_is_not_synced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same cuts with durability normal: were nothing lost, the test above would prove nothing."""
+    monkeypatch.setitem(store_rig.STORE_CONFIG, "durability", "normal")
+    with pytest.raises(AssertionError, match="acknowledged rows lost"):
+        power.run(60, seed=1)
