@@ -36,7 +36,7 @@ def test_a_full_disk_costs_nothing_that_is_not_told_of() -> None:
 
 
 def test_the_simulated_disk_loses_what_is_not_synced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same cuts with durability normal: were nothing lost, the test above would prove nothing."""
+    """The same cuts with durability normal: were nothing lost, they would prove nothing."""
     monkeypatch.setitem(store_rig.STORE_CONFIG, "durability", "normal")
     with pytest.raises(AssertionError, match="acknowledged rows lost"):
         power.run(60, seed=1)
