@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
+from services.cli.common import fail, load_site
 from services.runtime.clock import now_ms
 from services.runtime.config import Plc
-from services.runtime.errors import PlcUnavailable
+from services.runtime.errors import EXIT_USAGE, PlcUnavailable
 from services.runtime.loader import Site, machines
 from services.s7.address import AddressError, parse_address
 from services.s7.decode import Record
@@ -296,3 +298,13 @@ def _fill(
             row.value = record.values.get(str(n))
             row.bad = record.bad.get(str(n), "")
     return suspects
+
+
+def configured(config: Path | None, plc: str, tags: Sequence[str]) -> tuple[Site, Direct]:
+    """What ``read``, ``watch`` and ``export`` begin with; exits 2 where a name is unknown."""
+    site = load_site(config)
+    try:
+        found = find_plc(site, plc)
+        return site, Direct(found, batches(site, found, tags))
+    except UnknownTag as e:
+        fail(str(e), EXIT_USAGE)

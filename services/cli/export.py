@@ -18,10 +18,9 @@ from typing import Annotated, TextIO
 
 import typer
 
-from services.cli.common import ConfigOption, error_console, fail, load_site
-from services.cli.direct import Batch, Direct, UnknownTag, batches, find_plc
+from services.cli.common import ConfigOption, error_console, fail
+from services.cli.direct import Batch, Direct, configured
 from services.cli.watch import Watcher
-from services.runtime.errors import EXIT_USAGE
 
 COLUMNS = ("ts", "plc_id", "group", "machine", "field", "value", "unit", "bad")
 
@@ -48,12 +47,8 @@ def export(
     seconds: Annotated[float, typer.Option(help="Stop after so long; 0: until Ctrl-C.")] = 0.0,
 ) -> None:
     """Reads each group at its own rate; exit 1 when nothing could be read at all."""
-    site = load_site(config)
-    try:
-        found = find_plc(site, plc)
-        direct = Direct(found, batches(site, found, tags or ()))
-    except UnknownTag as e:
-        fail(str(e), EXIT_USAGE)
+    site, direct = configured(config, plc, tags or ())
+    found = direct.plc
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     watcher = Watcher(direct, time.monotonic() + seconds if seconds > 0 else float("inf"))
     try:

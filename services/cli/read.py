@@ -11,9 +11,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from services.cli.common import ConfigOption, JsonOption, console, error_console, fail, load_site
-from services.cli.direct import Batch, Direct, Row, UnknownTag, batches, find_plc
-from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, PlcUnavailable
+from services.cli.common import ConfigOption, JsonOption, console, error_console, fail
+from services.cli.direct import Batch, Row, configured
+from services.runtime.errors import EXIT_FAILURE, PlcUnavailable
 
 
 def register(app: typer.Typer) -> None:
@@ -33,12 +33,8 @@ def read(
     as_json: JsonOption = False,
 ) -> None:
     """Exit 1 when the PLC cannot be read, or nothing good came of it."""
-    site = load_site(config)
-    try:
-        found = find_plc(site, plc)
-        direct = Direct(found, batches(site, found, tags or ()))
-    except UnknownTag as e:
-        fail(str(e), EXIT_USAGE)
+    site, direct = configured(config, plc, tags or ())
+    found = direct.plc
     try:
         session = direct.connect()
         for batch in direct.batches:

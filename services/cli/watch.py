@@ -14,10 +14,10 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from services.cli.common import ConfigOption, JsonOption, console, error_console, fail, load_site
-from services.cli.direct import Batch, Direct, UnknownTag, batches, find_plc
+from services.cli.common import ConfigOption, JsonOption, console, error_console, fail
+from services.cli.direct import Batch, Direct, configured
 from services.cli.read import table
-from services.runtime.errors import EXIT_USAGE, PlcUnavailable
+from services.runtime.errors import PlcUnavailable
 from services.runtime.loader import Site
 
 RETRY_S = (0.5, 1.0, 2.0, 5.0)
@@ -39,12 +39,8 @@ def watch(
     as_json: JsonOption = False,
 ) -> None:
     """Reads each group at its own rate until Ctrl-C; exit 1 when nothing could be read at all."""
-    site = load_site(config)
-    try:
-        found = find_plc(site, plc)
-        direct = Direct(found, batches(site, found, tags or ()))
-    except UnknownTag as e:
-        fail(str(e), EXIT_USAGE)
+    site, direct = configured(config, plc, tags or ())
+    found = direct.plc
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     end_s = time.monotonic() + seconds if seconds > 0 else float("inf")
     watcher = Watcher(direct, end_s)
