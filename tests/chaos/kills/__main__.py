@@ -1,6 +1,6 @@
 """``python -m tests.chaos.kills --kills 1000``: a Markdown table; ends with 1 on any loss.
 
-1,000 kills take 15 minutes. Every process that comes back reads its modules anew, so nobody may edit
+1,000 kills take 15 minutes. A process that comes back reads its modules anew, so nobody may edit
 the tree meanwhile: run it from a clean checkout.
 """
 
