@@ -102,8 +102,13 @@ class Driver:
                 self.verdict.victims[name] += 1
         if kind == "one" and self._random.random() < 0.2:
             killed_s = time.monotonic()
-            self._site.wait_back(names[0], alive[names[0]], timeout_s=20)
+            wait_for(lambda: self._is_back(names[0], alive[names[0]]), 20, self._site.logs())
             self.verdict.back_s.append(time.monotonic() - killed_s)
+
+    def _is_back(self, name: str, old_pid: int) -> bool:
+        """The process that runs now is another, and the one that said READY last."""
+        pid = self._site.pid(name)
+        return pid not in (0, old_pid) and self._site.ready_pid(name) == pid
 
     def _alive(self) -> dict[str, int]:
         rows = self._site.table()
