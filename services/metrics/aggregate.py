@@ -245,8 +245,8 @@ class Aggregate:
                 series = _Series(kind)
                 series.base = float(base)
                 if buckets:
-                    series.base_histogram = Histogram(
-                        {float(b): float(n) for b, n in buckets}, float(total)
-                    )
+                    # JSON has no infinity: the last bound comes back as null.
+                    bounds = {float("inf") if b is None else float(b): float(n) for b, n in buckets}
+                    series.base_histogram = Histogram(bounds, float(total))
                 self._kinds[name] = kind
                 source.series[(name, tuple((k, v) for k, v in labels))] = series

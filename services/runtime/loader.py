@@ -84,7 +84,8 @@ def load(
     ]
     problems += _references(site, path, lines)
     if check_secrets:
-        problems += _secret_problems(config, path, lines)
+        config._warnings += _shared_accounts(config)
+    problems += _secret_problems(config, path, lines)
     problems += _paths(config, str(path), lines)
     if problems:
         raise ConfigError(problems)
@@ -377,6 +378,22 @@ def _references(site: Site, path: Path, lines: dict[KeyPath, int]) -> Iterator[P
         key = _parse_path(rule.path)
         yield Problem(str(path), rule.path, rule.message, line_of(lines, key), rule.hint)
     yield from _retention(config, str(path), lines)
+
+
+def _shared_accounts(config: Config) -> Iterator[str]:
+    """One connection per tenant: a broker that takes the user name for the client id would let
+    connections of one account evict each other.
+    """
+    for output in config.outputs:
+        if not isinstance(output, MqttOutput) or output.username is None:
+            continue
+        tenants = [t for t in config.tenants() if t in (output.locatarios or config.tenants())]
+        without = [t for t in tenants if t not in output.accounts]
+        if len(without) > 1:
+            yield (
+                f"output {output.name!r} serves {', '.join(without)} with one account; give each"
+                " tenant its own under `accounts:`"
+            )
 
 
 def _retention(config: Config, file: str, lines: dict[KeyPath, int]) -> Iterator[Problem]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,12 +81,16 @@ def test_saved_bases_survive_metrics_itself() -> None:
     before.apply(stats("reader-p1", 1, counter(40)))
     before.apply(stats("reader-p1", 2, counter(2)))
     assert before.bases_changed
-    saved = json.loads(json.dumps(before.bases()))
+    bounds = {"buckets": [[0.1, 3], [math.inf, 1]], "sum": 0.9}
+    timed = ("histogram", "plc_edge_scan_duration_seconds", {"plc": "p1"}, bounds)
+    before.apply(stats("reader-p1", 2, counter(2), timed))
+    before.apply(stats("reader-p1", 3, counter(0)))
+    saved = orjson.loads(orjson.dumps(before.bases()))
     after, _ = fresh()
     after.restore(saved)
-    assert after.value("plc_edge_reconnects_total", plc="p1") == 40
-    after.apply(stats("reader-p1", 2, counter(3)))
-    assert after.value("plc_edge_reconnects_total", plc="p1") == 43
+    assert after.value("plc_edge_reconnects_total", plc="p1") == 42
+    after.apply(stats("reader-p1", 3, counter(3)))
+    assert after.value("plc_edge_reconnects_total", plc="p1") == 45
 
 
 def test_saved_bases_of_a_removed_process_are_forgotten() -> None:
