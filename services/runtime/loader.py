@@ -85,7 +85,7 @@ def load(
     problems += _references(site, path, lines)
     if check_secrets:
         config._warnings += _shared_accounts(config)
-    problems += _secret_problems(config, path, lines)
+        problems += _secret_problems(config, path, lines)
     problems += _paths(config, str(path), lines)
     if problems:
         raise ConfigError(problems)
