@@ -88,6 +88,7 @@ class Session:
         self.pdu_bytes = 0
         self.reads = 0
         self._buffer = bytearray()
+        self._parts = bytearray()
         self._waiting: list[tuple[Answer, deque[tuple[Telegram, list[int]]]]] = []
         self._in_flight: dict[int, tuple[Answer | None, Telegram | None, float]] = {}
         self._on_szl: Callable[[bytes], None] | None = None
@@ -250,9 +251,19 @@ class Session:
         return packet
 
     def _take(self, cotp: bytes, done: list[Answer]) -> None:
+        if cotp[1] & 0xF0 == 0x80:
+            raise t.ProtocolError("the PLC asked to disconnect")
         if cotp[1] != 0xF0 or cotp[0] != 2:
             raise t.ProtocolError(f"unexpected COTP packet 0x{cotp[1]:02x}")
-        pdu = cotp[3:]
+        # A CPU with small COTP packets sends a PDU in parts; the last one has the EOT bit. Empty
+        # ones are a sign of life.
+        self._parts += cotp[3:]
+        if len(self._parts) > _RECEIVE_BYTES:
+            raise t.ProtocolError("a PDU without an end")
+        if not cotp[2] & 0x80 or not self._parts:
+            return
+        pdu = bytes(self._parts)
+        self._parts.clear()
         found = self._in_flight.pop(t.reference_of(pdu), None)
         if found is None:
             raise t.ProtocolError("reply to a telegram that is not in flight")

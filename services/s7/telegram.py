@@ -116,10 +116,10 @@ def parse_connection_confirm(cotp: bytes) -> None:
 
 def parse_setup(pdu: bytes) -> tuple[int, int]:
     """(jobs granted, PDU bytes granted)."""
+    if len(pdu) >= 12 and pdu[1] in (ACK, ACK_DATA) and (pdu[10] or pdu[11]):
+        raise ProtocolError(f"communication setup refused: 0x{pdu[10]:02x}{pdu[11]:02x}")
     if len(pdu) < 20 or pdu[1] != ACK_DATA or pdu[12] != 0xF0:
         raise ProtocolError("no reply to the communication setup")
-    if pdu[10] or pdu[11]:
-        raise ProtocolError(f"communication setup refused: 0x{pdu[10]:02x}{pdu[11]:02x}")
     _calling, called, pdu_bytes = struct.unpack_from(">HHH", pdu, 14)
     return called, pdu_bytes
 

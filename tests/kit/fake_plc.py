@@ -98,6 +98,8 @@ class FakePlc:
         self.silent = False
         """Accepts TCP and never answers (a hung CPU, a pulled cable behind a switch)."""
         self.answers_state = True
+        self.part_bytes = 0
+        """Sends each PDU in COTP packets of so many bytes; 0: in one."""
         self.before_read: Callable[[], None] = lambda: None
         """Called before each read is answered: the PLC's program."""
         self.violations: list[str] = []
@@ -276,7 +278,7 @@ class _Connection:
         self._send(frame(b"\x02\xf0\x80" + reply), self.plc.write_delay_s)
 
     def _answer(self, reply: bytes, fault: str) -> None:
-        packet = frame(b"\x02\xf0\x80" + reply)
+        packet = _in_parts(reply, self.plc.part_bytes)
         delay_s = self.plc.delay_s
         if fault == "reset":
             _reset(self.client)
@@ -327,6 +329,18 @@ class _Connection:
                     self.client.shutdown(socket.SHUT_RDWR)
             except OSError:
                 return
+
+
+def _in_parts(pdu: bytes, part_bytes: int) -> bytes:
+    """A PDU in COTP data packets; only the last has the EOT bit."""
+    parts = [pdu]
+    if part_bytes:
+        parts = [pdu[i : i + part_bytes] for i in range(0, len(pdu), part_bytes)]
+    last = len(parts) - 1
+    return b"".join(
+        frame(b"\x02\xf0" + (b"\x80" if n == last else b"\0") + part)
+        for n, part in enumerate(parts)
+    )
 
 
 def _reset(s: socket.socket) -> None:

@@ -133,6 +133,17 @@ def test_the_c_server_is_read_right(pdu: int) -> None:
         session.close()
 
 
+def test_a_pdu_in_several_cotp_packets_is_one() -> None:
+    data = bytearray(os.urandom(2_000))
+    with FakePlc({1: data}, pdu_bytes=480) as plc:
+        plc.part_bytes = 100
+        session = connect(plc.port)
+        plan = plan_for(session, 2_000)
+        for _ in range(5):
+            assert bytes(session.read(plan.telegrams, plan.image_bytes).image) == bytes(data)
+        session.close()
+
+
 def test_a_wrong_tsap_is_told_in_words() -> None:
     with FakePlc({1: bytearray(4)}, tsap=0x0102) as plc:
         with pytest.raises(PlcUnavailable, match="rack, slot or TSAP"):
