@@ -25,7 +25,7 @@ import pytest
 
 from services.cli import status
 from tests.kit.box import Box
-from tests.kit.markdown import PAGES, ROOT, SHELL, Block, blocks
+from tests.kit.markdown import PAGES, ROOT, SHELL, Block, blocks, spans
 from tests.kit.simulator import free_ports
 from tests.kit.site import wait_for
 
@@ -50,6 +50,8 @@ NOT_RUN = ("docker", "journalctl", "nc", "ping", "reboot", "systemctl", "timedat
 # They go on until somebody stops them: what shows that they work, then SIGINT.
 ENDLESS = ("plc-edge run", "plc-edge simulate", "plc-edge demo$")
 COMMAND_S = 90
+# Pages whose numbered steps carry commands in running text.
+STEPS = ("README.md", "LEIAME.md")
 
 SOURCE = """\
 DATA_BLOCK "DB500"
@@ -216,7 +218,11 @@ def plant() -> Iterator[Plant]:
 
 
 def _run(page: Path) -> list[str]:
-    return [c for b in blocks(page) if b.language in SHELL and not needs(b) for c in b.commands()]
+    """The commands of a page that are run: in blocks, and in the steps of the first pages."""
+    found = [c for b in blocks(page) if b.language in SHELL and not needs(b) for c in b.commands()]
+    if page.name in STEPS:
+        found += [s for s in spans(page) if re.match(r"(\.venv/bin/)?plc-edge [a-z]", s)]
+    return list(dict.fromkeys(found))
 
 
 WITH_COMMANDS = [page for page in PAGES if _run(page)]
