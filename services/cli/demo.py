@@ -135,6 +135,8 @@ class _Demo:
             messages.clear()
             shown += 1
             console.print(f"{topic} {payload.decode()}", markup=False, soft_wrap=True)
+        if first:
+            fail(f"no message in {seconds:g} s:\n{self._tail('site')}")
         console.print(f"{count} messages, {shown} of them shown")
 
     def _tail(self, name: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ RELOADED = ("plcs", "outputs", "processes", "mirrors")
 PROGRAM = """\
 ; {name}: written by plc-edge from {source}; do not edit
 [program:{name}]
-command={python} -P -m services.{folder} --config {config}
+command=%(ENV_PLC_EDGE_PYTHON)s -P -m services.{folder} --config {config}
 environment=PLC_EDGE_CONFIG_HASH="{hash}"
 priority={priority}
 """
@@ -302,7 +301,6 @@ def write(rendered: Rendered, source: str) -> set[str]:
         program = PROGRAM.format(
             name=name,
             source=source,
-            python=sys.executable,
             folder=process.folder,
             config=file,
             hash=digest,
