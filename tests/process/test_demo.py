@@ -77,11 +77,11 @@ def test_nothing_is_left_behind(ending: signal.Signals) -> None:
 @pytest.mark.timeout(120)
 def test_it_ends_by_itself() -> None:
     done = subprocess.run(
-        [*DEMO, "--plcs", "3", "--seconds", "6"], capture_output=True, text=True, check=False,
+        [*DEMO, "--plcs", "3", "--seconds", "12"], capture_output=True, text=True, check=False,
         timeout=60, cwd=ROOT, env={**os.environ, "COLUMNS": "300"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "plc/acme/prensa-01 {" in done.stdout
+    assert re.search(r"^plc/(acme|beta)/(prensa|forno)-0[123] \{", done.stdout, re.MULTILINE)
     assert re.search(r"\d+ messages, \d+ of them shown", done.stdout)
 
 
