@@ -216,7 +216,11 @@ TEXT
   fi
 }
 
-is_example() { cmp -s "$config" "$here/config.example.yaml"; }
+# Untouched since it was made from the example of this version, or of the one in use.
+is_example() {
+  cmp -s "$config" "$here/config.example.yaml" ||
+    cmp -s "$config" "$base/current/share/plc-edge/config.example.yaml"
+}
 
 # make_release: $release holds this bundle, complete, when it returns.
 make_release() {

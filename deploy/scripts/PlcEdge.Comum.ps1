@@ -69,7 +69,7 @@ function Connect-Tls([Net.Sockets.TcpClient]$Cliente, [string]$Servidor, [string
             return $raiz.Thumbprint -eq $ca.Thumbprint
         }.GetNewClosure()
     }
-    $tls = New-Object System.Net.Security.SslStream($Cliente.GetStream(), $false, $conferir)
+    $tls = New-Object System.Net.Security.SslStream($Cliente.GetStream(), $false, [Net.Security.RemoteCertificateValidationCallback]$conferir)
     $tls.AuthenticateAsClient($Servidor, $null, [Security.Authentication.SslProtocols]::Tls12, $false)
     return $tls
 }
@@ -86,7 +86,7 @@ function Send-MqttPacote([IO.Stream]$Fluxo, [byte]$Tipo, [byte[]]$Corpo) {
     $resto = $Corpo.Length
     do {
         $digito = $resto % 128
-        $resto = [Math]::Floor($resto / 128)
+        $resto = $resto -shr 7
         if ($resto -gt 0) { $digito = $digito -bor 128 }
         $tamanho += [byte]$digito
     } while ($resto -gt 0)
@@ -104,7 +104,7 @@ function Receive-MqttPacote([IO.Stream]$Fluxo) {
         $tamanho += ($digito -band 127) * $fator
         $fator *= 128
     } while ($digito -band 128)
-    $corpo = New-Object byte[] 0
+    $corpo = [byte[]]@()
     if ($tamanho -gt 0) { $corpo = Read-Bytes $Fluxo $tamanho }
     return @{ Tipo = $tipo; Corpo = $corpo }
 }

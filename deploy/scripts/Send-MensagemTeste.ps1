@@ -65,7 +65,7 @@ try {
     $codigo = Connect-Mqtt $tls $Conta $senha
     if ($codigo -ne 0) { throw "o broker recusa a conta ${Conta}: $(Get-MqttMotivo $codigo)" }
     $codigo = Publish-Mqtt $tls $topico $mensagem
-    Send-MqttPacote $tls 0xE0 (New-Object byte[] 0)
+    Send-MqttPacote $tls 0xE0 @()
 } catch {
     Write-Falha "$($_.Exception.GetBaseException().Message)" 'Test-Broker.ps1 diz em que passo a conexão para'
     exit 1

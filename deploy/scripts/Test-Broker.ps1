@@ -61,7 +61,7 @@ try {
         exit 1
     }
     Write-Ok "MQTT aceita a conta $Conta"
-    Send-MqttPacote $tls 0xE0 (New-Object byte[] 0)
+    Send-MqttPacote $tls 0xE0 @()
     exit 0
 } finally {
     if ($cliente) { $cliente.Close() }

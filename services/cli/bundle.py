@@ -106,9 +106,7 @@ def _run(*arguments: str) -> None:
         check=False,
     )
     if done.returncode:
-        fail(
-            f"pip {arguments[0]} failed; making a bundle needs the package index:\n{done.stderr}"
-        )
+        fail(f"pip {arguments[0]} failed; making a bundle needs the package index:\n{done.stderr}")
 
 
 def _download(lock: Path, python: str, arch: str, wheels: Path) -> None:
