@@ -77,7 +77,8 @@ class Debian:
 
     def __enter__(self) -> Self:
         origin = base()
-        self.root = Path(tempfile.mkdtemp(prefix="machine-", dir=CACHE))
+        _sweep()
+        self.root = Path(tempfile.mkdtemp(prefix=f"machine-{os.getpid()}-", dir=CACHE))
         with contextlib.ExitStack() as undo:
             undo.callback(shutil.rmtree, self.root, ignore_errors=True)
             copy = ["cp", "-a", "--reflink=auto", f"{origin}/.", str(self.root)]
@@ -142,6 +143,13 @@ class Debian:
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}"
         return done
+
+
+def _sweep() -> None:
+    """Removes what tests left that were killed: a machine is half a gigabyte."""
+    for left in CACHE.glob("machine-*-*"):
+        if not psutil.pid_exists(int(left.name.split("-")[1])):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 @contextlib.contextmanager
