@@ -19,7 +19,7 @@ from services.runtime.loader import Site, machines
 from services.s7.address import AddressError, parse_address
 from services.s7.decode import Record
 from services.s7.field import Field
-from services.s7.plan import Extent, Plan, make_plan, number
+from services.s7.plan import Extent, Plan, make_plan
 from services.s7.session import JOBS_ASKED, Session
 from services.s7.telegram import GOOD, item_error
 
@@ -77,14 +77,11 @@ class Batch:
     latency_ms: float = 0.0
     _plan: Plan | None = None
     _record: Record | None = None
-    _first_reference: int = 1
 
-    def prepare(self, pdu_bytes: int, first_reference: int) -> int:
-        """Makes the telegrams for a granted PDU; returns the next free reference."""
+    def prepare(self, pdu_bytes: int) -> None:
+        """Makes the telegrams for a granted PDU."""
         self._plan = make_plan({_extent(r.field) for r in self.rows}, pdu_bytes)
         self._record = _record(self.rows, self._plan)
-        self._first_reference = first_reference
-        return number(self._plan.telegrams, first_reference)
 
     def read(self, session: Session) -> None:
         """One scan. Raises PlcUnavailable; a refused item costs only its own fields."""
@@ -110,7 +107,6 @@ class Batch:
         """A refused item names no field: reads each of its fields in an item of its own."""
         extents = {_extent(r.field) for r in rows}
         plan = make_plan(extents, session.pdu_bytes, apart=frozenset(extents))
-        number(plan.telegrams, self._first_reference)
         answer = session.read(plan.telegrams, plan.image_bytes)
         refused: dict[int, str] = {}
         for telegram, codes in answer.codes:
@@ -163,7 +159,6 @@ class Direct:
     session: Session | None = field(default=None)
     state: int | None = None
     """8 RUN, 4 STOP; None where the CPU does not say."""
-    _state_reference: int = 0
     _tells_state: bool = True
 
     def connect(self) -> Session:
@@ -173,10 +168,8 @@ class Direct:
         session = Session(
             plc.host, plc.port, plc.tsaps(), pdu_bytes=plc.pdu, jobs=jobs, timeout_s=plc.timeout
         )
-        reference = 1
         for batch in self.batches:
-            reference = batch.prepare(session.pdu_bytes, reference)
-        self._state_reference = reference
+            batch.prepare(session.pdu_bytes)
         self.session = session
         return session
 
@@ -188,7 +181,7 @@ class Direct:
         assert self.session is not None
         answers: list[int | None] = []
         try:
-            self.session.ask_state(self._state_reference, answers.append)
+            self.session.ask_state(answers.append)
             while not answers:
                 if not select.select([self.session], [], [], self.plc.timeout)[0]:
                     self.session.check_timeout()

@@ -11,7 +11,7 @@ from services.runtime.config import Endpoint, Mirror, Plc
 from services.runtime.errors import PlcUnavailable
 from services.runtime.loader import Site, machines
 from services.runtime.render import raw_range
-from services.s7.plan import Extent, make_plan, number
+from services.s7.plan import Extent, make_plan
 from services.s7.session import Session
 from services.s7.telegram import GOOD, Item, item_error
 
@@ -144,7 +144,7 @@ def _wrong_address(subject: str, station: Endpoint, timeout_s: float) -> Failed:
 def _state(subject: str, session: Session) -> Iterator[Finding]:
     """Whether the CPU runs: in STOP it answers with frozen values."""
     told: list[int | None] = []
-    session.ask_state(0xFFFE, told.append)
+    session.ask_state(told.append)
     deadline_s = time.monotonic() + session.timeout_s
     while not told:
         session.receive()
@@ -165,7 +165,6 @@ def _state(subject: str, session: Session) -> Iterator[Finding]:
 def _read(subject: str, session: Session, extents: set[Extent]) -> Iterator[Finding]:
     """Reads everything once; one finding per block that refuses."""
     plan = make_plan(extents, session.pdu_bytes)
-    number(plan.telegrams, 1)
     answer = session.read(plan.telegrams, plan.image_bytes)
     if answer.failed is not None:
         if answer.failed.code in ("function_refused", "access_denied"):
@@ -242,7 +241,6 @@ def _byte_reads(session: Session, item: Item, at: int) -> bool:
     """Whether one byte (one timer, one counter) of the item's area can be read."""
     length = 2 if item.area in ("T", "C") else 1
     plan = make_plan({Extent(item.area, item.db, at, length)}, session.pdu_bytes)
-    number(plan.telegrams, 1)
     answer = session.read(plan.telegrams, plan.image_bytes)
     return answer.failed is None and not answer.codes
 

@@ -21,7 +21,7 @@ import typer
 
 from services.cli.common import ConfigOption, JsonOption, console, fail, load_site
 from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, PlcUnavailable
-from services.s7.plan import Extent, make_plan, number
+from services.s7.plan import Extent, make_plan
 from services.s7.session import Session
 from services.s7.telegram import item_error
 
@@ -232,7 +232,7 @@ def _connect(
 
 def _state(report: Report, session: Session, timeout_s: float) -> None:
     answers: list[int | None] = []
-    session.ask_state(0xFFFE, answers.append)
+    session.ask_state(answers.append)
     while not answers:
         if not select.select([session], [], [], timeout_s)[0]:
             session.check_timeout()
@@ -247,7 +247,6 @@ def _state(report: Report, session: Session, timeout_s: float) -> None:
 def _read(session: Session, area: str, db: int, start: int, length: int) -> str:
     """Empty when these bytes can be read, else the reason in a word. Raises PlcUnavailable."""
     plan = make_plan([Extent(area, db, start, length)], session.pdu_bytes)
-    number(plan.telegrams, 1)
     answer = session.read(plan.telegrams, plan.image_bytes)
     if answer.failed is not None:
         return answer.failed.code

@@ -18,15 +18,19 @@ from services.runtime.clock import now_ms
 from services.runtime.errors import PlcUnavailable
 from services.runtime.process import Process, Timer
 from services.s7.field import Field
-from services.s7.plan import Extent, Plan, number
+from services.s7.plan import Extent, Plan
 from services.s7.session import JOBS_ASKED, Answer, Session
 from services.s7.types import decode_value
 
 BACKOFF_S, BACKOFF_MAX_S = 0.5, 15.0
 # The CPU's operating state is asked so often; a CPU in STOP answers reads with frozen data.
 STATE_INTERVAL_S = 1.0
-STATE_REFERENCE = 0xFFFE
-RUN = 0x08
+# RUN, and the states in which a redundant CPU's program runs too: RUN-R, LINK-UP, UPDATE.
+RUN, RUNNING = 0x08, frozenset((0x08, 0x09, 0x0B, 0x0C))
+# A station that leaves the question unanswered so often in a row is not asked again.
+STATE_TRIES = 2
+# Each round halves what the PLC refused, so 2^20 fields are told apart.
+ROUNDS_MAX = 20
 # The panel gets full values at least so often, changed or not.
 SHOW_EVERY_S = 2.0
 
@@ -40,11 +44,16 @@ class _Job:
         self.answer: Answer | None = None
         self.plan = Plan([], [], 0)
         self.retry: tuple[Plan, Answer] | None = None
+        self.rounds = 0
+        """How often this scan was begun again to find what the PLC refuses."""
+        self.refused_whole = False
+        """The PLC refuses the requests themselves, not fields of them."""
         self.shown_s = 0.0
         stats, name = process.stats, group.name
         self.duration = stats.histogram("plc_edge_scan_duration_seconds", plc=plc, group=name)
         self.overruns = stats.counter("plc_edge_scan_overruns_total", plc=plc, group=name)
         self.bad_fields = 0
+        self.said: dict[Extent, str] = {}
 
 
 class Engine:
@@ -61,20 +70,26 @@ class Engine:
         ]
         self.session: Session | None = None
         self._watched_fd = -1
-        self._reference = 1
+        self._proven = False
+        """The PLC has answered a read on this connection."""
         self._granted: tuple[int, int] = (0, 0)
         self._attempts = 0
         self._failure: dict[str, Any] | None = None
         self._was_online = False
         self._status = ""
+        self._trouble = ("", 0)
+        """What else keeps the PLC from being online, and since when (Unix ms)."""
         self._cpu_state: int | None = None
         """8 RUN, 4 STOP; None: not asked yet, -1: it does not tell."""
-        self._tells_state = True
+        self._state_unanswered = 0
         self._max_items = 0
         """A limit of items in one telegram that this PLC has shown; 0: only the PDU's."""
+        self._cut_at = 0
         self._alive = _Alive(self.plc["alive"]) if self.plc["alive"] else None
         if self._alive is not None:
-            self.jobs[0].group.also_read(self._alive.extent)
+            # A consistent group must fit one telegram: it had better be another.
+            host = next((j for j in self.jobs if not j.group.consistent), self.jobs[0])
+            host.group.also_read(self._alive.extent)
         self._scan_ms = self._latency_ms = 0.0
         self._reads_ok = self._reads_failed = 0
         stats = process.stats
@@ -118,7 +133,8 @@ class Engine:
             self._lost(e)
             return
         self.session = session
-        self._cpu_state = None if self._tells_state else -1
+        self._proven = False
+        self._cpu_state = None if self._state_unanswered < STATE_TRIES else -1
         granted = (session.pdu_bytes, session.jobs)
         if self._granted not in ((0, 0), granted):
             text = "the PLC grants another PDU or another number of jobs than before"
@@ -127,49 +143,60 @@ class Engine:
         self._granted = granted
         if self._attempts or self._was_online:
             self._reconnects.inc()
-        self._attempts = 0
-        self._failure = None
-        self._reference = 1
         for job in self.jobs:
-            job.answer = job.retry = None
+            job.rounds = 0
+            job.refused_whole = False
             job.group.reset()
-            if not self._make_plan(job):
+            if not self._plan_first(job):
                 return
         self._watched_fd = session.fileno()
         self.process.on_readable(self._watched_fd, self._receive)
-        text = f"connected: PDU {session.pdu_bytes}, {session.jobs} jobs"
-        self.process.event("info", "plc_online", text, plc=self.id)
-        self._was_online = True
         self._ask_state()
-        self._set_status()
         now_s = time.monotonic()
         for job in self.jobs:
             # A slot that is just over is read at once, not an interval later.
             if job.due_s - job.group.scan_s <= now_s:
                 self._scan(job)
 
-    def _make_plan(self, job: _Job) -> bool:
-        """Plans a group for the granted PDU; drops the connection where that is impossible."""
+    def _plan(self, job: _Job) -> None:
+        """Plans a group for the granted PDU."""
         assert self.session is not None
         job.plan = job.group.make_plan(self.session.pdu_bytes, self._max_items)
+
+    def _plan_first(self, job: _Job) -> bool:
+        """Plans a group for a new connection; drops it where that is impossible."""
+        assert self.session is not None
+        self._plan(job)
         if job.group.consistent and len(job.plan.telegrams) > 1:
             message = f"group {job.group.name} is `consistent` but needs {len(job.plan.telegrams)}"
             message += f" telegrams at the granted PDU of {self.session.pdu_bytes}"
             self._lost(PlcUnavailable("pdu_too_small", message))
             return False
-        if self._reference + len(job.plan.telegrams) >= STATE_REFERENCE:
-            self._reference = 1  # references in flight are never so many
-        self._reference = number(job.plan.telegrams, self._reference)
         return True
+
+    def _answered(self) -> None:
+        """The first reply to a read: only now it is known that the PLC is back (some accept a
+        connection and then reset it, or are silent).
+        """
+        assert self.session is not None
+        self._proven = True
+        self._attempts = 0
+        self._failure = None
+        self._was_online = True
+        text = f"connected: PDU {self.session.pdu_bytes}, {self.session.jobs} jobs"
+        self.process.event("info", "plc_online", text, plc=self.id)
+        self._set_status()
 
     def _lost(self, error: PlcUnavailable) -> None:
         """The connection is gone or could not be made: say so once, try again later."""
         if error.fields.get("to_state") and self._cpu_state is None:
-            # Some stations leave this question unanswered: from now on it is not asked.
-            self._tells_state = False
+            self._state_unanswered += 1
         if error.code == "items_cut":
-            # Seen with library servers (20 items): plan for what it answers.
-            self._max_items = error.fields["items"]
+            # Seen with library servers (20 items): plan for what it answers. Once may be a fault,
+            # and a low limit costs time for ever; twice at the same count is a limit.
+            if self._cut_at == error.fields["items"]:
+                self._max_items = self._cut_at
+            self._cut_at = error.fields["items"]
         if self.session is not None:
             # By number: a broken session has closed its socket, and a poll of a closed one would
             # return at once for ever.
@@ -225,7 +252,7 @@ class Engine:
         if self.session is None or self._cpu_state == -1:
             return
         try:
-            self.session.ask_state(STATE_REFERENCE, self._take_state)
+            self.session.ask_state(self._take_state)
         except PlcUnavailable as e:
             self._lost(e)
 
@@ -233,12 +260,14 @@ class Engine:
         before = self._cpu_state
         # -1: the CPU refuses to tell; asking on would fill its diagnostics.
         self._cpu_state = -1 if state is None else state
+        self._state_unanswered = 0
         if self._cpu_state == before:
             return
-        if before is not None and self._cpu_state >= 0:
-            text = "the CPU runs" if state == RUN else "the CPU is in STOP: its data is frozen"
-            level = "info" if state == RUN else "warning"
-            self.process.event(level, "cpu_run" if state == RUN else "cpu_stop", text, plc=self.id)
+        runs = state in RUNNING
+        if self._cpu_state >= 0 and (before is not None or not runs):
+            text = "the CPU runs" if runs else "the CPU is in STOP: its data is frozen"
+            level, code = ("info", "cpu_run") if runs else ("warning", "cpu_stop")
+            self.process.event(level, code, text, plc=self.id)
             for job in self.jobs:
                 job.group.publish_all()
         self._set_status()
@@ -246,7 +275,8 @@ class Engine:
     @property
     def _uncertain(self) -> str:
         """Why the data may be frozen; empty when it is not."""
-        if self._cpu_state is not None and self._cpu_state >= 0 and self._cpu_state != RUN:
+        state = self._cpu_state
+        if state is not None and state >= 0 and state not in RUNNING:
             return "cpu_stop"
         if self._cpu_state == -1 and self._alive is not None and self._alive.is_stale:
             return "alive_stale"
@@ -274,8 +304,8 @@ class Engine:
         session = self.session
         if session is None or job.answer is not None:
             return
-        if job.group.replan_needed and not self._make_plan(job):
-            return
+        if job.group.replan_needed:
+            self._plan(job)
         if not job.plan.telegrams:
             self._all_refused(job)
         else:
@@ -288,9 +318,6 @@ class Engine:
             if job.answer is not None:
                 session.submit(job.answer)
             if retry is not None and self.session is session:
-                if self._reference + len(retry.telegrams) >= STATE_REFERENCE:
-                    self._reference = 1
-                self._reference = number(retry.telegrams, self._reference)
                 answer = Answer(retry.telegrams, bytearray(retry.image_bytes), float("inf"))
                 job.retry = (retry, answer)
                 session.submit(answer)
@@ -308,13 +335,18 @@ class Engine:
         if job is None:
             for other in self.jobs:
                 if other.retry is not None and other.retry[1] is answer:
-                    other.group.note_retry(other.retry[0], answer.codes)
+                    if answer.failed is None:
+                        other.group.note_retry(other.retry[0], answer.codes)
                     other.retry = None
             return
         job.answer = None
+        if not self._proven:
+            self._answered()
         now_s = time.monotonic()
-        latency_s = now_s - answer.sent_s
-        ts_ms = now_ms() - round(latency_s * 500)  # the midpoint of request and response
+        latency_s = answer.done_s - answer.sent_s
+        # The midpoint of request and response.
+        ts_ms = now_ms() - round((now_s - answer.done_s + latency_s / 2) * 1_000)
+        job.refused_whole = answer.failed is not None
         if answer.failed is not None:
             # Refused as a whole (PUT/GET not permitted, wrong password): says nothing of items.
             reason = answer.failed.code
@@ -323,18 +355,29 @@ class Engine:
             self._reads_failed += 1
             self._set_failure(reason, answer.failed.message)
         else:
-            missing = job.group.note_refused(answer.codes)
+            missing, halved = job.group.note_refused(answer.codes)
             self._ok.inc(len(answer.telegrams))
+            if halved and job.rounds < ROUNDS_MAX:
+                # Which field is it? Read again at once, in halves, before anything is published:
+                # a refused field's neighbours are not missing for a moment.
+                job.rounds += 1
+                self._scan(job)
+                return
             self._reads_ok += 1
-            if self._failure is not None:
+            if self._failure is not None and not any(j.refused_whole for j in self.jobs):
                 self._failure = None
+                self._set_status()
+        job.rounds = 0
         image = bytes(answer.image)
         if self._alive is not None:
             self._alive.look(job, image, missing, now_s)
-        outcome = job.group.decode(image, missing, ts_ms, latency_s * 1_000, self._uncertain, now_s)
+        uncertain = self._uncertain
+        if job.group.consistent and len(answer.telegrams) > 1:
+            uncertain = "not_consistent"  # a refused field has split its block
+        outcome = job.group.decode(image, missing, ts_ms, latency_s * 1_000, uncertain, now_s)
         self._publish(job, outcome)
         if job.group.raw_range is not None:
-            whole = job.group.raw_is_whole(missing) and not self._uncertain
+            whole = job.group.raw_is_whole(missing) and not uncertain
             whole = whole and answer.failed is None
             data = job.group.raw(image) if whole else b""
             self._send_raw(job, data, ts_ms, "good" if whole else "bad")
@@ -359,8 +402,11 @@ class Engine:
             self._set_status()
 
     def _say_bad(self, job: _Job) -> None:
-        if job.group.refused:
-            places = {f"{e.area}{e.db or ''}.{e.start}": r for e, r in job.group.refused.items()}
+        if job.group.refused == job.said:
+            return
+        job.said = dict(job.group.refused)
+        if job.said:
+            places = {f"{e.area}{e.db or ''}.{e.start}": r for e, r in job.said.items()}
             text = f"{len(places)} fields of group {job.group.name} are refused by the PLC"
             few = dict(list(places.items())[:10])
             self.process.event("warning", "fields_refused", text, plc=self.id, fields=few)
@@ -400,7 +446,7 @@ class Engine:
         self._failure["attempts"] += 1
 
     def _set_status(self) -> None:
-        if self.session is None:
+        if self.session is None or not self._proven:
             status = "offline"
         elif self._failure or self._uncertain or any(j.group.refused for j in self.jobs):
             status = "degraded"
@@ -409,6 +455,8 @@ class Engine:
         self._up.set(status != "offline")
         if status != self._status:
             self._status = status
+            if status == "online":
+                self._trouble = ("", 0)
             self._heartbeat()
 
     def _failure_now(self) -> dict[str, Any] | None:
@@ -416,10 +464,20 @@ class Engine:
             return None
         if self._failure is not None:
             return self._failure
-        if reason := self._uncertain:
-            return {"code": reason, "message": "the CPU does not run: its data is frozen"}
+        code, message = self._trouble_now()
+        if code != self._trouble[0]:
+            self._trouble = (code, now_ms())
+        return {"code": code, "message": message, "since": self._trouble[1], "attempts": 0}
+
+    def _trouble_now(self) -> tuple[str, str]:
+        if self._status != "degraded":
+            return "connecting", "the PLC has not answered yet"
+        if self._uncertain == "cpu_stop":
+            return "cpu_stop", "the CPU is in STOP: its data is frozen"
+        if self._uncertain:
+            return self._uncertain, "the `alive` field does not change: does the program run?"
         refused = sum(len(j.group.refused) for j in self.jobs)
-        return {"code": "fields_refused", "message": f"{refused} fields are refused by the PLC"}
+        return "fields_refused", f"{refused} fields are refused by the PLC"
 
     def _heartbeat(self) -> None:
         frame = Heartbeat(

@@ -82,6 +82,7 @@ class Group:
         if self.raw_range is not None and self.db is not None:
             self._extents |= set(_fill(self._extents, self.db, *self.raw_range))
         self._cuts: set[tuple[str, int, int]] = set()
+        """Where items were halved to find what the PLC refuses; forgotten every RETRY_S."""
         self.refused: dict[Extent, str] = {}
         """What the PLC refuses, with the reason; asked for again every RETRY_S."""
         self._retry_at_s = 0.0
@@ -92,7 +93,13 @@ class Group:
     def make_plan(self, pdu_bytes: int, max_items: int) -> Plan:
         """The plan for what is not refused; records are mapped to its image."""
         kept = self._extents - self.refused.keys()
-        self.plan = make_plan(kept, pdu_bytes, cuts=frozenset(self._cuts), max_items=max_items)
+        self.plan = make_plan(
+            kept,
+            pdu_bytes,
+            cuts=frozenset(self._cuts),
+            avoid=self.refused,
+            max_items=max_items,
+        )
         for machine in self.machines:
             mapped = [
                 replace(f, byte=self.plan.place(f.area, f.db, f.byte))
@@ -126,12 +133,16 @@ class Group:
 
     # -- what the PLC refuses ------------------------------------------------------------
 
-    def note_refused(self, refused: Iterable[tuple[Telegram, list[int]]]) -> dict[Extent, str]:
+    def note_refused(
+        self, refused: Iterable[tuple[Telegram, list[int]]]
+    ) -> tuple[dict[Extent, str], bool]:
         """Learns from return codes: halves what holds several fields, sets a single one apart.
 
-        Returns every field's extent that this scan did not bring, with the reason.
+        Returns every field's extent that this scan did not bring, with the reason; and whether
+        something was halved, so that reading at once again brings some of them.
         """
         missing: dict[Extent, str] = {}
+        halved = False
         for telegram, codes in refused:
             for item, code in zip(telegram.items, codes, strict=True):
                 if code == t.GOOD:
@@ -148,17 +159,23 @@ class Group:
                 starts = sorted({e.start for e in inside})
                 if len(starts) > 1:
                     self._cuts.add((item.area, item.db, starts[len(starts) // 2]))
+                    halved = True
                 else:
                     self.refused.update(dict.fromkeys(inside, reason))
-                    self._retry_at_s = time.monotonic() + RETRY_S
+                self._retry_at_s = time.monotonic() + RETRY_S
                 self.replan_needed = True
-        return missing
+        return missing, halved
 
     def retry_plan(self, pdu_bytes: int, max_items: int, now_s: float) -> Plan | None:
         """Asks again for what was refused, each field alone; None when it is not time."""
-        if not self.refused or now_s < self._retry_at_s:
+        if not (self.refused or self._cuts) or now_s < self._retry_at_s:
             return None
         self._retry_at_s = now_s + RETRY_S
+        if self._cuts:
+            self._cuts.clear()
+            self.replan_needed = True
+        if not self.refused:
+            return None
         apart = frozenset(self.refused)
         return make_plan(self.refused, pdu_bytes, apart=apart, max_items=max_items)
 
@@ -178,7 +195,6 @@ class Group:
                 self.refused[e] = reason
             else:
                 del self.refused[e]
-                self._cuts.clear()
                 self.replan_needed = True
 
     # -- values --------------------------------------------------------------------------

@@ -4,6 +4,10 @@ Neighbours are merged across a gap where its bytes cost less than another item; 
 between fields (a REAL that arrives in two telegrams would be two halves of different scans) unless
 a field alone exceeds a PDU; items are packed into as few telegrams as both budgets of the granted
 PDU allow: request 12 + 12·n, reply 14 + Σ(4 + even(length)).
+
+Which gaps are worth reading depends on which of the two budgets is short: an item is dear where
+requests are full (many small fields), a gap where replies are. So a plan is made for several widths
+of gap and the one with the fewest telegrams is taken: round trips decide the scan time.
 """
 
 from __future__ import annotations
@@ -21,8 +25,9 @@ from services.s7.telegram import (
     read_request,
 )
 
-# What another item costs: 12 bytes asked and 4 answered. A wider gap is cheaper left out.
+# What another item costs: 12 bytes asked and 4 answered. In bytes a wider gap is cheaper left out.
 MERGE_GAP_BYTES = REQUEST_ITEM_BYTES + REPLY_ITEM_BYTES
+GAPS_TRIED_BYTES = (MERGE_GAP_BYTES, 32, 24, 8, 4, 0)
 PDU_MIN_BYTES, PDU_MAX_BYTES = 112, 960
 
 
@@ -47,8 +52,8 @@ class Telegram:
 
     items: list[Item]
     places: list[int]
-    reference: int = 0
     data: bytes = b""
+    """Encoded, with PDU reference 0: the session gives each request its own."""
 
     @property
     def request_bytes(self) -> int:
@@ -99,6 +104,11 @@ class Plan:
         """Bytes of PLC memory per scan."""
         return sum(i.length for t in self.telegrams for i in t.items)
 
+    @property
+    def cost(self) -> tuple[int, int]:
+        """What to compare plans by: round trips first, then bytes on the wire."""
+        return len(self.telegrams), sum(t.request_bytes + t.reply_bytes for t in self.telegrams)
+
     def scan_s(self, rtt_s: float, jobs: int) -> float:
         """What a scan takes at least, at that round trip time and so many jobs in flight."""
         return -(-len(self.telegrams) // jobs) * rtt_s
@@ -110,22 +120,42 @@ def make_plan(
     *,
     apart: frozenset[Extent] = frozenset(),
     cuts: frozenset[tuple[str, int, int]] = frozenset(),
+    avoid: Iterable[Extent] = (),
     max_items: int = 0,
 ) -> Plan:
     """The plan for these fields.
 
-    ``cuts`` are (area, db, byte) where nothing is merged (bisecting a refused item); extents in
-    ``apart`` each get an item of their own (retrying refused ones). ``max_items`` is a limit of the
-    PLC's own, besides its PDU; 0 for none. Raises ValueError for a PDU
-    that is too small to hold an item.
+    ``cuts`` are (area, db, byte) where nothing is merged (bisecting a refused item); no gap that
+    holds a byte of ``avoid`` is read (what the PLC refuses); extents in ``apart`` each get an item
+    of their own (retrying refused ones). ``max_items`` is a limit of the PLC's own, besides its
+    PDU; 0 for none. Raises ValueError for a PDU that is too small to hold an item.
     """
     if pdu_bytes < PDU_MIN_BYTES:
         raise ValueError(f"a PDU of {pdu_bytes} bytes is too small")
+    wanted = sorted(set(extents))
+    borders = cuts | _fences(wanted, avoid)
+    best: list[list[Extent]] = []
+    plan = Plan([], [], 0)
+    cost = (0, 0)
+    for gap_bytes in GAPS_TRIED_BYTES:
+        groups = _merge(wanted, apart, borders, gap_bytes)
+        if len(groups) == len(best):
+            continue
+        tried = _lay_out(groups, pdu_bytes, max_items)
+        tried_cost = tried.cost
+        if not best or tried_cost < cost:
+            best, plan, cost = groups, tried, tried_cost
+    for telegram in plan.telegrams:
+        telegram.data = read_request(0, telegram.items)
+    return plan
+
+
+def _lay_out(groups: list[list[Extent]], pdu_bytes: int, max_items: int) -> Plan:
     limit = pdu_bytes - REPLY_HEAD_BYTES - REPLY_ITEM_BYTES
     runs: list[Run] = []
     items: list[tuple[Item, int]] = []
     place = 0
-    for group in _merge(sorted(set(extents)), apart, cuts):
+    for group in groups:
         start, end = group[0].start, max(e.end for e in group)
         runs.append(Run(group[0].area, group[0].db, start, end - start, place))
         for a, b in _cut(group, limit):
@@ -134,8 +164,22 @@ def make_plan(
     return Plan(_pack(items, pdu_bytes, max_items), runs, place)
 
 
+def _fences(extents: Sequence[Extent], avoid: Iterable[Extent]) -> frozenset[tuple[str, int, int]]:
+    """Starts of extents before which a gap holds bytes to avoid."""
+    starts = [(e.area, e.db, e.start) for e in extents]
+    out: set[tuple[str, int, int]] = set()
+    for e in avoid:
+        inside = bisect_right(starts, (e.area, e.db, e.start))
+        behind = bisect_left(starts, (e.area, e.db, e.end))
+        out.update(starts[inside : behind + 1])
+    return frozenset(out)
+
+
 def _merge(
-    extents: Sequence[Extent], apart: frozenset[Extent], cuts: frozenset[tuple[str, int, int]]
+    extents: Sequence[Extent],
+    apart: frozenset[Extent],
+    cuts: frozenset[tuple[str, int, int]],
+    gap_bytes: int,
 ) -> list[list[Extent]]:
     groups: list[list[Extent]] = []
     end = 0
@@ -146,7 +190,7 @@ def _merge(
             and (e.area, e.db) == (last.area, last.db)
             and (e.start < end or not (e in apart or last in apart))
             and (e.start < end or (e.area, e.db, e.start) not in cuts)
-            and e.start - end <= MERGE_GAP_BYTES
+            and e.start - end <= gap_bytes
         ):
             groups[-1].append(e)
             end = max(end, e.end)
@@ -203,17 +247,3 @@ def _pack(items: list[tuple[Item, int]], pdu_bytes: int, max_items: int) -> list
         if bins[n][0] < REPLY_ITEM_BYTES + 2 or len(bins[n][1].items) == most:
             full.append(bins.pop(n)[1])
     return full + [telegram for _, telegram in bins]
-
-
-def number(telegrams: Iterable[Telegram], first: int) -> int:
-    """Gives each telegram its PDU reference, from ``first``, and encodes it; returns the next.
-
-    References are unique in a connection and never 0, so a reply finds its telegram.
-    """
-    for t in telegrams:
-        if first > 0xFFFF:
-            raise ValueError("more than 65,535 telegrams for one PLC: read fewer fields")
-        t.reference = first
-        t.data = read_request(first, t.items)
-        first += 1
-    return first

@@ -23,6 +23,8 @@ JOBS_ASKED = 8
 # On a LAN the next reply is nearly there: waiting for it here saves a turn of the process's loop
 # (4,000 bytes at PDU 480 on loopback: 190 µs with, 310 µs without).
 LINGER_MS = 1
+# But the process has other things to do, however closely replies follow.
+TURN_S = 0.005
 _RECEIVE_BYTES = 65_536
 
 _NETWORK_ERRORS = {
@@ -50,7 +52,7 @@ def network_error(error: OSError, host: str, port: int) -> PlcUnavailable:
 class Answer:
     """What became of one scan's telegrams; filled while replies come in."""
 
-    __slots__ = ("codes", "failed", "image", "left", "sent_s", "telegrams", "urgency")
+    __slots__ = ("codes", "done_s", "failed", "image", "left", "sent_s", "telegrams", "urgency")
 
     def __init__(self, telegrams: list[Telegram], image: bytearray, urgency: float) -> None:
         self.telegrams = telegrams
@@ -60,6 +62,8 @@ class Answer:
         self.left = len(telegrams)
         self.sent_s = 0.0
         """When the first request left, monotonic."""
+        self.done_s = 0.0
+        """When the last reply was here."""
         self.codes: list[tuple[Telegram, list[int]]] = []
         """Return codes of telegrams in which an item was refused."""
         self.failed: t.ReplyError | None = None
@@ -89,9 +93,12 @@ class Session:
         self.reads = 0
         self._buffer = bytearray()
         self._parts = bytearray()
-        self._waiting: list[tuple[Answer, deque[tuple[Telegram, list[int]]]]] = []
+        self._waiting: list[tuple[Answer, deque[Telegram]]] = []
         self._in_flight: dict[int, tuple[Answer | None, Telegram | None, float]] = {}
-        self._on_szl: Callable[[bytes], None] | None = None
+        self._reference = 0
+        self._on_state: Callable[[int | None], None] | None = None
+        self._state_waits = False
+        self._reads_at_state = 0
         deadline_s = time.monotonic() + timeout_s
         try:
             self.socket = socket.create_connection((host, port), timeout_s)
@@ -136,7 +143,10 @@ class Session:
         while True:
             if (cotp := self._next_packet()) is not None:
                 return cotp
-            self.socket.settimeout(max(0.001, deadline_s - time.monotonic()))
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            self.socket.settimeout(left_s)
             data = self.socket.recv(_RECEIVE_BYTES)
             if not data:
                 raise t.ProtocolError(
@@ -157,25 +167,22 @@ class Session:
 
     # -- reading -------------------------------------------------------------------------
 
-    @property
-    def idle(self) -> bool:
-        """Nothing is asked and unanswered."""
-        return not self._in_flight and not self._waiting
-
     def submit(self, answer: Answer) -> None:
         """Queues a scan's telegrams and sends what may go out now."""
-        queue = deque((telegram, telegram.places) for telegram in answer.telegrams)
-        self._waiting.append((answer, queue))
+        self._waiting.append((answer, deque(answer.telegrams)))
         self._waiting.sort(key=lambda pair: pair[0].urgency)
         self._fill()
 
-    def ask_state(self, reference: int, then: Callable[[int | None], None]) -> None:
-        """Asks the CPU's operating state for ``then``: 8 RUN, 4 STOP, None refused."""
-        if reference in self._in_flight:
-            return
-        self._on_szl = lambda pdu: then(t.parse_szl_state(pdu))
-        self._in_flight[reference] = (None, None, time.monotonic())
-        self._put(t.szl_request(reference, 0x0424))
+    def ask_state(self, then: Callable[[int | None], None]) -> None:
+        """Asks the CPU's operating state for ``then``: 8 RUN, 4 STOP, None refused.
+
+        It is a job like any other: it waits for its turn, and takes the next. Asking again before
+        the answer is there does nothing.
+        """
+        if self._on_state is None:
+            self._on_state = then
+            self._state_waits = True
+            self._fill()
 
     def _put(self, data: bytes) -> None:
         try:
@@ -189,28 +196,56 @@ class Session:
     def _fill(self) -> None:
         """Sends until as many are in flight as the PLC granted; who is due first goes first."""
         free = self.jobs - len(self._in_flight)
-        if free <= 0 or not self._waiting:
+        if free <= 0 or not (self._waiting or self._state_waits):
             return
         now_s = time.monotonic()
         batch = bytearray()
+        if self._state_waits:
+            self._state_waits = False
+            self._reads_at_state = self.reads
+            self._enter(batch, t.szl_request(0, 0x0424), None, None, now_s)
+            free -= 1
         while free > 0 and self._waiting:
             answer, queue = self._waiting[0]
-            telegram, _ = queue.popleft()
+            telegram = queue.popleft()
             if not queue:
                 self._waiting.pop(0)
             if not answer.sent_s:
                 answer.sent_s = now_s
-            self._in_flight[telegram.reference] = (answer, telegram, now_s)
-            batch += telegram.data
+            self._enter(batch, telegram.data, answer, telegram, now_s)
             free -= 1
         self._put(bytes(batch))
+
+    def _enter(
+        self,
+        batch: bytearray,
+        data: bytes,
+        answer: Answer | None,
+        telegram: Telegram | None,
+        now_s: float,
+    ) -> None:
+        """Puts a request into the batch, under a reference that nothing in flight has.
+
+        References go round through all 65,534: a reply that comes twice, or long after, finds
+        nothing.
+        """
+        reference = self._reference % 0xFFFE + 1
+        while reference in self._in_flight:
+            reference = reference % 0xFFFE + 1
+        self._reference = reference
+        self._in_flight[reference] = (answer, telegram, now_s)
+        at = len(batch) + t.REFERENCE_AT
+        batch += data
+        batch[at] = reference >> 8
+        batch[at + 1] = reference & 0xFF
 
     def receive(self) -> list[Answer]:
         """Takes what has come in; the scans that are now complete, in that order.
 
-        Call it when the socket is readable; it goes on for as long as replies follow closely.
+        Call it when the socket is readable; it goes on while replies follow closely, for TURN_S.
         """
         done: list[Answer] = []
+        end_s = time.monotonic() + TURN_S
         while True:
             try:
                 data = self.socket.recv(_RECEIVE_BYTES)
@@ -233,7 +268,7 @@ class Session:
                 raise self._broken(error) from None
             except t.ProtocolError as e:
                 raise self._broken(PlcUnavailable("protocol", f"{self.host}: {e}")) from None
-            if done and not self._in_flight:
+            if (done and not self._in_flight) or time.monotonic() > end_s:
                 return done
 
     def _next_packet(self) -> bytes | None:
@@ -255,22 +290,26 @@ class Session:
             raise t.ProtocolError("the PLC asked to disconnect")
         if cotp[1] != 0xF0 or cotp[0] != 2:
             raise t.ProtocolError(f"unexpected COTP packet 0x{cotp[1]:02x}")
-        # A CPU with small COTP packets sends a PDU in parts; the last one has the EOT bit. Empty
-        # ones are a sign of life.
-        self._parts += cotp[3:]
-        if len(self._parts) > _RECEIVE_BYTES:
-            raise t.ProtocolError("a PDU without an end")
-        if not cotp[2] & 0x80 or not self._parts:
+        pdu = cotp[3:]
+        if not cotp[2] & 0x80 or self._parts:
+            # A CPU with small COTP packets sends a PDU in parts; the last one has the EOT bit.
+            self._parts += pdu
+            if len(self._parts) > _RECEIVE_BYTES:
+                raise t.ProtocolError("a PDU without an end")
+            if not cotp[2] & 0x80:
+                return
+            pdu = bytes(self._parts)
+            self._parts.clear()
+        if not pdu:  # a sign of life
             return
-        pdu = bytes(self._parts)
-        self._parts.clear()
         found = self._in_flight.pop(t.reference_of(pdu), None)
         if found is None:
             raise t.ProtocolError("reply to a telegram that is not in flight")
         answer, telegram, _ = found
         if answer is None or telegram is None:
-            if self._on_szl is not None:
-                self._on_szl(pdu)
+            then, self._on_state = self._on_state, None
+            if then is not None:
+                then(t.parse_szl_state(pdu))
             return
         self.reads += 1
         try:
@@ -278,20 +317,26 @@ class Session:
         except t.ReplyError as e:
             answer.failed = e
             codes = [0] * len(telegram.items)
-        if any(code != t.GOOD for code in codes):
+        if codes is not None:
             answer.codes.append((telegram, codes))
         answer.left -= 1
         if not answer.left:
+            answer.done_s = time.monotonic()
             done.append(answer)
 
     def check_timeout(self) -> None:
-        """Raises PlcUnavailable when a request has waited longer than the timeout."""
+        """Raises PlcUnavailable when a request has waited longer than the timeout.
+
+        Its field ``to_state`` says that only the question for the CPU's state went unanswered,
+        while reads that were asked later were not.
+        """
         if not self._in_flight:
             return
         answer, _, oldest_s = next(iter(self._in_flight.values()))
         if time.monotonic() - oldest_s > self.timeout_s:
             message = f"{self.host}:{self.port}: no answer within {self.timeout_s:g} s"
-            error = PlcUnavailable("timeout", message, to_state=answer is None)
+            only_state = answer is None and self.reads > self._reads_at_state
+            error = PlcUnavailable("timeout", message, to_state=only_state)
             raise self._broken(error)
 
     def _broken(self, error: PlcUnavailable) -> PlcUnavailable:

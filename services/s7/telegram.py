@@ -10,6 +10,8 @@ import struct
 from dataclasses import dataclass
 
 TPKT_COTP_BYTES = 7
+# Where a packet holds its PDU reference (two bytes), which comes back in the reply.
+REFERENCE_AT = TPKT_COTP_BYTES + 4
 # A read request: 10 header + 2 parameters + 12 an item. Its reply: 12 header + 2 + (4 + data, even)
 # an item.
 REQUEST_HEAD_BYTES, REQUEST_ITEM_BYTES = 12, 12
@@ -40,6 +42,9 @@ REPLY_ERRORS = {
 _TPKT = struct.Struct(">BBH")
 _HEAD = struct.Struct(">BBHHHH")
 _ITEM = struct.Struct(">BBBBHHBBH")
+_ITEM_HEAD = struct.Struct(">BBH")
+# Transport sizes of a reply whose length counts bits: BIT, BYTE/WORD, INT. Others count bytes.
+_COUNTED_IN_BITS = frozenset((3, 4, 5))
 
 
 class ProtocolError(Exception):
@@ -120,8 +125,9 @@ def parse_setup(pdu: bytes) -> tuple[int, int]:
         raise ProtocolError(f"communication setup refused: 0x{pdu[10]:02x}{pdu[11]:02x}")
     if len(pdu) < 20 or pdu[1] != ACK_DATA or pdu[12] != 0xF0:
         raise ProtocolError("no reply to the communication setup")
-    _calling, called, pdu_bytes = struct.unpack_from(">HHH", pdu, 14)
-    return called, pdu_bytes
+    calling, called, pdu_bytes = struct.unpack_from(">HHH", pdu, 14)
+    # One is for jobs of ours, one for jobs of the CPU's; makers differ in which is which.
+    return min(calling, called), pdu_bytes
 
 
 def reference_of(pdu: bytes) -> int:
@@ -131,8 +137,11 @@ def reference_of(pdu: bytes) -> int:
     return pdu[4] << 8 | pdu[5]
 
 
-def parse_read(pdu: bytes, items: list[Item], out: bytearray, places: list[int]) -> list[int]:
-    """Copies each good item's bytes to its place in ``out``; returns a return code per item.
+def parse_read(
+    pdu: bytes, items: list[Item], out: bytearray, places: list[int]
+) -> list[int] | None:
+    """Copies each good item's bytes to its place in ``out``. Returns None where all are good, else
+    a return code per item.
 
     Raises ProtocolError for whatever is not exactly the reply to these items (a server that cuts at
     20 items answers OK all the same), and ReplyError for a PLC's refusal of the whole request.
@@ -147,30 +156,30 @@ def parse_read(pdu: bytes, items: list[Item], out: bytearray, places: list[int])
         raise ProtocolError(f"reply to another request: {pdu[12:14].hex()}, {len(items)} items")
     if len(pdu) != 12 + 2 + (pdu[8] << 8 | pdu[9]):
         raise ProtocolError(f"reply of {len(pdu)} bytes announces another length")
-    at = REPLY_HEAD_BYTES
-    codes = []
-    for item, place in zip(items, places, strict=True):
-        head = pdu[at : at + 4]
-        if len(head) < 4:
+    at, end = REPLY_HEAD_BYTES, len(pdu)
+    codes: list[int] | None = None
+    for n, (item, place) in enumerate(zip(items, places, strict=True)):
+        if at + REPLY_ITEM_BYTES > end:
             raise ProtocolError("reply ends before its items do")
-        code, size, length = head[0], head[1], head[2] << 8 | head[3]
-        codes.append(code)
+        code, size, length = _ITEM_HEAD.unpack_from(pdu, at)
+        at += REPLY_ITEM_BYTES
         if code != GOOD:
             # Nothing follows a refused item; some CPUs write its length as 0, some as they like.
-            at += 4
+            if codes is None:
+                codes = [GOOD] * len(items)
+            codes[n] = code
             continue
-        if size in (3, 4, 5):  # counted in bits
+        if size in _COUNTED_IN_BITS:
             length = (length + 7) // 8
         if length != item.length:
             raise ProtocolError(f"item of {item.length} bytes answered with {length}")
-        data = pdu[at + 4 : at + 4 + length]
-        if len(data) != length:
+        if at + length > end:
             raise ProtocolError("reply ends inside an item")
-        out[place : place + length] = data
-        at += 4 + length + length % 2
+        out[place : place + length] = pdu[at : at + length]
+        at += length + (length & 1)
     # The last item has no padding byte, but some servers send one.
-    if at not in (len(pdu), len(pdu) + 1):
-        raise ProtocolError(f"{len(pdu) - at} bytes follow the last item")
+    if at not in (end, end + 1):
+        raise ProtocolError(f"{end - at} bytes follow the last item")
     return codes
 
 

@@ -4,6 +4,8 @@
         plc.port, plc.blocks[500]          # change the bytes as the PLC's program would
         plc.delay_s = 0.005                # from now on
         plc.denied.add((500, 10, 20))      # bytes 10 to 19 of DB500: access denied
+        plc.refusal = 0x8104               # every read is refused whole (PUT/GET not permitted)
+        plc.cut_items = 20                 # answers 20 items at most, and says OK
         plc.faults = {"reset": 0.01}       # probabilities per reply, from a seeded generator
         plc.violations                     # what a client did that no client may do
         plc.scans_ns                       # monotonic time of every read telegram
@@ -24,7 +26,7 @@ violation, a write outside ``writable`` is refused and a violation. It answers i
     error      every item is refused with "hardware fault"
     half_open  from here on nothing is answered on this connection
 
-As a process: ``python -m tests.kit.fake_plc --db 500:400 [--pdu 240] [--jobs 3]`` prints
+As a process: ``python -m tests.kit.fake_plc --db 500:400 [--pdu 240] [--jobs 3] [--port N]`` prints
 ``READY <port>``.
 """
 
@@ -95,6 +97,10 @@ class FakePlc:
         self.late_s = 1.0
         self.faults: dict[str, float] = {}
         self.denied: set[tuple[int, int, int]] = set()
+        self.refusal = 0
+        """Error class and code that every read is answered with; 0: none."""
+        self.cut_items = 0
+        """Answers so many items at most and says nothing of the others; 0: all."""
         self.silent = False
         """Accepts TCP and never answers (a hung CPU, a pulled cable behind a switch)."""
         self.answers_state = True
@@ -242,13 +248,14 @@ class _Connection:
         if function == 5:
             self._take_write(pdu)
             return
-        if function == 4:
+        if pdu[1] == 7 or function == 4:
             with self.wake:
                 waiting = len(self.outgoing)
             if waiting >= self.plc.cpu.jobs:
                 self.plc.violations.append(
                     f"{waiting + 1} jobs in flight, {self.plc.cpu.jobs} granted"
                 )
+        if function == 4:
             self.plc.scans_ns.append(time.monotonic_ns())
             self.plc.before_read()
         reply = self.plc.cpu.answer(self.session, pdu)
@@ -256,6 +263,11 @@ class _Connection:
             self.plc.violations.append(f"request of {len(pdu)} bytes, PDU {self.session.pdu_bytes}")
         if reply[1] == 3 and reply[10]:
             self.plc.violations.append(f"refused telegram: 0x{reply[10]:02x}{reply[11]:02x}")
+        if function == 4 and self.plc.refusal:
+            reply = struct.pack(">BBH", 0x32, 3, 0) + pdu[4:6] + bytes(4)
+            reply += self.plc.refusal.to_bytes(2)
+        elif function == 4 and 0 < self.plc.cut_items < reply[13]:
+            reply = _mangle(reply, "fewer", self.plc.cut_items)
         fault = self.plc.pick_fault() if function == 4 else ""
         self._answer(reply, fault)
 
@@ -351,7 +363,7 @@ def _reset(s: socket.socket) -> None:
         s.close()
 
 
-def _mangle(reply: bytes, fault: str) -> bytes:
+def _mangle(reply: bytes, fault: str, keep: int = -1) -> bytes:
     """A read reply with wrong content and right lengths."""
     count = reply[13]
     items: list[bytes] = []
@@ -364,7 +376,7 @@ def _mangle(reply: bytes, fault: str) -> bytes:
     if fault == "error":
         items = [bytes((_FAULT, 0, 0, 0))] * count
     elif fault == "fewer":
-        items = items[:-1]
+        items = items[:keep]
     else:
         last = items[-1]
         if len(last) > 5:
@@ -386,8 +398,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=8)
     parser.add_argument("--delay-ms", type=float, default=0)
     given = parser.parse_args()
-    sizes = dict(tuple(map(int, text.split(":"))) for text in given.db)
-    blocks = {number: bytearray(size) for number, size in sizes.items()}
+    sizes = [[int(word) for word in text.split(":")] for text in given.db]
+    blocks = {number: bytearray(size) for number, size in sizes}
     with FakePlc(blocks, pdu_bytes=given.pdu, jobs=given.jobs, port=given.port) as plc:
         plc.delay_s = given.delay_ms / 1_000
         print(f"READY {plc.port}", flush=True)

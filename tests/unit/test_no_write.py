@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from services.s7 import telegram
-from services.s7.plan import Extent, make_plan, number
+from services.s7.plan import Extent, make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 SETUP, READ = 0xF0, 0x04
@@ -25,7 +25,6 @@ def function_of(packet: bytes) -> int:
 def test_every_job_a_reader_can_build_is_setup_or_read() -> None:
     assert function_of(telegram.setup_request(1, 8, 960)) == SETUP
     plan = make_plan([Extent("DB", 1, i * 7, 4) for i in range(300)], 240)
-    number(plan.telegrams, 1)
     assert {function_of(t.data) for t in plan.telegrams} == {READ}
     szl = telegram.szl_request(1, 0x0424)
     # Userdata, request, group 4 (CPU functions), subfunction 1 (read SZL).

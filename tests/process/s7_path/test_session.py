@@ -8,7 +8,7 @@ import time
 import pytest
 
 from services.runtime.errors import PlcUnavailable
-from services.s7.plan import Extent, Plan, make_plan, number
+from services.s7.plan import Extent, Plan, make_plan
 from services.s7.session import Session
 from services.s7.telegram import GOOD
 from tests.kit.c_snap7 import CServer
@@ -23,9 +23,7 @@ def connect(port: int, **options: object) -> Session:
 
 def plan_for(session: Session, length: int, step: int = 4) -> Plan:
     extents = [Extent("DB", 1, i, min(step, length - i)) for i in range(0, length, step)]
-    plan = make_plan(extents, session.pdu_bytes)
-    number(plan.telegrams, 1)
-    return plan
+    return make_plan(extents, session.pdu_bytes)
 
 
 @pytest.mark.parametrize("pdu", [240, 480, 960])
@@ -94,7 +92,6 @@ def test_refused_items_cost_only_themselves() -> None:
         session = connect(plc.port)
         extents = frozenset(Extent("DB", 1, i, 4) for i in range(0, 400, 4))
         plan = make_plan(extents, session.pdu_bytes, apart=extents)
-        number(plan.telegrams, 1)
         answer = session.read(plan.telegrams, plan.image_bytes)
         refused = [
             (item.start, code)
@@ -118,14 +115,12 @@ def test_the_c_server_is_read_right(pdu: int) -> None:
         # 40 items a telegram at PDU 480: this server cuts at 20 and still answers OK.
         extents = [Extent("DB", 1, i * 50, 4) for i in range(100)]
         scattered = make_plan(extents, session.pdu_bytes)
-        number(scattered.telegrams, 1)
         if max(len(t.items) for t in scattered.telegrams) > 20:
             with pytest.raises(PlcUnavailable) as caught:
                 session.read(scattered.telegrams, scattered.image_bytes)
             assert (caught.value.code, caught.value.fields["items"]) == ("items_cut", 20)
             session = connect(server.port, pdu_bytes=pdu)
         fewer = make_plan(extents, session.pdu_bytes, max_items=20)
-        number(fewer.telegrams, 1)
         image = session.read(fewer.telegrams, fewer.image_bytes).image
         for e in extents:
             place = fewer.place("DB", 1, e.start)
@@ -176,7 +171,7 @@ def test_the_state_of_the_cpu() -> None:
         plan = plan_for(session, 4)
         for running, state in ((True, 8), (False, 4)):
             plc.cpu.running = running
-            session.ask_state(0xFFFE, told.append)
+            session.ask_state(told.append)
             session.read(plan.telegrams, plan.image_bytes)
             assert told[-1] == state
         session.close()
