@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import ssl
 import subprocess
 import threading
@@ -70,9 +71,14 @@ class Subscriber:
 
 
 class Box:
-    """``configure`` changes the site's configuration before it starts."""
+    """``changes`` go into the site's configuration. ``state_mb``: the state folder is a disk of its
+    own of that size (a tmpfs: root only).
+    """
 
-    def __init__(self, plcs: int = 2, scan: str = "100ms", **changes: Any) -> None:
+    def __init__(
+        self, plcs: int = 2, scan: str = "100ms", *, state_mb: int = 0, **changes: Any
+    ) -> None:
+        self._state_mb = state_mb
         self._ports = free_ports(plcs + 1)
         names = [f"prensa-{n + 1:02d}" for n in range(plcs)]
         self.config: dict[str, Any] = {
@@ -90,6 +96,9 @@ class Box:
         with self._stack as stack:
             self.simulator = stack.enter_context(Simulator(self.config))
             self.site = Site(self.config)
+            if self._state_mb:
+                self._mount(self.site.state)
+                stack.callback(self._unmount)
             self.broker = DemoBroker(self.site.folder / "broker")
             self._start_broker()
             stack.callback(self.stop_broker)
@@ -115,6 +124,15 @@ class Box:
         trace: TracebackType | None,
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+    def _mount(self, folder: Path) -> None:
+        folder.mkdir()
+        size = f"size={self._state_mb}m"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], check=True)
+
+    def _unmount(self) -> None:
+        subprocess.run(["umount", "-l", str(self.site.state)], check=True)
+        shutil.rmtree(self.site.folder, ignore_errors=True)
 
     def _start_broker(self) -> None:
         with (self.site.folder / "broker.log").open("ab") as log:

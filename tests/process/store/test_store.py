@@ -265,3 +265,80 @@ def test_an_unknown_output_is_named_with_the_known_ones(folder: Path) -> None:
     done = _cli(folder, "export", "-o", "centrl")
     assert done.returncode == 1
     assert "configured: central" in done.stderr
+
+
+def _bury(peer: Peer, count: int) -> None:
+    """As the output: refuses the first ``count`` rows for ever, settles them."""
+    deadline_s = time.monotonic() + 20
+    while peer.status()["outputs"]["central"]["dead_letters"] < count:
+        assert time.monotonic() < deadline_s, "no dead letters"
+        peer.receipts.send(Ready("central", peer.session, 500))
+        peer.dispatch.socket.poll(50)
+        while (frame := peer.dispatch.receive()) is not None:
+            if isinstance(frame, Deliver) and frame.session == peer.session:
+                refused = [(row[0], "too large") for row in frame.rows[:count]]
+                last = frame.rows[-1][0]
+                peer.receipts.send(Receipt("central", peer.session, "live", last, refused))
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+def test_dead_letters_are_exported_retried_and_purged(
+    folder: Path, peer: Peer, running: bool
+) -> None:
+    store = Service(rendered(folder))
+    try:
+        store.wait_ready()
+        peer.hello()
+        peer.send(1, 3)
+        _bury(peer, 3)
+        if not running:
+            assert store.terminate() == 0
+        dead = _cli(folder, "export", "-o", "central", "--dead")
+        assert dead.stdout.splitlines() == [f'{{"n":{n}}}' for n in (1, 2, 3)], dead.stderr
+        assert json.loads(_cli(folder, "status", "--json").stdout)["dead"][0]["seq"] == 1
+        again = _cli(folder, "retry", "-o", "central")
+        assert again.stdout.strip() == "3 messages queued again", again.stderr
+        if not running:
+            store.end()
+            store = Service(rendered(folder))
+            store.wait_ready()
+        peer.session = 2
+        peer.got = []
+        peer.take(3)
+        assert peer.got == [1, 2, 3]
+        assert peer.status()["outputs"]["central"]["dead_letters"] == 0
+        peer.session = 3
+        peer.send(4, 5)
+        _bury(peer, 2)
+        if not running:
+            assert store.terminate() == 0
+        gone = _cli(folder, "purge", "-o", "central", "--dead", "--yes")
+        assert gone.stdout.strip() == "2 messages given up", gone.stderr
+        status = json.loads(_cli(folder, "status", "--json").stdout)
+        assert status["outputs"]["central"]["dead_letters"] == 0
+    finally:
+        store.end()
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+def test_verify_names_a_damaged_file(folder: Path, peer: Peer, running: bool) -> None:
+    store = Service(rendered(folder))
+    try:
+        store.wait_ready()
+        peer.hello()
+        peer.send(1, 2_000)
+        assert store.terminate() == 0
+        (path,) = (folder / "s" / "outbox").glob("*.seg")
+        if running:
+            store.end()
+            store = Service(rendered(folder))
+            store.wait_ready()
+        with path.open("r+b") as file:
+            # A page in the middle, which nothing but reading every row looks at.
+            file.seek(path.stat().st_size // 2 // 4096 * 4096 + 2_000)
+            file.write(b"\xff" * 64)
+        checked = _cli(folder, "verify")
+        assert checked.returncode == 1, checked.stdout
+        assert path.name in checked.stdout
+    finally:
+        store.end()

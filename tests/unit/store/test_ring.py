@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from services.reader.ring import MAGIC, Ring
+from services.reader.ring import MAGIC, Ring, open_ring
 
 SIZE_BYTES = 64 * 1024
 
@@ -86,3 +88,27 @@ def test_a_row_larger_than_the_ring_is_refused(path: Path) -> None:
     with pytest.raises(ValueError, match="exceeds the ring"):
         ring.append(2, bytes(SIZE_BYTES))
     assert ring.last_seq == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small tmpfs")
+def test_without_room_it_lives_in_memory_and_says_why(path: Path) -> None:
+    folder = path.parent / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], check=True)
+    try:
+        ring, problem = open_ring(folder / "p1.ring", 2 * SIZE_BYTES)
+        assert "No space left" in problem
+        ring.begin(1_000)
+        for seq in range(1, 1_001):
+            ring.append(seq, frame(seq))
+        assert ring.last_seq == 1_000
+        assert ring.overwritten == ring.first_seq - 1 > 0
+        assert all(ring.frame(s) == frame(s) for s in range(ring.first_seq, 1_001))
+        ring.close()
+        # What the attempt left behind must not be taken for a ring later on.
+        (folder / "p1.ring").unlink(missing_ok=True)
+        ring, problem = open_ring(folder / "p1.ring", SIZE_BYTES // 2)
+        assert not problem
+        ring.close()
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

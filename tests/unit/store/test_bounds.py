@@ -1,0 +1,122 @@
+"""What is dropped when, and what may not be held back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from bus.frames import GAP_ROW, Sample
+from services.store_forward.outbox import Bounds, Outbox
+
+EPOCH = 1_764_000_000_000
+SEGMENT_BYTES = 40_000
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="pe", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
+
+
+def opened(folder: Path, *outputs: str, **bounds: float) -> Outbox:
+    wanted = {"min_free_bytes": 0, **bounds}
+    limits = Bounds(segment_bytes=SEGMENT_BYTES, **wanted)  # type: ignore[arg-type]
+    return Outbox(folder, "site", [(n, "oldest") for n in outputs], bounds=limits)
+
+
+def fill(outbox: Outbox, segments: int) -> int:
+    """Rows until there are so many segments; the newest seq."""
+    seq = outbox.expected("p1")[1]
+    while len(outbox.segments) < segments:
+        seq += 1
+        outbox.offer(Sample("p1", "acme", EPOCH, seq, seq, b"x" * 2_000))
+        outbox.commit()
+    return seq
+
+
+def told(outbox: Outbox, output: str) -> tuple[set[int], set[int], set[str]]:
+    """What waits for an output: (seqs in rows, seqs in gaps, the gaps' reasons)."""
+    rows, gaps, reasons = set(), set(), set()
+    for row in outbox.read(output, "live", outbox.cursors[output].done, 10_000_000):
+        if row.kind == GAP_ROW:
+            message = orjson.loads(row.body)
+            gaps |= set(range(message["first_seq"], message["last_seq"] + 1))
+            reasons.add(message["reason"])
+        else:
+            rows.add(row.seq)
+    return rows, gaps, reasons
+
+
+def everything(outbox: Outbox, output: str) -> tuple[set[int], set[int], set[str]]:
+    """``told`` over all segments, read to the end."""
+    rows: set[int] = set()
+    gaps: set[int] = set()
+    reasons: set[str] = set()
+    while (found := told(outbox, output)) != (set(), set(), set()):
+        rows, gaps, reasons = rows | found[0], gaps | found[1], reasons | found[2]
+        at = outbox.cursors[output].done
+        last = outbox.read(output, "live", at, 10_000_000)[-1].pos
+        outbox.settle(output, "live", last)
+    return rows, gaps, reasons
+
+
+def test_older_than_max_age_goes_with_a_gap(folder: Path) -> None:
+    outbox = opened(folder, "a", max_age_s=3_600)
+    last = fill(outbox, 4)
+    outbox.reclaim()
+    assert len(outbox.segments) == 4, "nothing is old yet"
+    old_s = time.time() - 3_700
+    os.utime(outbox.segments[0].path, (old_s, old_s))
+    outbox.reclaim()
+    assert len(outbox.segments) == 3
+    rows, gaps, reasons = everything(outbox, "a")
+    assert gaps
+    assert not rows & gaps
+    assert rows | gaps == set(range(1, last + 1))
+    assert reasons == {"max_age"}
+    outbox.close()
+
+
+def test_below_min_free_the_oldest_goes_with_a_gap(folder: Path) -> None:
+    outbox = opened(folder, "a")
+    fill(outbox, 3)
+    outbox.bounds.min_free_bytes = outbox.free_bytes * 2  # as if others had filled the disk
+    before = outbox.segments[0].path
+    last = fill(outbox, 3)
+    while before in [s.path for s in outbox.segments]:
+        last += 1
+        outbox.offer(Sample("p1", "acme", EPOCH, last, last, b"x" * 2_000))
+        outbox.commit()
+        assert last < 1_000, "nothing is given up"
+    assert not before.exists()
+    rows, gaps, reasons = everything(outbox, "a")
+    assert gaps
+    assert rows | gaps == set(range(1, last + 1))
+    assert reasons == {"disk_full"}
+    outbox.close()
+
+
+def test_a_removed_output_holds_no_segment_back(folder: Path) -> None:
+    outbox = opened(folder, "quick", "slow")
+    last = fill(outbox, 4)
+    everything(outbox, "quick")
+    outbox.reclaim()
+    assert len(outbox.segments) == 4, "the slow one has seen nothing"
+    outbox.set_outputs([("quick", "oldest")])
+    outbox.reclaim()
+    assert len(outbox.segments) == 1
+    outbox.close()
+    again = opened(folder, "quick", "slow")
+    assert again.expected("p1") == (EPOCH, last)
+    rows, gaps, _ = everything(again, "slow")
+    assert not gaps, "an output that comes anew has no claim to what is gone"
+    assert rows <= set(range(1, last + 1))
+    again.close()
