@@ -21,6 +21,7 @@ from services.s7.telegram import (
     REPLY_ITEM_BYTES,
     REQUEST_HEAD_BYTES,
     REQUEST_ITEM_BYTES,
+    GoodReply,
     Item,
     read_request,
 )
@@ -54,6 +55,7 @@ class Telegram:
     places: list[int]
     data: bytes = b""
     """Encoded, with PDU reference 0: the session gives each request its own."""
+    good_reply: GoodReply | None = None
 
     @property
     def request_bytes(self) -> int:
@@ -147,6 +149,7 @@ def make_plan(
             best, plan, cost = groups, tried, tried_cost
     for telegram in plan.telegrams:
         telegram.data = read_request(0, telegram.items)
+        telegram.good_reply = GoodReply(telegram.items, telegram.places)
     return plan
 
 

@@ -26,6 +26,9 @@ LINGER_MS = 1
 # But the process has other things to do, however closely replies follow.
 TURN_S = 0.005
 _RECEIVE_BYTES = 65_536
+_TPKT_BYTES = 4
+_READ_REPLY_BYTES = t.TPKT_COTP_BYTES + t.REPLY_HEAD_BYTES
+_NOTHING = (None, None, 0.0)
 
 _NETWORK_ERRORS = {
     errno.ECONNREFUSED: ("refused", "nothing listens there: is it the PLC's address and port?"),
@@ -91,7 +94,7 @@ class Session:
         self.jobs = 1
         self.pdu_bytes = 0
         self.reads = 0
-        self._buffer = bytearray()
+        self._buffer = b""
         self._parts = bytearray()
         self._waiting: list[tuple[Answer, deque[Telegram]]] = []
         self._in_flight: dict[int, tuple[Answer | None, Telegram | None, float]] = {}
@@ -141,8 +144,13 @@ class Session:
     def _exchange(self, deadline_s: float) -> bytes:
         """One COTP packet, while the socket still blocks."""
         while True:
-            if (cotp := self._next_packet()) is not None:
-                return cotp
+            have = self._buffer
+            size = have[2] << 8 | have[3] if len(have) >= _TPKT_BYTES else 0
+            if have[:1] not in (b"", b"\3") or 0 < size < t.TPKT_COTP_BYTES:
+                raise t.ProtocolError(f"not a TPKT: {have[:4].hex()}: is this the PLC's S7 port?")
+            if 0 < size <= len(have):
+                self._buffer = have[size:]
+                return have[_TPKT_BYTES:size]
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 raise TimeoutError
@@ -170,7 +178,8 @@ class Session:
     def submit(self, answer: Answer) -> None:
         """Queues a scan's telegrams and sends what may go out now."""
         self._waiting.append((answer, deque(answer.telegrams)))
-        self._waiting.sort(key=lambda pair: pair[0].urgency)
+        if len(self._waiting) > 1:
+            self._waiting.sort(key=lambda pair: pair[0].urgency)
         self._fill()
 
     def ask_state(self, then: Callable[[int | None], None]) -> None:
@@ -184,7 +193,7 @@ class Session:
             self._state_waits = True
             self._fill()
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytearray) -> None:
         try:
             sent = self.socket.send(data)
         except OSError as e:
@@ -214,7 +223,7 @@ class Session:
                 answer.sent_s = now_s
             self._enter(batch, telegram.data, answer, telegram, now_s)
             free -= 1
-        self._put(bytes(batch))
+        self._put(batch)
 
     def _enter(
         self,
@@ -246,46 +255,62 @@ class Session:
         """
         done: list[Answer] = []
         end_s = time.monotonic() + TURN_S
-        while True:
+        while self._poll.poll(LINGER_MS):
             try:
                 data = self.socket.recv(_RECEIVE_BYTES)
             except BlockingIOError:
-                if not self._in_flight or not self._poll.poll(LINGER_MS):
-                    return done
-                continue
+                return done
             except OSError as e:
                 raise self._broken(network_error(e, self.host, self.port)) from None
             if not data:
                 message = f"{self.host}:{self.port}: the PLC closed the connection"
                 raise self._broken(PlcUnavailable("reset", message))
-            self._buffer += data
             try:
-                while (cotp := self._next_packet()) is not None:
-                    self._take(cotp, done)
+                self._take(self._buffer + data if self._buffer else data, done)
                 self._fill()
             except t.ItemsCut as e:
                 error = PlcUnavailable("items_cut", f"{self.host}: {e}", items=e.items)
                 raise self._broken(error) from None
             except t.ProtocolError as e:
                 raise self._broken(PlcUnavailable("protocol", f"{self.host}: {e}")) from None
-            if (done and not self._in_flight) or time.monotonic() > end_s:
-                return done
+            if not self._in_flight or time.monotonic() > end_s:
+                break
+        return done
 
-    def _next_packet(self) -> bytes | None:
-        """The COTP bytes of the next whole TPKT in the buffer."""
-        buffer = self._buffer
-        if len(buffer) < 4:
-            return None
-        size = buffer[2] << 8 | buffer[3]
-        if buffer[0] != 3 or size < 7:
-            raise t.ProtocolError(f"not a TPKT: {bytes(buffer[:4]).hex()}")
-        if len(buffer) < size:
-            return None
-        packet = bytes(buffer[4:size])
-        del buffer[:size]
-        return packet
+    def _take(self, data: bytes, done: list[Answer]) -> None:
+        """Takes every whole packet of ``data``; keeps the rest for the next time."""
+        at, end = 0, len(data)
+        while end - at >= _TPKT_BYTES:
+            size = data[at + 2] << 8 | data[at + 3]
+            if data[at] != 3 or size < t.TPKT_COTP_BYTES:
+                raise t.ProtocolError(f"not a TPKT: {data[at : at + 4].hex()}")
+            if at + size > end:
+                break
+            if size < _READ_REPLY_BYTES or self._parts or not self._take_good(data, at, done):
+                self._take_packet(data[at + _TPKT_BYTES : at + size], done)
+            at += size
+        self._buffer = data[at:]
 
-    def _take(self, cotp: bytes, done: list[Answer]) -> None:
+    def _take_good(self, data: bytes, at: int, done: list[Answer]) -> bool:
+        """The short way for what nearly every packet is: a good reply to a read in flight."""
+        reference = data[at + t.REFERENCE_AT] << 8 | data[at + t.REFERENCE_AT + 1]
+        answer, telegram, _ = self._in_flight.get(reference, _NOTHING)
+        if answer is None or telegram is None or telegram.good_reply is None:
+            return False
+        if not telegram.good_reply.take(data, at, answer.image):
+            return False
+        del self._in_flight[reference]
+        self._count(answer, done)
+        return True
+
+    def _count(self, answer: Answer, done: list[Answer]) -> None:
+        self.reads += 1
+        answer.left -= 1
+        if not answer.left:
+            answer.done_s = time.monotonic()
+            done.append(answer)
+
+    def _take_packet(self, cotp: bytes, done: list[Answer]) -> None:
         if cotp[1] & 0xF0 == 0x80:
             raise t.ProtocolError("the PLC asked to disconnect")
         if cotp[1] != 0xF0 or cotp[0] != 2:
@@ -311,7 +336,6 @@ class Session:
             if then is not None:
                 then(t.parse_szl_state(pdu))
             return
-        self.reads += 1
         try:
             codes = t.parse_read(pdu, telegram.items, answer.image, telegram.places)
         except t.ReplyError as e:
@@ -319,10 +343,7 @@ class Session:
             codes = [0] * len(telegram.items)
         if codes is not None:
             answer.codes.append((telegram, codes))
-        answer.left -= 1
-        if not answer.left:
-            answer.done_s = time.monotonic()
-            done.append(answer)
+        self._count(answer, done)
 
     def check_timeout(self) -> None:
         """Raises PlcUnavailable when a request has waited longer than the timeout.

@@ -183,6 +183,47 @@ def parse_read(
     return codes
 
 
+class GoodReply:
+    """The one packet that answers these items without any ado: to compare with, not to parse.
+
+    Parsing 9 replies of 462 bytes takes 40 µs, comparing them 10. What differs in any byte beside
+    the data and the PDU reference is for ``parse_read`` to look at.
+    """
+
+    __slots__ = ("_after", "_before", "_heads", "_items", "_places")
+
+    def __init__(self, items: list[Item], places: list[int]) -> None:
+        heads, code = [], ">"
+        at = 0
+        for item in items:
+            counted = (9, item.length) if item.area in ("T", "C") else (4, item.length * 8)
+            heads.append(_ITEM_HEAD.pack(GOOD, *counted))
+            code += f"{at % 2}x{REPLY_ITEM_BYTES}s{item.length}s"
+            at += at % 2 + REPLY_ITEM_BYTES + item.length
+        self._heads = tuple(heads)
+        self._items = struct.Struct(code)
+        self._places = [(place, place + i.length) for place, i in zip(places, items, strict=True)]
+        parameters = bytes((4, len(items)))
+        pdu = _HEAD.pack(0x32, ACK_DATA, 0, 0, len(parameters), at) + b"\0\0" + parameters
+        packet = frame(b"\x02\xf0\x80" + pdu + bytes(at))
+        self._before = packet[:REFERENCE_AT]
+        self._after = packet[REFERENCE_AT + 2 : TPKT_COTP_BYTES + REPLY_HEAD_BYTES]
+
+    def take(self, data: bytes, at: int, out: bytearray) -> bool:
+        """Copies the items of the packet at ``at`` to their places; False where it is another."""
+        if (
+            data[at : at + REFERENCE_AT] != self._before
+            or data[at + REFERENCE_AT + 2 : at + TPKT_COTP_BYTES + REPLY_HEAD_BYTES] != self._after
+        ):
+            return False
+        parts = self._items.unpack_from(data, at + TPKT_COTP_BYTES + REPLY_HEAD_BYTES)
+        if parts[::2] != self._heads:
+            return False
+        for (start, end), part in zip(self._places, parts[1::2], strict=True):
+            out[start:end] = part
+        return True
+
+
 class ItemsCut(ProtocolError):
     """The reply holds the first ``items`` only: a server with a limit of its own."""
 
