@@ -13,7 +13,7 @@ if [ "${1:-}" = -- ]; then shift; fi
 
 if $all; then
   packages=(mosquitto mosquitto-clients chromium prometheus shellcheck debootstrap iproute2 strace
-    openssl procps)
+    openssl procps systemd)
   command -v npm >/dev/null || packages+=(nodejs npm)
   install_packages "${packages[@]}"
 fi
@@ -30,5 +30,6 @@ say "unit tests"
 "$bin/pytest" -q -n 2 tests/unit "$@"
 if $all; then
   say "process, end-to-end and chaos tests"
-  "$bin/pytest" -q -n 2 --dist loadgroup tests/process tests/e2e tests/chaos "$@"
+  # A file is one worker's: some tests of a file build on each other (tests/process/install).
+  "$bin/pytest" -q -n 2 --dist loadfile tests/process tests/e2e tests/chaos "$@"
 fi
