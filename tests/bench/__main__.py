@@ -1,43 +1,43 @@
-"""Benches beside baselines: ``python -m tests.bench [--only NAME…] [--quick] [--json FILE]``.
+"""Every bench, one after another: ``python -m tests.bench [NAME…]``. Reports only.
 
-Prints one Markdown table. Reports only: it fails when a bench cannot run, never by a figure.
+Each is a module beside this one that prints Markdown tables; each compares with a baseline of the same
+run where there is one (raw sockets, python-snap7, a bare timer).
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import platform
+import subprocess
 import sys
-import time
-from dataclasses import asdict
-from pathlib import Path
 
-from tests.bench import scan
-from tests.bench.table import Figure, markdown
+BENCHES: dict[str, list[str]] = {
+    "decode": [],
+    "read_path": [],
+    "reader": ["10"],
+    "outbox": [],
+    "publisher": ["--box"],
+    "drain": ["60"],
+    "mirror": ["10"],
+    "metrics": [],
+}
 
-BENCHES = {"scan": scan.measure}
 
-
-def main() -> None:
-    """Runs what was asked for."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=sorted(BENCHES), default=list(BENCHES))
-    parser.add_argument("--quick", action="store_true", help="a small fixed subset")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    args = parser.parse_args()
-    began_s, load = time.monotonic(), os.getloadavg()[0]
-    figures: list[Figure] = []
-    for name in args.only:
-        figures += BENCHES[name](args.quick)
-    machine = {"python": platform.python_version(), "cores": os.cpu_count(), "load_before": load,
-               "seconds": round(time.monotonic() - began_s, 1)}  # fmt: skip
-    sys.stdout.write(f"{markdown(figures)}\n\n{json.dumps(machine)}\n")
-    if args.json:
-        result = {"machine": machine, "figures": [asdict(f) for f in figures]}
-        args.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+def main() -> int:
+    """Runs what is named, or all; 1 when one could not run."""
+    names = sys.argv[1:] or list(BENCHES)
+    if unknown := [n for n in names if n not in BENCHES]:
+        sys.stderr.write(f"no bench {unknown}; known: {', '.join(BENCHES)}\n")
+        return 2
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores,"
+          f" load {os.getloadavg()[0]:.1f}", flush=True)  # fmt: skip
+    failed = 0
+    for name in names:
+        print(f"\n## {name}\n", flush=True)
+        command = [sys.executable, "-m", f"tests.bench.{name}", *BENCHES[name]]
+        failed |= subprocess.run(command, check=False).returncode != 0
+    return int(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
