@@ -1,7 +1,7 @@
 """Every bench, one after another: ``python -m tests.bench [NAME…]``. Reports only.
 
-Each is a module beside this one that prints Markdown tables; each compares with a baseline of the same
-run where there is one (raw sockets, python-snap7, a bare timer).
+Each is a module beside this one that prints Markdown tables and compares with a baseline of the
+same run where there is one (raw sockets, python-snap7, a bare timer).
 """
 
 from __future__ import annotations
