@@ -13,7 +13,7 @@ from typing import Any
 from bus import topology
 from bus.frames import Raw
 from services.mirror.audit import Audit
-from services.mirror.changes import Range, pieces
+from services.mirror.changes import Piece, Range, pieces
 from services.mirror.guard import Guard, WriteRefused
 from services.mirror.target import Target
 from services.runtime.clock import now_ms
@@ -23,6 +23,8 @@ from services.runtime.process import Process
 
 BACKOFF_S, BACKOFF_MAX_S = 0.5, 15.0
 TICK_S = 0.1
+REPORT_S = 1.0
+WAITING = "waiting for the source"
 LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
@@ -45,7 +47,7 @@ class Mirror:
         self._end: int | None = commit.get("end")
         self._mark: int | None = commit.get("offset")
         self._toggle = commit.get("kind") == "toggle"
-        self._watchdog: dict[str, int] | None = config["watchdog"]
+        self._watchdog: dict[str, int] | None = None if config["dry_run"] else config["watchdog"]
         self._guard = Guard(config["target"]["db"], self._allowed())
         self._target: Target | None = None
         self._watched = -1
@@ -54,15 +56,24 @@ class Mirror:
         """What the target shows; None when that is unknown."""
         self._image: Raw | None = None
         """The newest good image, until it is written."""
-        self._heard_s = 0.0
+        self._heard_s = time.monotonic()
+        """When the source was last heard of. Silence counts from the start: a target that still
+        says "alive" must learn of a source that never comes back."""
         self._full_s = 0.0
         self._counter = 0
         self._attempts = 0
+        """Failures since the target last took everything."""
         self._next_try_s = 0.0
         self._next_write_s = 0.0
-        self._status = ""
-        self._why = "waiting for the source"
+        self._source_why = WAITING
+        self._target_why = ""
+        self._trouble = ""
+        """Why nothing is copied: the source, the target's connection, what was seen in between."""
+        self._said = ("", "")
+        self._writing = False
+        """Whether the audit's last word is "start"."""
         self._last_write_ms = 0
+        self._bytes_before = 0.0
         self._watchdog_shows: int | None = None
         self.audit = Audit(process.state_dir / f"mirror-{self.name}.audit.jsonl")
         stats = process.stats
@@ -72,9 +83,11 @@ class Mirror:
         self._refused = stats.counter(name, mirror=self.name, result="refused")
         self._bytes = stats.counter("plc_edge_mirror_written_bytes_total", mirror=self.name)
         self._mismatch = stats.counter("plc_edge_mirror_mismatches_total", mirror=self.name)
+        self._unlogged = stats.counter("plc_edge_mirror_audit_failed_total", mirror=self.name)
         self._lag = stats.histogram("plc_edge_mirror_lag_seconds", LAG_SECONDS, mirror=self.name)
         self._last = stats.gauge("plc_edge_mirror_last_write_timestamp_seconds", mirror=self.name)
         self._lag_ms = 0.0
+        self._bytes_per_s = 0.0
 
     def _allowed(self) -> list[tuple[int, int]]:
         """All that may ever be written: the maps, the markers, the watchdog."""
@@ -87,93 +100,93 @@ class Mirror:
 
     def start(self) -> None:
         """Listens to the source's reader; writes nothing unless enabled."""
-        if not self.config["enabled"]:
-            self._say("disabled", "set `enabled: true` in the configuration to write")
-            self.process.every(1.0, self._report)
-            return
-        raw = self.process.bus.connect("raw", self.config["source"]["plc"])
-        raw.subscribe(topology.topic("raw", self.config["source"]["group"]))
-        self._raw = raw
-        self.process.on_readable(raw, self._receive)
-        self.process.every(TICK_S, self._tick)
-        self.process.every(1.0, self._report)
-        self._say("degraded", self._why)
+        self.process.every(REPORT_S, self._beat)
+        if self.config["enabled"]:
+            self._raw = self.process.bus.connect("raw", self.config["source"]["plc"])
+            self._raw.subscribe(topology.topic("raw", self.config["source"]["group"]))
+            self.process.on_readable(self._raw, self._on_frames)
+            self.process.every(TICK_S, self._tick)
+        self._say()
 
     # -- the source ----------------------------------------------------------------------
 
-    def _receive(self) -> None:
+    def _on_frames(self) -> None:
+        self._listen()
+        self._work()
+
+    def _tick(self) -> None:
+        self._listen()
+        if self._image is not None and self._silent_s() * 1_000 > topology.LIVE_MAX_AGE_MS:
+            self._image = None  # the target could not be written in time: now it is history
+        self._work()
+
+    def _silent_s(self) -> float:
+        return time.monotonic() - self._heard_s
+
+    def _listen(self) -> None:
+        """Takes what the source has said; afterwards ``_source_why`` and ``_image`` hold."""
         newest: Raw | None = None
         while (frame := self._raw.receive()) is not None:
             if isinstance(frame, Raw):
                 newest = frame
-        if newest is None:
-            return
-        if now_ms() - newest.ts_ms > topology.LIVE_MAX_AGE_MS:
-            return  # history: a mirror shows now
-        if newest.quality != "good" or len(newest.data) == 0:
-            self._image = None
-            self._stop(f"the source is {newest.quality}")
-            return
-        if newest.start != self._first or not self._covers(newest):
-            self._image = None
-            self._stop("the source's bytes are others than configured: run `plc-edge apply`")
-            return
-        self._heard_s = time.monotonic()
-        self._image = newest
-        self._write()
-
-    def _covers(self, raw: Raw) -> bool:
-        end = raw.start + len(raw.data)
-        return all(raw.start <= r.source and r.source + r.length <= end for r in self._ranges)
-
-    def _tick(self) -> None:
-        if self._heard_s and time.monotonic() - self._heard_s > self.config["stale_after"]:
-            self._heard_s = 0.0
-            self._image = None
-            self._stop("the source is silent")
-        elif self._image is not None:
-            if now_ms() - self._image.ts_ms > topology.LIVE_MAX_AGE_MS:
-                self._image = None
+        if newest is not None and now_ms() - newest.ts_ms <= topology.LIVE_MAX_AGE_MS:
+            self._heard_s = time.monotonic()
+            if why := self._flaw(newest):
+                self._stop(why)
             else:
-                self._write()
+                self._source_why = ""
+                self._image = newest
+        elif self._silent_s() > self.config["stale_after"]:
+            self._stop("the source is silent")
+
+    def _flaw(self, raw: Raw) -> str:
+        """Why this image must not be written; empty when it may."""
+        if raw.quality != "good" or not raw.data:
+            return f"the source is {raw.quality}"
+        end = raw.start + len(raw.data)
+        covered = all(raw.start <= r.source and r.source + r.length <= end for r in self._ranges)
+        if raw.start != self._first or not covered:
+            return "the source's bytes are others than configured: run `plc-edge apply`"
+        return ""
 
     def _stop(self, why: str) -> None:
-        """Nothing more is written; the watchdog says so, where there is one."""
-        if self._status == "degraded" and self._why == why:
-            return
-        self.audit.write("stop", why=why)
-        self._say("degraded", why)
-        if self._watchdog is not None and not self.config["dry_run"]:
-            try:
-                self._show_watchdog(self._watchdog["stale"])
-            except PlcUnavailable as e:
-                self._lost(e)
+        """Nothing more is written; the watchdog will say so, where there is one."""
+        self._image = None
+        if why != self._source_why:
+            self._source_why = why
+            self._end_writing(why)
+            self._say()
 
     # -- the target ----------------------------------------------------------------------
 
-    def _write(self) -> None:
+    def _work(self) -> None:
+        """Does what is due: writes the newest image, or shows that there is none."""
         now_s = time.monotonic()
-        image = self._image
-        if image is None or now_s < max(self._next_try_s, self._next_write_s):
+        if now_s < self._next_try_s:
             return
         try:
-            self._connect()
-            self._copy(image)
+            if self._image is not None and now_s >= self._next_write_s:
+                self._copy(self._connect(), self._image)
+            elif self._source_why not in ("", WAITING):
+                self._show_watchdog("stale")
         except PlcUnavailable as e:
             self._lost(e)
         except WriteRefused as e:
             self._refused.inc()
-            self.audit.write("refused", why=str(e))
-            self.process.event("error", "write_refused", str(e), mirror=self.name)
             self._image = None
+            if self._trouble != str(e):
+                self._trouble = str(e)
+                self.audit.write("refused", why=str(e))
+                self.process.event("error", "write_refused", str(e), mirror=self.name)
+            self._say()
 
-    def _connect(self) -> None:
+    def _connect(self) -> Target:
         if self._target is not None:
-            return
-        target = Target(self.config["target"], self.config["timeout"], self._guard)
-        self._target = target
+            return self._target
         self._shown = None
         self._watchdog_shows = None
+        target = Target(self.config["target"], self.config["timeout"], self._guard)
+        self._target = target
         self._watched = target.fileno()
         self.process.on_readable(self._watched, self._look)
         marker = self._end if self._end is not None else self._mark
@@ -181,8 +194,18 @@ class Mirror:
             # Go on counting where the target stands: equal markers must never lie.
             size = 2 if self._end is not None else 1
             self._counter = int.from_bytes(target.read(marker, size))
-        self._attempts = 0
-        self.audit.write("start", host=self.config["target"]["host"], pdu=target.pdu_bytes)
+        return target
+
+    def _begin_writing(self, target: Target) -> None:
+        if not self._writing and not self.config["dry_run"]:
+            self._writing = True
+            to = self.config["target"]
+            self.audit.write("start", host=to["host"], db=to["db"], pdu=target.pdu_bytes)
+
+    def _end_writing(self, why: str) -> None:
+        if self._writing:
+            self._writing = False
+            self.audit.write("stop", why=why)
 
     def _look(self) -> None:
         """The target says something unasked: most likely that it has gone."""
@@ -192,9 +215,7 @@ class Mirror:
         except PlcUnavailable as e:
             self._lost(e)
 
-    def _copy(self, image: Raw) -> None:
-        target = self._target
-        assert target is not None
+    def _copy(self, target: Target, image: Raw) -> None:
         now_s = time.monotonic()
         if self._shown is not None and now_s - self._full_s >= self.config["full_every"]:
             self._shown = None
@@ -202,34 +223,51 @@ class Mirror:
         limit = min(target.write_limit_bytes, self.config["consistent_bytes"])
         todo = pieces(self._ranges, self._shown, image.data, image.start, limit)
         self._image = None
+        if self.config["max_writes_per_s"]:
+            self._next_write_s = now_s + len(todo) / self.config["max_writes_per_s"]
         if self.config["dry_run"]:
             if todo:
                 self._say_dry(todo)
-            self._shown = image.data
-            return
-        if todo:
+        elif todo:
             # What the target shows is unknown until the last telegram is answered.
             self._shown = None
-            self._mark_begin()
-            for piece in todo:
-                target.write(piece.start, piece.data)
-                hit("mirror.after_piece")
-                self._written.inc()
-                self._bytes.inc(len(piece.data))
-            self._mark_end()
-            if self.config["verify"] and not self._verify(todo):
+            if not self._attempts:
+                self._begin_writing(target)
+            if not self._write(target, todo):
                 return
-        self._shown = image.data
+            self._begin_writing(target)
+            self._note_lag(image)
+            if full:
+                self.audit.write("full_write", pieces=len(todo), ts=image.ts_ms)
         if full:
             self._full_s = now_s
-            self.audit.write("full_write", pieces=len(todo), ts=image.ts_ms)
-        if self._watchdog is not None:
-            self._show_watchdog(self._watchdog["alive"])
-        if todo:
-            self._note_lag(image)
-        if self.config["max_writes_per_s"]:
-            self._next_write_s = now_s + len(todo) / self.config["max_writes_per_s"]
-        self._say("ok", "")
+        self._shown = image.data
+        self._show_watchdog("alive")
+        self._fine()
+
+    def _write(self, target: Target, todo: list[Piece]) -> bool:
+        """False where it ended half-way: the markers stay apart, everything is written again."""
+        if self._begin is not None:
+            # begin ≠ end from here on: whoever reads the target sees a copy in the making.
+            self._counter = (self._counter + 1) & 0xFFFF
+            target.write(self._begin, self._counter.to_bytes(2))
+        for piece in todo:
+            target.write(piece.start, piece.data)
+            hit("mirror.after_piece")
+            self._written.inc()
+            self._bytes.inc(len(piece.data))
+            # A slow target takes minutes for a large block; the source may go bad meanwhile.
+            self._listen()
+            if self._source_why or self.process.stopping:
+                return False
+        if self.config["verify"] and not self._verify(target, todo):
+            return False
+        if self._end is not None:
+            target.write(self._end, self._counter.to_bytes(2))
+        elif self._mark is not None:
+            self._counter = (self._counter ^ 1 if self._toggle else self._counter + 1) & 0xFF
+            target.write(self._mark, bytes((self._counter,)))
+        return True
 
     def _note_lag(self, image: Raw) -> None:
         self._last_write_ms = now_ms()
@@ -238,40 +276,34 @@ class Mirror:
         self._lag_ms = lag_s * 1_000
         self._last.set(self._last_write_ms / 1_000)
 
-    def _mark_begin(self) -> None:
-        """begin ≠ end from here on: whoever reads the target now sees a copy in the making."""
-        if self._begin is not None and self._target is not None:
-            self._counter = (self._counter + 1) & 0xFFFF
-            self._target.write(self._begin, self._counter.to_bytes(2))
-
-    def _mark_end(self) -> None:
-        if self._target is None:
-            return
-        if self._end is not None:
-            self._target.write(self._end, self._counter.to_bytes(2))
-        elif self._mark is not None:
-            step = self._counter ^ 1 if self._toggle else self._counter + 1
-            self._counter = step & 0xFF
-            self._target.write(self._mark, bytes((self._counter,)))
-
-    def _verify(self, written: list[Any]) -> bool:
-        assert self._target is not None
+    def _verify(self, target: Target, written: list[Piece]) -> bool:
         for piece in written:
-            if self._target.read(piece.start, len(piece.data)) != piece.data:
+            if target.read(piece.start, len(piece.data)) != piece.data:
                 self._mismatch.inc()
                 text = f"byte {piece.start} on reads back otherwise: somebody else writes there"
-                self.audit.write("mismatch", start=piece.start, length=len(piece.data))
-                self._say("degraded", text)
+                if self._trouble != text:
+                    self._trouble = text
+                    self.audit.write("mismatch", start=piece.start, length=len(piece.data))
+                    self._say()
                 return False
         return True
 
-    def _show_watchdog(self, value: int) -> None:
-        if self._watchdog is None or self._watchdog_shows == value:
+    def _show_watchdog(self, what: str) -> None:
+        """Writes the byte "alive" or "stale", where there is one and it shows something else."""
+        if self._watchdog is None or self._watchdog_shows == self._watchdog[what]:
             return
-        self._connect()
-        assert self._target is not None
-        self._target.write(self._watchdog["offset"], bytes((value,)))
-        self._watchdog_shows = value
+        target = self._connect()
+        target.write(self._watchdog["offset"], bytes((self._watchdog[what],)))
+        self._watchdog_shows = self._watchdog[what]
+        self.audit.write("watchdog", shows=what)
+        self._attempts = 0
+        self._target_why = ""
+        self._say()
+
+    def _fine(self) -> None:
+        self._attempts = 0
+        self._target_why = self._trouble = ""
+        self._say()
 
     def _lost(self, error: PlcUnavailable) -> None:
         if self._watched >= 0:
@@ -281,49 +313,69 @@ class Mirror:
         self._shown = None
         self._failed.inc()
         self._attempts += 1
-        if self._why != error.message:
-            self.audit.write("stop", why=error.message)
-        self._say("down", error.message)
+        self._target_why = error.message
+        self._end_writing(error.message)  # once: what is tried again in vain is only counted
+        self._say()
         delay_s = min(BACKOFF_MAX_S, BACKOFF_S * 2 ** min(10, self._attempts - 1))
         self._next_try_s = time.monotonic() + delay_s * random.uniform(0.5, 1.0)
 
     # -- what is said of it --------------------------------------------------------------
 
-    def _say_dry(self, todo: list[Any]) -> None:
+    def _say_dry(self, todo: list[Piece]) -> None:
         size_bytes = sum(len(p.data) for p in todo)
         text = f"dry run: would write {size_bytes} bytes in {len(todo)} telegrams"
         self.process.log.info(text, first=todo[0].start)
-        self._say("ok", text)
 
-    def _say(self, status: str, why: str) -> None:
-        if status != self._status:
+    def _standing(self) -> tuple[str, str]:
+        """(status, why)."""
+        if not self.config["enabled"]:
+            return "disabled", "set `enabled: true` in the configuration to write"
+        if self._target_why:
+            return "down", self._target_why
+        if why := self._source_why or self._trouble:
+            return "degraded", why
+        return "ok", "dry run: nothing is written" if self.config["dry_run"] else ""
+
+    def _say(self) -> None:
+        """Reports when how it stands has changed."""
+        status, why = self._standing()
+        if status != self._said[0]:
             level = {"ok": "info", "disabled": "info"}.get(status, "warning")
             self.process.event(level, f"mirror_{status}", why or "copying", mirror=self.name)
-        changed = (status, why) != (self._status, self._why)
-        self._status, self._why = status, why
-        if changed:
+        if (status, why) != self._said:
+            self._said = (status, why)
             self._report()
+
+    def _beat(self) -> None:
+        self._bytes_per_s = (self._bytes.value - self._bytes_before) / REPORT_S
+        self._bytes_before = self._bytes.value
+        self._unlogged.value = self.audit.failed
+        self._report()
 
     def _report(self) -> None:
         target = self.config["target"]
         self.process.state(
-            self._status,
+            self._said[0],
             source=f"{self.config['source']['plc']}/{self.config['source']['group']}",
             target=f"{target['host']} DB{target['db']}",
-            why=self._why,
+            why=self._said[1],
             lag_ms=round(self._lag_ms, 1),
             last_write_ms=self._last_write_ms,
             writes=self._written.value,
             bytes=self._bytes.value,
+            bytes_per_s=self._bytes_per_s,
             mismatches=self._mismatch.value,
             refusals=self._refused.value,
         )
 
     def close(self) -> None:
-        """Says that it stops, in the target too."""
-        if self.config["enabled"]:
-            self._stop("the mirror ends")
+        """Says that it stops; in the target too, if that is at hand."""
+        self._stop("the mirror ends")
         if self._target is not None:
+            try:
+                self._show_watchdog("stale")
+            except PlcUnavailable as e:
+                self.process.log.warning("the watchdog was not told of the end", error=e.message)
             self._target.close()
 
 

@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 from snap7.client import Client
+from snap7.connection import ISOTCPConnection
 
 from services.mirror.guard import Guard
 from services.runtime.errors import PlcUnavailable
@@ -15,6 +16,8 @@ from services.runtime.errors import PlcUnavailable
 # python-snap7 writes at most PDU - 35 bytes in one telegram and splits what is longer by itself;
 # nothing longer is ever handed to it, so that each telegram has passed the guard.
 WRITE_OVERHEAD_BYTES = 35
+# The largest that a CPU grants (S7-1500).
+PDU_ASKED_BYTES = 960
 
 
 class Target:
@@ -23,18 +26,19 @@ class Target:
     def __init__(self, config: dict[str, Any], timeout_s: float, guard: Guard) -> None:
         self._guard = guard
         self._host: str = config["host"]
-        remote = config["remote_tsap"]
         logging.getLogger("snap7").setLevel(logging.CRITICAL)
-        self._client = Client()
-        self._client.local_tsap = config["local_tsap"]
-        self._client.connection_type = remote >> 8
+        self._client = client = Client()
+        tsaps = config["local_tsap"], config["remote_tsap"]
+        client.connection = ISOTCPConnection(self._host, config["port"], *tsaps)
+        client.pdu_length = PDU_ASKED_BYTES
+        # Not Client.connect: python-snap7 3.3 waits 5 s in it and after it, whatever it is told.
         try:
-            self._client.connect(self._host, remote >> 5 & 7, remote & 31, config["port"])
+            client.connection.connect(timeout_s)
+            client._setup_communication()
         except Exception as e:
             raise self._broken("connect", e) from None
-        if self._client.connection is not None:
-            self._client.connection.timeout = timeout_s
-        self.pdu_bytes: int = self._client.pdu_length
+        client.connected = True
+        self.pdu_bytes = min(client.pdu_length, PDU_ASKED_BYTES)
 
     @property
     def write_limit_bytes(self) -> int:
@@ -57,19 +61,19 @@ class Target:
         return -1 if connection is None or connection.socket is None else connection.socket.fileno()
 
     def check(self) -> None:
-        """Call it when the descriptor is readable though nothing was asked: raises PlcUnavailable
-        where the PLC has closed the connection (it was restarted: what it shows is unknown).
+        """Call it when the descriptor is readable though nothing was asked. Raises PlcUnavailable
+        where the PLC has closed the connection (it was restarted: what it shows is unknown) or says
+        something (which must never be taken for the next answer).
         """
         connection = self._client.connection
-        line = connection.socket if connection is not None else None
-        try:
-            gone = line is None or not line.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
+        if connection is None or connection.socket is None or not connection.data_available():
             return
+        try:
+            stray = connection.socket.recv(1, socket.MSG_PEEK)
         except OSError as e:
             raise self._broken("connection", e) from None
-        if gone:
-            raise self._broken("connection", ConnectionResetError("closed by the PLC"))
+        what = "it says what nobody asked" if stray else "closed by the PLC"
+        raise self._broken("connection", ConnectionResetError(what))
 
     def read(self, start: int, length: int) -> bytes:
         """Reads back."""

@@ -28,7 +28,7 @@ class MirrorRig:
         self.size = size
         target = {"host": "127.0.0.1", "port": port, "db": 600, "start": 0,
                   "local_tsap": 0x0100, "remote_tsap": 0x0201}  # fmt: skip
-        config = {
+        config: dict[str, Any] = {
             "name": "copia", "enabled": True, "source": {"plc": "prensa-01", "group": "db500"},
             "maps": [], "commit": None, "watchdog": None, "full_every": 3_600.0,
             "stale_after": 1.0, "timeout": 1.0, "dry_run": False, "verify": False,

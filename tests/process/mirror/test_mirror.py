@@ -31,6 +31,8 @@ def test_byte_exact_and_nothing_else(pdu: int, size: int) -> None:
         rig.send_until(image, lambda: block[start : start + size] == image)
         assert set(block[:start]) | set(block[start + size :]) == {SENTINEL}
         assert plc.violations == []
+        # As much in one telegram as the granted PDU takes, and not a byte more.
+        assert max(len(data) for _, _, data in plc.written) == min(size, pdu - 35)
 
 
 def test_a_whole_block_of_64_kib() -> None:
@@ -103,21 +105,18 @@ def test_a_thousand_changes() -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("commit", [{"begin": 400, "end": 402}, {"offset": 400, "kind": "counter"}])
-def test_no_torn_copy_is_accepted(commit: dict[str, object]) -> None:
+def test_no_torn_copy_is_accepted() -> None:
     """A reader of the target looks while chunks are being written."""
     size = 400
     block = bytearray(size + 4)
-    torn = seen = 0
-
+    torn = seen = rejected = 0
     with (
         FakePlc({600: block}, pdu_bytes=240, writable={600: (0, size + 4)}) as plc,
-        MirrorRig(plc.port, size, commit=commit) as rig,
+        MirrorRig(plc.port, size, commit={"begin": 400, "end": 402}) as rig,
     ):
         plc.write_delay_s = 0.001
         first = bytes([1]) * size
         rig.send_until(first, lambda: block[:size] == first)
-        last_mark: bytes = b""
         end_s = time.monotonic() + 6
         n = 1
         while time.monotonic() < end_s:
@@ -127,21 +126,44 @@ def test_no_torn_copy_is_accepted(commit: dict[str, object]) -> None:
                 # As the target's program: look at the markers, copy, look again.
                 before = bytes(block[400:404])
                 copy = bytes(block[:size])
-                after = bytes(block[400:404])
-                if "begin" in commit:
-                    whole = before == after and before[:2] == before[2:]
-                else:
-                    # The commit byte changes last: what stands when it has just changed is whole.
-                    whole = before == after and bytes(before[:1]) != last_mark
-                    last_mark = before[:1]
-                if whole:
-                    seen += 1
-                    torn += len(set(copy)) != 1
+                whole = before == bytes(block[400:404]) and before[:2] == before[2:]
+                seen += whole
+                rejected += not whole
+                torn += whole and len(set(copy)) != 1
                 time.sleep(0.0004)
-        print(f"{seen} whole copies seen, {torn} torn")
+        print(f"{seen} whole copies seen, {rejected} rejected, {torn} torn")
         assert seen > 10
-        if "begin" in commit:
-            assert torn == 0
+        assert rejected > 10, "nobody looked while chunks were being written"
+        assert torn == 0
+
+
+@pytest.mark.parametrize("kind", ["toggle", "counter"])
+def test_the_commit_byte_changes_when_all_is_written(kind: str) -> None:
+    """Whenever the byte changes, what stands in the block is one image, the newest."""
+    size = 400
+    block = bytearray(size + 1)
+    block[size] = 7  # the target's program has seen this one: go on from here
+    with (
+        FakePlc({600: block}, pdu_bytes=240, writable={600: (0, size + 1)}) as plc,
+        MirrorRig(plc.port, size, commit={"offset": size, "kind": kind}) as rig,
+    ):
+        for n in range(1, 31):
+            image = bytes([n]) * size
+            marks = len([1 for _, start, _ in plc.written if start == size])
+            rig.send_until(
+                image,
+                lambda marks=marks: marks < len([1 for _, s, _ in plc.written if s == size]),
+            )
+        shown, mark, accepted = bytearray(size), 7, []
+        for _, start, data in plc.written:
+            if start < size:
+                shown[start : start + len(data)] = data
+                continue
+            assert data[0] == (mark ^ 1 if kind == "toggle" else (mark + 1) & 0xFF)
+            mark = data[0]
+            assert len(set(shown)) == 1, "torn"
+            accepted.append(shown[0])
+        assert accepted == list(range(1, 31))
 
 
 def test_disabled_and_dry_run_write_nothing() -> None:
@@ -150,7 +172,7 @@ def test_disabled_and_dry_run_write_nothing() -> None:
         with FakePlc({600: block}) as plc, MirrorRig(plc.port, 50, **how) as rig:
             image = os.urandom(50)
             if how.get("dry_run"):
-                rig.send_until(image, lambda rig=rig: rig.service.said("would write 50 bytes"))  # type: ignore[union-attr]
+                rig.send_until(image, lambda rig=rig: rig.service.said("would write 50 bytes"))
             else:
                 for _ in range(20):
                     rig.send(image)
