@@ -266,7 +266,7 @@ def _extent(f: Field) -> Extent:
 
 
 def _place(plan: Plan, f: Field) -> int:
-    return plan.place(f.area, f.db if f.area == "DB" else 0, f.byte)
+    return plan.place(_extent(f))
 
 
 def _record(rows: Sequence[Row], plan: Plan) -> Record:

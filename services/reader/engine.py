@@ -377,10 +377,8 @@ class Engine:
         outcome = job.group.decode(image, missing, ts_ms, latency_s * 1_000, uncertain, now_s)
         self._publish(job, outcome)
         if job.group.raw_range is not None:
-            whole = job.group.raw_is_whole(missing) and not uncertain
-            whole = whole and answer.failed is None
-            data = job.group.raw(image) if whole else b""
-            self._send_raw(job, data, ts_ms, "good" if whole else "bad")
+            data = b"" if uncertain or answer.failed else job.group.raw(image, missing)
+            self._send_raw(job, data, ts_ms, "good" if data else "bad")
         done_s = time.monotonic() - answer.sent_s
         job.duration.observe(done_s)
         self._scan_ms = done_s * 1_000
@@ -525,10 +523,10 @@ class _Alive:
         """Takes the field's value where this group reads it."""
         f = self._field
         try:
-            place = job.plan.place(f.area, f.db, f.byte)
+            place = job.plan.place(self.extent)
         except KeyError:
             return
-        if any((e.area, e.db) == (f.area, f.db) and e.start <= f.byte < e.end for e in missing):
+        if self.extent in missing:
             return
         value = decode_value(f.s7_type, image[place : place + f.size_bytes], f.bit)
         if value != self._value:

@@ -82,39 +82,51 @@ class Group:
         if self.raw_range is not None and self.db is not None:
             self._extents |= set(_fill(self._extents, self.db, *self.raw_range))
         self._cuts: set[tuple[str, int, int]] = set()
-        """Where items were halved to find what the PLC refuses; forgotten every RETRY_S."""
+        """Where items were halved to find what the PLC refuses; forgotten every RETRY_S, as are"""
+        self._apart: set[Extent] = set()
+        """fields that share bytes with a refused one."""
         self.refused: dict[Extent, str] = {}
         """What the PLC refuses, with the reason; asked for again every RETRY_S."""
         self._retry_at_s = 0.0
         self.plan = Plan([], [], 0)
         self.replan_needed = True
+        self._mapped = False
         self._published_all = False
 
     def make_plan(self, pdu_bytes: int, max_items: int) -> Plan:
-        """The plan for what is not refused; records are mapped to its image."""
+        """The plan for what is not refused."""
         kept = self._extents - self.refused.keys()
         self.plan = make_plan(
             kept,
             pdu_bytes,
             cuts=frozenset(self._cuts),
+            apart=frozenset(self._apart & kept),
             avoid=self.refused,
             max_items=max_items,
         )
+        self.replan_needed = False
+        self._mapped = False
+        return self.plan
+
+    def _map(self) -> None:
+        """Maps records to the plan's image. Not for every plan: a search makes some that bring no
+        message.
+        """
         for machine in self.machines:
             mapped = [
-                replace(f, byte=self.plan.place(f.area, f.db, f.byte))
+                replace(f, byte=self.plan.place(extent(f)))
                 for f in machine.fields
                 if extent(f) not in self.refused
             ]
             base = min((f.byte for f in mapped), default=0)
             shifted = [replace(f, byte=f.byte - base) for f in mapped]
             machine.record = Record(shifted, base) if shifted else None
-        self.replan_needed = False
-        return self.plan
+        self._mapped = True
 
     def reset(self) -> None:
         """A new connection: nothing is known of what the PLC refuses, everything is news."""
         self._cuts.clear()
+        self._apart.clear()
         self.refused.clear()
         self.replan_needed = True
         self.publish_all()
@@ -144,35 +156,34 @@ class Group:
         missing: dict[Extent, str] = {}
         halved = False
         for telegram, codes in refused:
-            for item, code in zip(telegram.items, codes, strict=True):
+            for item, place, code in zip(telegram.items, telegram.places, codes, strict=True):
                 if code == t.GOOD:
                     continue
                 reason = t.item_error(code)
-                inside = sorted(
-                    e
-                    for e in self._extents
-                    if (e.area, e.db) == (item.area, item.db)
-                    and e.start < item.start + item.length
-                    and item.start < e.end
-                )
+                inside = self.plan.within(place, item.length)
                 missing.update(dict.fromkeys(inside, reason))
-                starts = sorted({e.start for e in inside})
-                if len(starts) > 1:
-                    self._cuts.add((item.area, item.db, starts[len(starts) // 2]))
-                    halved = True
-                else:
-                    self.refused.update(dict.fromkeys(inside, reason))
                 self._retry_at_s = time.monotonic() + RETRY_S
                 self.replan_needed = True
+                if len(inside) == 1:
+                    self.refused[inside[0]] = reason
+                    continue
+                halved = True
+                starts = _separable(inside)
+                if len(starts) > 1:
+                    self._cuts.add((item.area, item.db, starts[len(starts) // 2]))
+                else:
+                    self._apart.update(inside)
         return missing, halved
 
     def retry_plan(self, pdu_bytes: int, max_items: int, now_s: float) -> Plan | None:
         """Asks again for what was refused, each field alone; None when it is not time."""
-        if not (self.refused or self._cuts) or now_s < self._retry_at_s:
+        searched = self._cuts or self._apart
+        if not (self.refused or searched) or now_s < self._retry_at_s:
             return None
         self._retry_at_s = now_s + RETRY_S
-        if self._cuts:
+        if searched:
             self._cuts.clear()
+            self._apart.clear()
             self.replan_needed = True
         if not self.refused:
             return None
@@ -181,18 +192,14 @@ class Group:
 
     def note_retry(self, plan: Plan, refused: Iterable[tuple[Telegram, list[int]]]) -> None:
         """Takes back what the PLC now gives."""
-        still = {
-            (item.area, item.db, item.start): t.item_error(code)
-            for telegram, codes in refused
-            for item, code in zip(telegram.items, codes, strict=True)
-            if code != t.GOOD
-        }
+        still: dict[Extent, str] = {}
+        for telegram, codes in refused:
+            for item, place, code in zip(telegram.items, telegram.places, codes, strict=True):
+                if code != t.GOOD:
+                    still.update(dict.fromkeys(plan.within(place, item.length), t.item_error(code)))
         for e in list(self.refused):
-            # An item longer than a PDU comes in pieces: any refused piece refuses the field.
-            pieces = (r for (area, db, at), r in still.items()
-                      if (area, db) == (e.area, e.db) and e.start <= at < e.end)  # fmt: skip
-            if reason := next(pieces, ""):
-                self.refused[e] = reason
+            if e in still:
+                self.refused[e] = still[e]
             else:
                 del self.refused[e]
                 self.replan_needed = True
@@ -209,6 +216,8 @@ class Group:
         now_s: float,
     ) -> Outcome:
         """The messages of one scan. ``uncertain`` says why the data may be frozen, or is empty."""
+        if not self._mapped:
+            self._map()
         outcome = Outcome(ts_ms, latency_ms, "good", [], [], 0)
         everything = not self._published_all
         for machine in self.machines:
@@ -255,18 +264,15 @@ class Group:
         """One message per record that says that nothing could be read."""
         return [m.message.body(ts_ms, "bad", 0.0, {}, {"*": reason}) for m in self.machines]
 
-    def raw(self, image: bytes) -> bytes:
-        """The bytes for mirrors. Only for groups with ``raw_range``."""
-        assert self.raw_range is not None
-        assert self.db is not None
-        start, length = self.raw_range
-        place = self.plan.place("DB", self.db, start)
-        return image[place : place + length]
+    def raw(self, image: bytes, missing: dict[Extent, str]) -> bytes:
+        """The bytes for mirrors, all of ``raw_range``; empty where one is missing."""
+        if self.raw_range is None or self.db is None or not self._raw_is_whole(missing):
+            return b""
+        stretch = self.plan.stretch("DB", self.db, *self.raw_range)
+        return image[stretch] if stretch is not None else b""
 
-    def raw_is_whole(self, missing: dict[Extent, str]) -> bool:
-        """Whether every byte of the raw range was read."""
-        if self.raw_range is None:
-            return False
+    def _raw_is_whole(self, missing: dict[Extent, str]) -> bool:
+        assert self.raw_range is not None
         start, length = self.raw_range
         gone = [*missing, *self.refused]
         return not any(
@@ -278,6 +284,17 @@ class Group:
 def extent(f: Field) -> Extent:
     """The bytes that hold a field."""
     return Extent(f.area, f.db, f.byte, f.size_bytes)
+
+
+def _separable(extents: list[Extent]) -> list[int]:
+    """Where a block of fields may be cut: starts of fields that share no byte with earlier ones."""
+    out: list[int] = []
+    reached = -1
+    for e in sorted(extents):
+        if e.start >= reached:
+            out.append(e.start)
+        reached = max(reached, e.end)
+    return out
 
 
 def _raw_range(raw: Any, extents: set[Extent]) -> tuple[int, int] | None:

@@ -55,7 +55,7 @@ class Telegram:
     places: list[int]
     data: bytes = b""
     """Encoded, with PDU reference 0: the session gives each request its own."""
-    good_reply: GoodReply | None = None
+    good_reply: GoodReply = field(init=False)
 
     @property
     def request_bytes(self) -> int:
@@ -70,13 +70,14 @@ class Telegram:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Consecutive bytes that are read, and where they lie in the image."""
+    """Consecutive bytes that are read, where they lie in the image, and the fields they hold."""
 
     area: str
     db: int
     start: int
     length: int
     place: int
+    extents: list[Extent]
 
 
 @dataclass(slots=True)
@@ -86,20 +87,35 @@ class Plan:
     telegrams: list[Telegram]
     runs: list[Run]
     image_bytes: int
-    _index: dict[tuple[str, int], tuple[list[int], list[Run]]] = field(default_factory=dict)
+    _places: dict[Extent, int] = field(default_factory=dict)
 
-    def place(self, area: str, db: int, start: int) -> int:
-        """Where a byte of the PLC lies in the image. Raises KeyError where it is not read."""
-        if not self._index:
-            for run in self.runs:
-                starts, runs = self._index.setdefault((run.area, run.db), ([], []))
-                starts.append(run.start)
-                runs.append(run)
-        starts, runs = self._index[area, db]
-        run = runs[bisect_right(starts, start) - 1]
-        if not run.start <= start < run.start + run.length:
-            raise KeyError((area, db, start))
-        return run.place + start - run.start
+    def place(self, extent: Extent) -> int:
+        """Where a field lies in the image. Raises KeyError where it is not read."""
+        if not self._places:
+            self._places = {e: r.place + e.start - r.start for r in self.runs for e in r.extents}
+        return self._places[extent]
+
+    def within(self, place: int, length: int) -> list[Extent]:
+        """The fields that have bytes in that part of the image."""
+        run = self.runs[bisect_right(self.runs, place, key=lambda r: r.place) - 1]
+        start = run.start + place - run.place
+        return [e for e in run.extents if e.start < start + length and start < e.end]
+
+    def stretch(self, area: str, db: int, start: int, length: int) -> slice | None:
+        """Where consecutive bytes of the PLC lie in the image; None unless all lie in a row."""
+        at, found = start, -1
+        for run in self.runs:
+            if (run.area, run.db) != (area, db) or not run.start <= at < run.start + run.length:
+                continue
+            place = run.place + at - run.start
+            if found < 0:
+                found = place
+            elif place != found + at - start:
+                return None
+            at = run.start + run.length
+            if at >= start + length:
+                return slice(found, found + length)
+        return None
 
     @property
     def data_bytes(self) -> int:
@@ -129,18 +145,19 @@ def make_plan(
 
     ``cuts`` are (area, db, byte) where nothing is merged (bisecting a refused item); no gap that
     holds a byte of ``avoid`` is read (what the PLC refuses); extents in ``apart`` each get an item
-    of their own (retrying refused ones). ``max_items`` is a limit of the PLC's own, besides its
-    PDU; 0 for none. Raises ValueError for a PDU that is too small to hold an item.
+    of their own, even where they share bytes with others. ``max_items`` is a limit of the PLC's
+    own, besides its PDU; 0 for none. Raises ValueError for a PDU that is too small for an item.
     """
     if pdu_bytes < PDU_MIN_BYTES:
         raise ValueError(f"a PDU of {pdu_bytes} bytes is too small")
-    wanted = sorted(set(extents))
+    wanted = sorted(set(extents) - apart)
+    alone = [[e] for e in sorted(apart)]
     borders = cuts | _fences(wanted, avoid)
     best: list[list[Extent]] = []
     plan = Plan([], [], 0)
     cost = (0, 0)
     for gap_bytes in GAPS_TRIED_BYTES:
-        groups = _merge(wanted, apart, borders, gap_bytes)
+        groups = _merge(wanted, borders, gap_bytes) + alone
         if len(groups) == len(best):
             continue
         tried = _lay_out(groups, pdu_bytes, max_items)
@@ -160,7 +177,7 @@ def _lay_out(groups: list[list[Extent]], pdu_bytes: int, max_items: int) -> Plan
     place = 0
     for group in groups:
         start, end = group[0].start, max(e.end for e in group)
-        runs.append(Run(group[0].area, group[0].db, start, end - start, place))
+        runs.append(Run(group[0].area, group[0].db, start, end - start, place, group))
         for a, b in _cut(group, limit):
             items.append((Item(group[0].area, group[0].db, a, b - a), place + a - start))
         place += end - start
@@ -179,10 +196,7 @@ def _fences(extents: Sequence[Extent], avoid: Iterable[Extent]) -> frozenset[tup
 
 
 def _merge(
-    extents: Sequence[Extent],
-    apart: frozenset[Extent],
-    cuts: frozenset[tuple[str, int, int]],
-    gap_bytes: int,
+    extents: Sequence[Extent], cuts: frozenset[tuple[str, int, int]], gap_bytes: int
 ) -> list[list[Extent]]:
     groups: list[list[Extent]] = []
     end = 0
@@ -191,7 +205,6 @@ def _merge(
         if (
             last is not None
             and (e.area, e.db) == (last.area, last.db)
-            and (e.start < end or not (e in apart or last in apart))
             and (e.start < end or (e.area, e.db, e.start) not in cuts)
             and e.start - end <= gap_bytes
         ):

@@ -190,7 +190,7 @@ class GoodReply:
     the data and the PDU reference is for ``parse_read`` to look at.
     """
 
-    __slots__ = ("_after", "_before", "_heads", "_items", "_places")
+    __slots__ = ("_after", "_before", "_heads", "_items", "_places", "size_bytes")
 
     def __init__(self, items: list[Item], places: list[int]) -> None:
         heads, code = [], ">"
@@ -206,6 +206,7 @@ class GoodReply:
         parameters = bytes((4, len(items)))
         pdu = _HEAD.pack(0x32, ACK_DATA, 0, 0, len(parameters), at) + b"\0\0" + parameters
         packet = frame(b"\x02\xf0\x80" + pdu + bytes(at))
+        self.size_bytes = len(packet)
         self._before = packet[:REFERENCE_AT]
         self._after = packet[REFERENCE_AT + 2 : TPKT_COTP_BYTES + REPLY_HEAD_BYTES]
 

@@ -137,7 +137,9 @@ def scattered(rounds: int) -> None:
         session = Session("127.0.0.1", server.port, TSAPS, pdu_bytes=480)
         extents = [Extent("DB", 1, f.byte, 4) for f in fields]
         plan = make_plan(extents, session.pdu_bytes, max_items=SERVER_ITEMS)
-        mapped = [Field(f.name, "REAL", byte=plan.place("DB", 1, f.byte)) for f in fields]
+        mapped = [
+            Field(f.name, "REAL", byte=plan.place(Extent("DB", 1, f.byte, 4))) for f in fields
+        ]
         record = Record(mapped)
 
         def ours() -> list[float]:

@@ -123,7 +123,7 @@ def test_the_c_server_is_read_right(pdu: int) -> None:
         fewer = make_plan(extents, session.pdu_bytes, max_items=20)
         image = session.read(fewer.telegrams, fewer.image_bytes).image
         for e in extents:
-            place = fewer.place("DB", 1, e.start)
+            place = fewer.place(e)
             assert bytes(image[place : place + 4]) == data[e.start : e.end]
         session.close()
 
