@@ -233,14 +233,18 @@ def _print(console: Console, document: dict[str, Any]) -> None:
         limit = f" of {store['max_bytes'] / 2**20:,.0f} MiB" if store["max_bytes"] else ""
         console.print(f"outbox: {used}{limit}, {store['dropped']} messages dropped\n")
     if document["mirrors"]:
-        table = _table("mirror", "from", "to", "state", "writes", "last error")
+        columns = ("lag ms", "last write", "B/s", "writes", "mismatches", "refusals", "last error")
+        table = _table("mirror", "from", "to", "state", *columns)
         for mirror in document["mirrors"]:
             table.add_row(
                 escape(mirror["name"]),
                 escape(str(mirror["source"] or "")),
                 escape(str(mirror["target"] or "")),
                 _tone(mirror["status"]),
-                _number(mirror["writes"], 0),
+                _number(mirror["lag_ms"], 1),
+                _ago(document["ts"], mirror["last_write_ms"]),
+                _number(mirror["bytes_per_s"], 0),
+                *(_number(mirror[k], 0) for k in ("writes", "mismatches", "refusals")),
                 escape((mirror["error"] or {}).get("message", "")),
             )
         console.print(table, "")
@@ -264,11 +268,15 @@ _RIGHT = {
     "scan ms",
     "answer ms",
     "reads/s",
+    "lag ms",
+    "B/s",
+    "writes",
+    "mismatches",
+    "refusals",
     "bad",
     "pending",
     "oldest",
     "per s",
-    "writes",
     "pid",
     "up for",
     "restarts",
@@ -290,6 +298,10 @@ def _tone(state: str) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:,.{digits}f}"
+
+
+def _ago(now: int, then: int | None) -> str:
+    return "" if then is None else f"{age(max(0, now - then) / 1_000)} ago"
 
 
 def age(seconds: float) -> str:

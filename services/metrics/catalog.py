@@ -41,6 +41,7 @@ HELP = {
     "plc_edge_mirror_lag_seconds": "From the read of the source to the write in the target.",
     "plc_edge_mirror_last_write_timestamp_seconds": "When the mirror last wrote, Unix time.",
     "plc_edge_mirror_mismatches_total": "Copies that read back as something else.",
+    "plc_edge_mirror_audit_failed_total": "Lines of the audit log that could not be written.",
     "plc_edge_mirror_written_bytes_total": "Bytes that a mirror has written.",
     "plc_edge_live_stale_total": "Live frames thrown away because they came too old.",
 }

@@ -193,6 +193,13 @@ class Status:
             "target": mirror.get("target") or fields.get("target"),
             "status": status,
             "writes": int(writes or 0),
+            # From its State frame, once a second; null until there is one.
+            "lag_ms": fields.get("lag_ms"),
+            "last_write_ms": fields.get("last_write_ms") or None,
+            "bytes": int(fields.get("bytes", 0)),
+            "bytes_per_s": fields.get("bytes_per_s"),
+            "mismatches": int(fields.get("mismatches", 0)),
+            "refusals": int(fields.get("refusals", 0)),
             "error": _error(status, fields),
         }
 

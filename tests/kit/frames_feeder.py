@@ -217,7 +217,9 @@ class Feeder:
             speaker.say("state", State(speaker.name, now_ms(), said["status"], said["fields"]))
         for name, speaker in self.mirrors.items():
             speaker.stats.counter("plc_edge_mirror_writes_total", mirror=name, result="ok").inc()
-            fields = {"source": "prensa-01/db500", "target": "192.168.0.20 DB600"}
+            fields = {"source": "prensa-01/db500", "target": "192.168.0.20 DB600",
+                      "lag_ms": 3.4, "last_write_ms": now_ms() - 2_000, "bytes": 4_200,
+                      "bytes_per_s": 42.0, "mismatches": 1, "refusals": 0}  # fmt: skip
             speaker.say("state", State(speaker.name, now_ms(), "ok", fields))
         store.gauge("plc_edge_store_bytes").set(self.store_said["bytes"])
         store.counter("plc_edge_store_dropped_total", reason="size").value = self.store_said[

@@ -132,16 +132,21 @@ export function mirrors(s) {
   const box = by("mirror-rows");
   by("mirrors").hidden = !s.mirrors.length;
   list(box, s.mirrors, (m) => m.name, (m) => {
-    const row = { pill: h("span", { class: "pill" }), way: h("span", { class: "v" }), writes: number(), say: h("p", { class: "say", hidden: true }) };
-    row.node = h("article", { class: "row mir", "data-mirror": m.name, "aria-label": m.name }, h("div", { class: "line" }, row.pill, h("span", { class: "who" }, h("b", {}, m.name)), h("span", { class: "cell wide" }, row.way), cell(w.t("writes"), row.writes)), row.say);
+    const row = { pill: h("span", { class: "pill" }), way: h("span"), lag: number(), last_write: number(), byte_rate: number(), faults: number(), say: h("p", { class: "say", hidden: true }) };
+    row.node = h("article", { class: "row out", "data-mirror": m.name, "aria-label": m.name }, h("div", { class: "line" }, row.pill, h("span", { class: "who" }, h("b", {}, m.name), row.way),
+      ...["lag", "last_write", "byte_rate", "faults"].map((k) => cell(w.t(k), row[k]))), row.say);
     return row;
   }, (row, m) => {
     className(row.pill, `pill ${TONE[m.status] ?? ""}`);
     text(row.pill, w.t(`st_${m.status}`));
     text(row.way, m.source && m.target ? `${m.source} → ${m.target}` : "");
-    text(row.writes, w.whole(m.writes));
+    text(row.lag, w.ms(m.last_write_ms && m.lag_ms));
+    text(row.last_write, m.last_write_ms ? w.t("age", { age: w.span(Math.max(0, (s.ts - m.last_write_ms) / 1000)) }) : "–");
+    text(row.byte_rate, `${w.bytes(m.bytes_per_s ?? 0)}/s`);
+    text(row.faults, w.whole(m.mismatches + m.refusals));
+    className(row.faults, m.mismatches + m.refusals ? "v warn" : "v");
     const problem = s.problems.find((p) => p.subject === m.name && p.code.startsWith("mirror_"));
-    className(row.node, `row mir ${problem ? "bad" : ""}`);
+    className(row.node, `row out ${problem ? (problem.severity === "error" ? "bad" : "warn") : ""}`);
     say(row, problem);
   });
 }
