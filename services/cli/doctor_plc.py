@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from services.cli.doctor_finding import Failed, Finding
 from services.cli.doctor_net import connect
+from services.runtime import mirror_rules
 from services.runtime.config import Endpoint, Mirror, Plc
 from services.runtime.errors import PlcUnavailable
 from services.runtime.loader import Site, machines
@@ -63,15 +64,15 @@ def check_mirror(site: Site, mirror: Mirror) -> Iterator[Finding]:
     plc = next(p for p in site.config.plcs if p.id == mirror.source.plc)
     group = next(g for g in plc.groups if g.name == mirror.source.group)
     target = mirror.target
-    _, length = raw_range(site, plc, group)
-    ranges = [(m.to, m.length) for m in mirror.maps] or [(target.start, length)]
+    # Markers and watchdog too: whatever will be written must be there.
+    written = mirror_rules.extents(mirror, raw_range(site, plc, group))
     try:
         session = _connect(subject, target, mirror.timeout, 960)
     except Failed as e:
         yield e.finding
         return
     try:
-        extents = {Extent("DB", target.db, start, size) for start, size in ranges}
+        extents = {Extent("DB", target.db, a, b - a) for a, b in written}
         yield from _read(subject, session, extents)
     except PlcUnavailable as e:
         yield Finding("error", subject, e.code, e.message, "check the target's cable and switch")

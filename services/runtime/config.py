@@ -198,10 +198,16 @@ class MirrorMap(Model):
 
 
 class MirrorCommit(Model):
-    """How the target's program can tell a torn copy: begin and end are equal when it is whole."""
+    """How the target's program can tell a torn copy.
 
-    begin: int | None = Field(None, ge=0, le=65_535, description="counter written first")
-    end: int | None = Field(None, ge=0, le=65_535, description="counter written last")
+    `begin` and `end`: two WORDs in the target DB, outside the copied bytes. The target's program
+    compares them, copies, compares again: equal both times and unchanged means whole. `offset` and
+    `kind` are for a program that copies at once when the byte changes; a copy that it takes later
+    may be torn.
+    """
+
+    begin: int | None = Field(None, ge=0, le=65_535, description="counter (WORD) written first")
+    end: int | None = Field(None, ge=0, le=65_535, description="the same number, written last")
     offset: int | None = Field(None, ge=0, le=65_535, description="one byte written last")
     kind: Literal["toggle", "counter"] = "counter"
 
@@ -215,11 +221,15 @@ class MirrorCommit(Model):
 
 
 class MirrorWatchdog(Model):
-    """A byte of the target that says whether the copy is alive."""
+    """A byte of the target that says whether the source is copied.
 
-    offset: int = Field(ge=0, le=65_535)
-    alive: int = Field(1, ge=0, le=255)
-    stale: int = Field(0, ge=0, le=255)
+    Should the box itself lose power, nobody writes it: what then tells is a `commit` counter, which
+    changes every `full_every` at least.
+    """
+
+    offset: int = Field(ge=0, le=65_535, description="in the target DB")
+    alive: int = Field(1, ge=0, le=255, description="while copies follow the source")
+    stale: int = Field(0, ge=0, le=255, description="source silent, bad or offline, mirror stopped")
 
 
 class Mirror(Model):
@@ -234,10 +244,12 @@ class Mirror(Model):
     watchdog: MirrorWatchdog | None = None
     full_every: Duration = Field(60.0, ge=1, description="rewrite everything so often")
     stale_after: Duration = Field(5.0, ge=0.1, description="source silent for so long: stop")
-    timeout: Duration = Field(2.0, ge=0.05, le=60)
+    timeout: Duration = Field(2.0, ge=0.05, le=60, description="of each of the target's answers")
     dry_run: bool = Field(False, description="say what would be written")
     verify: bool = Field(False, description="read back what was written")
-    max_writes_per_s: float | None = Field(None, gt=0)
+    max_writes_per_s: float | None = Field(
+        None, gt=0, description="telegrams a second, on average; the newest image wins"
+    )
     consistent_bytes: int = Field(64, ge=1, le=960, description="bytes the CPU takes as one")
 
 

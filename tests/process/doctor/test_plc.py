@@ -117,13 +117,16 @@ def test_unknown_name(tmp_path: Path) -> None:
     assert "IP address" in found.fix
 
 
-def test_mirror_target_too_short(tmp_path: Path) -> None:
-    with plc() as port, plc(db500_bytes=20) as target:
+@pytest.mark.parametrize(
+    ("size_bytes", "more"), [(20, {}), (4_000, {"watchdog": {"offset": 30_000}})]
+)
+def test_mirror_target_too_short(tmp_path: Path, size_bytes: int, more: dict[str, Any]) -> None:
+    with plc() as port, plc(db500_bytes=size_bytes) as target:
         data = config(tmp_path, port)
         data["plcs"][0]["groups"][0]["raw"] = True
         data["mirrors"] = [{
             "name": "copia", "source": {"plc": "prensa-01", "group": "db500"}, "enabled": True,
-            "timeout": "500ms", "target": {"host": "127.0.0.1", "port": target, "db": 500},
+            "timeout": "500ms", "target": {"host": "127.0.0.1", "port": target, "db": 500}, **more,
         }]  # fmt: skip
         found = fault(findings(tmp_path, data), "too_short")
     assert (found.subject, found.level) == ("mirror copia", "error")
