@@ -13,7 +13,9 @@ from tests.kit.box import Box, plc
 from tests.kit.simulator import free_ports
 from tests.kit.site import wait_for
 
-SCAN_MS = 100
+# Wide enough that a busy machine's pauses are no missed scans.
+SCAN_MS = 200
+SCAN = f"{SCAN_MS}ms"
 
 
 def intervals_ms(reads_ns: list[int]) -> list[float]:
@@ -30,7 +32,7 @@ def assert_no_hole(messages: list[dict[str, object]]) -> None:
 @pytest.mark.timeout(120)
 def test_kill_each_process_in_turn() -> None:
     names = ["store_forward", "publisher-central", "mirror-copia", "metrics"]
-    with_raw = Box(2)
+    with_raw = Box(2, SCAN)
     first, second = with_raw.config["plcs"]
     first["groups"][0]["raw"] = True
     with_raw.config["mirrors"] = [
@@ -58,7 +60,7 @@ def test_kill_each_process_in_turn() -> None:
 
 @pytest.mark.timeout(120)
 def test_kill_a_reader_and_its_sequence_goes_on() -> None:
-    with Box(2) as box:
+    with Box(2, SCAN) as box:
         box.wait_for_messages("prensa-01", 10)
         for _ in range(3):
             pid, killed_s = box.site.kill("reader-prensa-01")
@@ -102,16 +104,16 @@ def test_a_second_run_is_refused() -> None:
 
 @pytest.mark.timeout(120)
 def test_a_stopped_plc_does_not_touch_its_neighbour() -> None:
-    with Box(2) as box:
-        box.wait_for_messages("prensa-02", 100)
+    with Box(2, SCAN) as box:
+        box.wait_for_messages("prensa-02", 50)
         since = len(box.simulator.reads_ns("prensa-02"))
         box.simulator.tell("down prensa-01")
-        box.wait_for_messages("prensa-02", 100)
+        box.wait_for_messages("prensa-02", 50)
         reads = box.simulator.reads_ns("prensa-02")
         before, after = intervals_ms(reads[2:since]), intervals_ms(reads[since:])
         for name, gaps in (("both up", before), ("one down", after)):
             late = statistics.quantiles([abs(g - SCAN_MS) for g in gaps], n=100)
-            print(f"{name}: |interval - 100 ms| p50 {late[49]:.2f} p90 {late[89]:.2f} ms")
+            print(f"{name}: |interval - 200 ms| p50 {late[49]:.2f} p90 {late[89]:.2f} ms")
         assert max(after) < 2 * SCAN_MS - 10
         last = box.subscriber.data("prensa-01")[-1]
         assert (last["quality"], last["values"], last["bad"]) == ("bad", {}, {"*": "plc_offline"})
