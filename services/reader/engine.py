@@ -82,6 +82,7 @@ class Engine:
         self._cpu_state: int | None = None
         """8 RUN, 4 STOP; None: not asked yet, -1: it does not tell."""
         self._state_unanswered = 0
+        """Connections in a row on which that question, once asked, was not answered."""
         self._max_items = 0
         """A limit of items in one telegram that this PLC has shown; 0: only the PDU's."""
         self._cut_at = 0
@@ -186,6 +187,7 @@ class Engine:
         text = f"connected: PDU {self.session.pdu_bytes}, {self.session.jobs} jobs"
         self.process.event("info", "plc_online", text, plc=self.id)
         self._set_status()
+        self._ask_state()
 
     def _lost(self, error: PlcUnavailable) -> None:
         """The connection is gone or could not be made: say so once, try again later."""
@@ -251,6 +253,8 @@ class Engine:
     def _ask_state(self) -> None:
         if self.session is None or self._cpu_state == -1:
             return
+        if self._state_unanswered and not self._proven:
+            return  # perhaps it was not the question: this time a read must be answered first
         try:
             self.session.ask_state(self._take_state)
         except PlcUnavailable as e:
@@ -342,6 +346,8 @@ class Engine:
         job.answer = None
         if not self._proven:
             self._answered()
+            if self.session is None:
+                return  # and lost again
         now_s = time.monotonic()
         latency_s = answer.done_s - answer.sent_s
         # The midpoint of request and response.

@@ -100,7 +100,6 @@ class Session:
         self._reference = 0
         self._on_state: Callable[[int | None], None] | None = None
         self._state_waits = False
-        self._reads_at_state = 0
         deadline_s = time.monotonic() + timeout_s
         try:
             self.socket = socket.create_connection((host, port), timeout_s)
@@ -210,7 +209,6 @@ class Session:
         batch = bytearray()
         if self._state_waits:
             self._state_waits = False
-            self._reads_at_state = self.reads
             self._enter(batch, t.szl_request(0, 0x0424), None, None, now_s)
             free -= 1
         while free > 0 and self._waiting:
@@ -373,16 +371,14 @@ class Session:
     def check_timeout(self) -> None:
         """Raises PlcUnavailable when a request has waited longer than the timeout.
 
-        Its field ``to_state`` says that only the question for the CPU's state went unanswered,
-        while reads that were asked later were not.
+        Its field ``to_state`` says that it was the question for the CPU's state.
         """
         if not self._in_flight:
             return
         answer, _, oldest_s = next(iter(self._in_flight.values()))
         if time.monotonic() - oldest_s > self.timeout_s:
             message = f"{self.host}:{self.port}: no answer within {self.timeout_s:g} s"
-            only_state = answer is None and self.reads > self._reads_at_state
-            error = PlcUnavailable("timeout", message, to_state=only_state)
+            error = PlcUnavailable("timeout", message, to_state=answer is None)
             raise self._broken(error)
 
     def _broken(self, error: PlcUnavailable) -> PlcUnavailable:

@@ -250,7 +250,7 @@ class _Connection:
             return
         if pdu[1] == 7 or function == 4:
             with self.wake:
-                waiting = len(self.outgoing)
+                waiting = sum(1 for _, _, packet in self.outgoing if packet)
             if waiting >= self.plc.cpu.jobs:
                 self.plc.violations.append(
                     f"{waiting + 1} jobs in flight, {self.plc.cpu.jobs} granted"
