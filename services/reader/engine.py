@@ -308,6 +308,7 @@ class Engine:
         session = self.session
         if session is None or job.answer is not None:
             return
+        self._take_retry(job)
         if job.group.replan_needed:
             self._plan(job)
         if not job.plan.telegrams:
@@ -329,6 +330,17 @@ class Engine:
         except PlcUnavailable as e:
             self._lost(e)
 
+    def _take_retry(self, job: _Job) -> None:
+        """Learns what the PLC gives again: between scans, for one under way does not bring it, and
+        its message must name it in ``bad``.
+        """
+        if job.retry is None or job.retry[1].left:
+            return
+        plan, answer = job.retry
+        job.retry = None
+        if answer.failed is None:
+            job.group.note_retry(plan, answer.codes)
+
     def _all_refused(self, job: _Job) -> None:
         """Nothing of the group can be asked: say so as often as it would have been read."""
         outcome = job.group.decode(b"", {}, now_ms(), 0.0, self._uncertain, time.monotonic())
@@ -337,12 +349,7 @@ class Engine:
     def _complete(self, answer: Answer) -> None:
         job = next((j for j in self.jobs if j.answer is answer), None)
         if job is None:
-            for other in self.jobs:
-                if other.retry is not None and other.retry[1] is answer:
-                    if answer.failed is None:
-                        other.group.note_retry(other.retry[0], answer.codes)
-                    other.retry = None
-            return
+            return  # what a group asked for again: `_take_retry`
         job.answer = None
         if not self._proven:
             self._answered()
