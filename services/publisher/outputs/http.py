@@ -139,6 +139,10 @@ class HttpOutput:
             # A new pool reads the certificates again.
             self._pool = None
             raise _explain(e, self._where) from None
+        except ValueError:
+            # Not what it says: http.client quotes the header, and that may be the token.
+            words = "token, password or `headers:` hold what no HTTP header may (a line break?)"
+            raise Unavailable("auth", f"{self._where}: {words}") from None
         text = answer.data[:2_000].decode("utf-8", "replace")
         return Answer(answer.status, text, _retry_after(answer.headers.get("Retry-After")))
 
@@ -241,7 +245,9 @@ def _retry_after(value: str | None) -> float | None:
 
 def _explain(error: Exception, where: str) -> Unavailable:
     """urllib3 wraps the socket's error; the words are about the cause."""
-    if isinstance(error, urllib3.exceptions.TimeoutError):
+    # A refused connection is a TimeoutError, too, in urllib3's family tree.
+    refused = isinstance(error, urllib3.exceptions.NewConnectionError)
+    if isinstance(error, urllib3.exceptions.TimeoutError) and not refused:
         return Unavailable("timeout", f"no answer from {where}: check address and firewalls")
     seen: BaseException | None = error
     while seen is not None:
