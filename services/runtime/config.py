@@ -36,9 +36,17 @@ Size = Annotated[int, BeforeValidator(units.size_bytes)]
 Port = Annotated[int, Field(ge=1, le=65_535, strict=True)]
 
 
+# It goes into every message and becomes a tag.
+MACHINE_NAME_MAX = 64
+
+
 def _not_blank(value: str) -> str:
     if not value or value != value.strip() or " " in value:
         raise ValueError("a host is a name or an address without spaces")
+    try:
+        value.encode("idna")
+    except UnicodeError:
+        raise ValueError("a host has 1 to 63 characters between two dots") from None
     return value
 
 
@@ -107,8 +115,10 @@ class Machines(Model):
     def _names(self) -> Machines:
         try:
             names = {self.name.format(n=n) for n in range(self.count)}
-        except (KeyError, IndexError, ValueError) as e:
+        except (AttributeError, LookupError, MemoryError, TypeError, ValueError) as e:
             raise ValueError(f"name {self.name!r} is no pattern with {{n}} ({e!r})") from None
+        if max(map(len, names)) > MACHINE_NAME_MAX:
+            raise ValueError(f"name {self.name!r} gives more than {MACHINE_NAME_MAX} characters")
         if len(names) < self.count:
             raise ValueError(f"name {self.name!r} gives two machines one name; use {{n:02d}}")
         return self
@@ -287,7 +297,9 @@ class OutputBase(Credentials):
     """What all outputs have."""
 
     name: Name
-    locatarios: list[Name] | None = Field(None, description="only these tenants' messages")
+    locatarios: list[Name] | None = Field(
+        None, min_length=1, description="only these tenants' messages"
+    )
     start: Literal["now", "oldest"] = Field(
         "now", alias="from", description="where a new output begins in what is stored"
     )

@@ -103,6 +103,8 @@ class Session:
         deadline_s = time.monotonic() + timeout_s
         try:
             self.socket = socket.create_connection((host, port), timeout_s)
+        except UnicodeError:
+            raise network_error(socket.gaierror(), host, port) from None
         except OSError as e:
             raise network_error(e, host, port) from None
         try:

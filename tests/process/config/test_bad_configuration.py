@@ -52,6 +52,20 @@ CASES: dict[str, tuple[str | bytes, list[str]]] = {
     "unknown key": (edit("scan:", "scam:"), [":10:", "unknown key", "did you mean `scan`?"]),
     "unknown top key": (GOOD + "metrcs: {}\n", [":18:", "did you mean `metrics`?"]),
     "unknown output key": (edit("host: broker", "hots: [b]"), [":15:", "`hosts`"]),
+    "host with an empty label": (
+        edit("192.168.0.10", "plc..local"), [":6:", "plcs[0].host", "between two dots"],
+    ),
+    "no tenants": (
+        edit("username: box", "locatarios: []\n    username: box"), [":16:", "locatarios"],
+    ),
+    "machine name of another object": (
+        edit("scan: 500ms", 'scan: 500ms\n        machines: {count: 2, stride: 6, name: "{n.x}"}'),
+        [":11:", "machines", "is no pattern"],
+    ),
+    "machine name without end": (
+        edit("scan: 500ms", 'scan: 500ms\n        machines: {count: 2, stride: 6, name: "{n:70}"}'),
+        [":11:", "machines", "more than 64 characters"],
+    ),
     "duplicate id": (
         edit("outputs:", "  - {id: prensa-01, host: h, groups: [{name: g1, fields: [{name: x, "
              'address: "M1.0"}]}]}\noutputs:'),
