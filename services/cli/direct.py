@@ -223,7 +223,7 @@ def batches(site: Site, plc: Plc, tags: Sequence[str] = ()) -> list[Batch]:
     found = []
     for group in plc.groups:
         rows = [
-            Row(group.name, machine, replace(f, byte=f.byte + base))
+            Row(group.name, machine, f.at(f.byte + base))
             for machine, base in machines(group)
             for f in site.fields[plc.id, group.name]
         ]

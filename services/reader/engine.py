@@ -173,6 +173,7 @@ class Engine:
             message += f" telegrams at the granted PDU of {self.session.pdu_bytes}"
             self._lost(PlcUnavailable("pdu_too_small", message))
             return False
+        job.group.map_records()
         return True
 
     def _answered(self) -> None:

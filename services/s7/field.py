@@ -43,6 +43,15 @@ class Field:
         """Bytes from ``byte`` on that hold it."""
         return self.s7_type.size_bytes
 
+    def at(self, byte: int) -> Field:
+        """The same at another place. ``dataclasses.replace`` takes five times as long, and ten
+        thousand fields are placed between two scans.
+        """
+        return Field(
+            self.name, self.type, self.area, self.db, byte, self.bit, self.unit, self.scale,
+            self.deadband, self.encoding, self.description,
+        )  # fmt: skip
+
     def to_dict(self) -> dict[str, Any]:
         """For the rendered JSON; defaults are left out."""
         values = ((f.name, getattr(self, f.name), f.default) for f in fields(self))

@@ -110,16 +110,20 @@ class Outbox:
         paths = sorted(self.folder.glob("*.seg"))
         for i, path in enumerate(paths):
             behind = int(paths[i + 1].stem) - 1 if i + 1 < len(paths) else 0
+            segment, size_known = None, False
             try:
                 segment = self._open(path)
                 if segment.last_pos < behind:
-                    segment.close()
                     raise Corrupt(f"{path.name}: ends at row {segment.last_pos} of {behind}")
+                size_known = True
                 if not behind:
                     segment.streams()  # a wrong one would take new rows for repeats
             except Corrupt as e:
-                damaged = Segment(path, self._durability, damaged=True)
-                segment = self._rebuild(path, damaged, str(e), behind, size_known=False)
+                if segment is None:
+                    segment = Segment(path, self._durability, damaged=True)
+                segment = self._rebuild(
+                    path, segment, str(e), behind, size_known=size_known, running=False
+                )
             self.segments.append(segment)
         if self.segments:
             self.streams = self.segments[-1].streams()
@@ -166,12 +170,19 @@ class Outbox:
         self._tell()
 
     def _rebuild(
-        self, path: Path, segment: Segment, reason: str, behind: int, size_known: bool = True
+        self,
+        path: Path,
+        segment: Segment,
+        reason: str,
+        behind: int,
+        *,
+        size_known: bool = True,
+        running: bool = True,
     ) -> Segment:
         """A new file with what is left of a damaged one, gap rows in the places of what is lost.
 
         ``behind``: its last position where a later segment tells it, 0 for the newest.
-        ``size_known``: its ``last_pos`` can be trusted.
+        ``size_known``: its ``last_pos`` can be trusted. ``running``: so can ``self.streams``.
         """
         first_pos = segment.first_pos
         if behind and not size_known:
@@ -186,7 +197,7 @@ class Outbox:
             # Nobody knows how many rows it had; leave room for as many as fit.
             size_bytes = max(path.stat().st_size, self.bounds.segment_bytes)
             last_pos = newest + size_bytes // ROW_MIN_BYTES
-        end = self._streams_behind(first_pos, size_known)
+        end = self._streams_behind(first_pos, running)
         places = _FreePlaces(first_pos, last_pos, rows)
         gaps = self._lost(first_pos, rows, end) if places else []
         for gap in gaps:
@@ -407,7 +418,12 @@ class Outbox:
         self._tell()
         hit("store.after_commit")
         settled = self._pending_streams
+        begun = any(p not in self.streams or self.streams[p].epoch != w.epoch
+                    for p, w in settled.items())  # fmt: skip
         self.streams.update(settled)
+        if begun:
+            # Were the only segment damaged now, nobody else would know that they ever were.
+            self.state.mark(NEWEST, self.streams)
         self._clear_pending()
         return {plc: (w.epoch, w.seq) for plc, w in settled.items()}
 

@@ -32,6 +32,8 @@ CREATE TABLE hole (first INTEGER PRIMARY KEY, last INTEGER, crc INTEGER);
 _COLUMNS = "pos, kind, plc, locatario, ts_ms, epoch, seq, body, outputs, crc"
 # What SQLite raises when the disk, not the file, is at fault: nothing is damaged, try again.
 NO_ROOM = (apsw.FullError, apsw.CantOpenError, OSError)
+# What it raises when the file is at fault; a flipped bit in a text is Python's to refuse.
+DAMAGE = (apsw.Error, UnicodeDecodeError)
 
 
 class Corrupt(Exception):
@@ -100,7 +102,7 @@ class Segment:
                     self._db.execute(_SCHEMA)
                     self._write_meta()
             self._read_meta()
-        except (Corrupt, apsw.Error) as e:
+        except (Corrupt, *DAMAGE) as e:
             if damaged:
                 with contextlib.suppress(apsw.Error, IndexError):
                     newest: Any = self._db.execute("SELECT max(pos) FROM row").fetchall()[0][0]
@@ -120,7 +122,7 @@ class Segment:
             return list(self._db.execute(sql, values))
         except NO_ROOM:
             raise
-        except apsw.Error as e:
+        except DAMAGE as e:
             raise Corrupt(f"{self.path.name}: {e}") from None
 
     def _write_meta(self) -> None:
@@ -219,7 +221,7 @@ class Segment:
                 found = list(self._db.execute(sql, (at, end)))
             except apsw.NotADBError:
                 return
-            except apsw.Error:
+            except DAMAGE:
                 if step > 1:
                     step = 1  # around the damage row by row
                     continue

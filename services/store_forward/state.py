@@ -16,7 +16,7 @@ from typing import Any
 import apsw
 
 from services.runtime.clock import now_ms
-from services.store_forward.segment import Row, Where, crc
+from services.store_forward.segment import DAMAGE, Row, Where, crc
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cursor (output TEXT PRIMARY KEY, done INTEGER, skip_from INTEGER,
@@ -77,7 +77,13 @@ class State:
         """Nothing is known of earlier cursors: all outputs begin at the oldest row."""
         try:
             self._db = self._open(path)
-        except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.IOError) as e:
+        except (
+            apsw.CorruptError,
+            apsw.NotADBError,
+            apsw.SQLError,
+            apsw.IOError,
+            UnicodeDecodeError,
+        ) as e:
             self.lost = True
             put_aside(path, f"state.db: {e}")
             self._db = self._open(path)
@@ -96,7 +102,7 @@ class State:
             self._unsynced = False
             self._noted: dict[str, Where] = {}
             return db
-        except apsw.Error:
+        except DAMAGE:
             with contextlib.suppress(apsw.Error):
                 db.close()
             raise

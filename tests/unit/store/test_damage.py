@@ -1,0 +1,86 @@
+"""Damage to the outbox's files: it opens, and what it lost it tells of."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from bus.frames import GAP_ROW, Sample
+from services.store_forward.outbox import Outbox
+
+EPOCH, ROWS = 1_764_000_000_000, 20
+NAME = b"forno-01"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="pe", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
+
+
+def opened(folder: Path) -> Outbox:
+    return Outbox(folder, "site", [("a", "oldest")])
+
+
+def delivered(outbox: Outbox) -> tuple[set[int], set[int]]:
+    """(seqs of rows, seqs that gaps tell of); an open gap tells of its first and all behind."""
+    rows: set[int] = set()
+    told: set[int] = set()
+    at = outbox.cursors["a"].done
+    while found := outbox.read("a", "live", at, 1_000):
+        at = found[-1].pos
+        for row in found:
+            if row.kind == GAP_ROW:
+                gap = orjson.loads(row.body)
+                told |= set(range(gap["first_seq"], (gap["last_seq"] or ROWS) + 1))
+            else:
+                rows.add(row.seq)
+    return rows, told
+
+
+@pytest.mark.parametrize("suffix", ["seg", "db"])
+def test_a_flipped_bit_that_makes_a_text_no_text(folder: Path, suffix: str) -> None:
+    """SQLite hands the bytes out as they are; Python refuses to decode them."""
+    original = folder / "original"
+    outbox = opened(original)
+    for seq in range(1, ROWS + 1):
+        outbox.offer(Sample(NAME.decode(), "acme", EPOCH, seq, seq, b"x" * 500))
+        outbox.commit()
+    outbox.save()
+    outbox.close()
+    (path,) = original.glob(f"*.{suffix}")
+    content = path.read_bytes()
+    places = [at for at in range(len(content)) if content.startswith(NAME, at)]
+    assert places
+    for number, at in enumerate(places):
+        copy = folder / str(number)
+        shutil.copytree(original, copy)
+        damaged = bytearray(content)
+        damaged[at] |= 0x80
+        (copy / path.name).write_bytes(damaged)
+        outbox = opened(copy)
+        rows, told = delivered(outbox)
+        assert rows | told == set(range(1, ROWS + 1)), f"byte {at}"
+        assert len(rows) >= ROWS - 1, f"byte {at} cost the rows {told}"
+        outbox.close()
+
+
+def test_an_unreadable_first_segment_is_told_of(folder: Path) -> None:
+    """Its rows are gone; that the stream began is known from the state file alone."""
+    outbox = opened(folder)
+    for seq in range(1, ROWS + 1):
+        outbox.offer(Sample(NAME.decode(), "acme", EPOCH, seq, seq, b"x" * 500))
+    outbox.commit()
+    outbox.close()
+    (path,) = folder.glob("*.seg")
+    path.write_bytes(b"\0" * 4096 + path.read_bytes()[4096:])
+    outbox = opened(folder)
+    assert delivered(outbox) == (set(), set(range(1, ROWS + 1)))
+    assert len(list((folder / "quarantine").iterdir())) == 1
+    outbox.close()
