@@ -29,10 +29,9 @@ say "mypy"
 say "unit tests"
 "$bin/pytest" -q -n 2 tests/unit "$@"
 if $all; then
-  say "process, panel and chaos tests"
+  say "process, end-to-end and chaos tests"
   # A file is one worker's: some tests of a file build on each other (tests/process/install).
-  "$bin/pytest" -q -n 2 --dist loadfile tests/process tests/e2e/panel tests/chaos "$@"
-  # These look at scan times in the PLCs' own logs: nothing of ours runs beside them.
-  say "the main job, alone"
-  "$bin/pytest" -q tests/e2e/main_job "$@"
+  "$bin/pytest" -q -n 2 --dist loadfile -m "not timing" tests/process tests/e2e tests/chaos "$@"
+  say "tests that measure time: nothing of ours runs beside them"
+  "$bin/pytest" -q -m timing tests/process tests/e2e tests/chaos "$@"
 fi

@@ -7,6 +7,8 @@ import pytest
 from tests.kit.box import Box, plc
 from tests.kit.c_snap7 import CServer
 
+pytestmark = pytest.mark.timing
+
 # The bytes and values of the DB500 of one machine, as its users wrote them down.
 IMAGE = bytes.fromhex("0600412400003DF5C28F00980003")
 VALUES = {

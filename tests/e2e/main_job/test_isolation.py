@@ -13,6 +13,8 @@ from tests.kit.box import Box, plc
 from tests.kit.simulator import free_ports
 from tests.kit.site import wait_for
 
+pytestmark = pytest.mark.timing
+
 SCAN_MS = 100
 SCAN = f"{SCAN_MS}ms"
 

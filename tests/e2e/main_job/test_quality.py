@@ -13,6 +13,8 @@ from tests.kit.box import Box, plc
 from tests.kit.fake_plc import FakePlc
 from tests.kit.site import wait_for
 
+pytestmark = pytest.mark.timing
+
 IMAGE = bytearray(bytes.fromhex("0600412400003DF5C28F00980003"))
 NAMES = {"pecas_ruim", "pecas_boas", "maquina_ligada", "AI_Corrente", "AI_Vibracao",
          "contador_bom", "contador_ruim"}  # fmt: skip

@@ -12,6 +12,8 @@ from tests.kit.box import plc
 from tests.kit.simulator import Simulator, free_ports
 from tests.kit.site import Site, wait_for
 
+pytestmark = pytest.mark.timing
+
 PLCS = 50
 
 

@@ -45,6 +45,7 @@ def test_a_refused_write_sends_nothing() -> None:
         target.close()
 
 
+@pytest.mark.timing
 def test_the_timeout_is_the_configured_one() -> None:
     guard = Guard(600, [(0, 10)])
     with FakePlc({600: bytearray(10)}, writable={600: (0, 10)}) as plc:

@@ -26,6 +26,7 @@ def plan_for(session: Session, length: int, step: int = 4) -> Plan:
     return make_plan(extents, session.pdu_bytes)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("pdu", [240, 480, 960])
 @pytest.mark.parametrize("jobs", [1, 3, 8])
 def test_what_is_granted_is_used_and_kept(pdu: int, jobs: int) -> None:
