@@ -14,12 +14,12 @@ import signal
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import orjson
 import psutil
 
 from tests.kit.box import Box
+from tests.kit.judge import Judge
 from tests.kit.site import wait_for
 
 # Of ten kills: six of one process, two of a pair, one of everything, one of supervisord.
@@ -74,7 +74,7 @@ class Driver:
         begin_s = time.monotonic()
         first = self._memory()
         for _ in range(count):
-            self._kill_some(self._random.choice(KINDS))
+            self.kill_some(self._random.choice(KINDS))
             time.sleep(self._random.uniform(0.02, 1.2))
         self._drain()
         last = self._memory()
@@ -85,7 +85,7 @@ class Driver:
 
     # -- killing -------------------------------------------------------------------------
 
-    def _kill_some(self, kind: str) -> None:
+    def kill_some(self, kind: str) -> None:
         alive = self._alive()
         while not alive:
             time.sleep(0.05)
@@ -152,41 +152,13 @@ class Driver:
         wait_for(current, timeout_s, f"{plc} current\n{self._site.logs()}")
 
     def judge(self) -> None:
-        """Head and tail included: every number from 1 to the last one that was delivered has been
-        delivered or is in a gap. (After draining, the last one is the newest there is.)"""
-        v = self.verdict
-        last: dict[str, tuple[int, int]] = {}
-        have: dict[tuple[str, int], set[int]] = {}
-        bodies: dict[tuple[str, int, int], int] = {}
-        gaps: list[dict[str, Any]] = []
+        """Asks whether all that was acquired has come, once and in order (tests/kit/judge.py)."""
+        v, judge = self.verdict, Judge()
         for topic, payload, _ in list(self._box.subscriber.received):
-            levels = topic.split("/")
-            if levels[0] != "plc" or levels[3:] == ["heartbeat"]:
-                continue
-            message = orjson.loads(payload)
-            if levels[3:] == ["gap"]:
-                gaps.append(message)
-                continue
-            plc, place = message["plc_id"], (message["epoch"], message["seq"])
-            key = (plc, *place)
-            if key in bodies:
-                v.repeats += 1
-                v.changed += bodies[key] != hash(payload)
-                continue
-            bodies[key] = hash(payload)
-            if place <= last.get(plc, (0, 0)):
-                v.disordered.append(key)
-            last[plc] = max(place, last.get(plc, (0, 0)))
-            have.setdefault((plc, place[0]), set()).add(place[1])
-        v.delivered = len(bodies)
-        v.epochs, v.plcs = len(have), len(self._box.config["plcs"])
-        for (plc, epoch), seqs in have.items():
-            covered = set(seqs)
-            for gap in gaps:
-                if (gap["plc_id"], gap["epoch"]) == (plc, epoch) and gap["last_seq"] is not None:
-                    covered |= set(range(gap["first_seq"], gap["last_seq"] + 1))
-            v.gap_rows += len(covered - seqs)
-            v.acquired += max(seqs)
-            v.lost += [(plc, epoch, s) for s in range(1, max(seqs) + 1) if s not in covered]
+            judge.take(topic, payload)
+        v.acquired, v.delivered, v.gap_rows = judge.acquired, judge.delivered, judge.told
+        v.lost, v.disordered = judge.lost, judge.disordered
+        v.repeats, v.changed = judge.repeats, judge.changed
+        v.epochs, v.plcs = judge.epochs, len(self._box.config["plcs"])
         deaths = sum(v.victims[n] for n in ("publisher-central", "store_forward", "supervisord"))
         v.repeats_allowed = WINDOW * deaths
