@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 from bus import topology
@@ -16,11 +17,10 @@ from services.reader.group import Group, Outcome, extent
 from services.reader.keep import KeepClient
 from services.runtime.clock import now_ms
 from services.runtime.errors import PlcUnavailable
-from services.runtime.process import Process, Timer
+from services.runtime.process import Process
 from services.s7.field import Field
 from services.s7.plan import Extent, Plan
 from services.s7.session import JOBS_ASKED, Answer, Session
-from services.s7.types import decode_value
 
 BACKOFF_S, BACKOFF_MAX_S = 0.5, 15.0
 # The CPU's operating state is asked so often; a CPU in STOP answers reads with frozen data.
@@ -103,7 +103,6 @@ class Engine:
         self._beats = process.bus.connect("beats")
         raw = any(job.group.raw_range is not None for job in self.jobs)
         self._raw = process.bus.bind("raw", self.id) if raw else None
-        self._retry: Timer | None = None
 
     def start(self) -> None:
         """Registers everything with the process's loop."""
@@ -114,22 +113,29 @@ class Engine:
         for job in self.jobs:
             job.due_s = start_s
             self._schedule(job)
-        self._retry = self.process.at(start_s, self._connect)
+        self.process.at(start_s, self._connect)
 
     # -- connection life -----------------------------------------------------------------
 
     def _connect(self) -> None:
+        """Beside the loop: a name server or a PLC that does not answer holds up nothing else."""
         plc = self.plc
         jobs = plc["parallel_jobs"]
-        try:
-            session = Session(
+        self.process.beside(
+            lambda: Session(
                 plc["host"],
                 plc["port"],
                 (plc["local_tsap"], plc["remote_tsap"]),
                 pdu_bytes=plc["pdu"],
                 jobs=JOBS_ASKED if jobs == "auto" else jobs,
                 timeout_s=plc["timeout_s"],
-            )
+            ),
+            self._connected,
+        )
+
+    def _connected(self, result: Callable[[], Session]) -> None:
+        try:
+            session = result()
         except PlcUnavailable as e:
             self._lost(e)
             return
@@ -222,7 +228,7 @@ class Engine:
         backoff_s = min(BACKOFF_MAX_S, BACKOFF_S * 2 ** min(10, self._attempts - 1))
         # Jitter: fifty readers of one switch must not come back in step.
         delay_s = backoff_s * random.uniform(0.5, 1.0)
-        self._retry = self.process.at(time.monotonic() + delay_s, self._connect)
+        self.process.at(time.monotonic() + delay_s, self._connect)
 
     def _say_offline(self) -> None:
         """A numbered message per record: downtime leaves a trace even through a broker outage."""
@@ -525,7 +531,7 @@ class _Alive:
     def __init__(self, config: dict[str, Any]) -> None:
         self._field = Field.from_dict(config["address"])
         self._timeout_s: float = config["timeout_s"]
-        self._value: Any = None
+        self._value = b""
         self._changed_s = time.monotonic()
 
     @property
@@ -542,7 +548,9 @@ class _Alive:
             return
         if self.extent in missing:
             return
-        value = decode_value(f.s7_type, image[place : place + f.size_bytes], f.bit)
+        # Bytes, not values: a NaN never equals itself.
+        part = image[place : place + f.size_bytes]
+        value = bytes((part[0] >> f.bit & 1,)) if f.s7_type.base == "BOOL" else part
         if value != self._value:
             self._value = value
             self._changed_s = now_s

@@ -145,8 +145,9 @@ class Session:
         """One COTP packet, while the socket still blocks."""
         while True:
             have = self._buffer
-            size = have[2] << 8 | have[3] if len(have) >= _TPKT_BYTES else 0
-            if have[:1] not in (b"", b"\3") or 0 < size < t.TPKT_COTP_BYTES:
+            whole_head = len(have) >= _TPKT_BYTES
+            size = have[2] << 8 | have[3] if whole_head else 0
+            if have[:1] not in (b"", b"\3") or (whole_head and size < t.TPKT_COTP_BYTES):
                 raise t.ProtocolError(f"not a TPKT: {have[:4].hex()}: is this the PLC's S7 port?")
             if 0 < size <= len(have):
                 self._buffer = have[size:]

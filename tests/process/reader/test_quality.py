@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import socket
 import struct
 import time
 from itertools import pairwise
@@ -26,9 +27,10 @@ def block(count: int, step: int = 4) -> bytearray:
     return data
 
 
-def plc(fake: FakePlc, fields: list[dict[str, Any]], **group: Any) -> dict[str, Any]:
+def plc(fake: FakePlc | int, fields: list[dict[str, Any]], **group: Any) -> dict[str, Any]:
     group = {"name": "g1", "scan": "50ms", "publish": "always", **group}
-    return {"id": "forno-01", "host": "127.0.0.1", "port": fake.port,
+    port = fake if isinstance(fake, int) else fake.port
+    return {"id": "forno-01", "host": "127.0.0.1", "port": port,
             "groups": [{**group, "fields": fields}]}  # fmt: skip
 
 
@@ -108,17 +110,23 @@ def test_a_cpu_in_stop_is_uncertain_from_its_first_scan() -> None:
         assert fake.violations == []
 
 
-def test_alive_stands_in_where_the_cpu_does_not_tell() -> None:
+# In the last case the REAL is a NaN, which no comparison finds equal to itself.
+@pytest.mark.parametrize(
+    ("address", "rest"), [("DB8.DBW0:INT", "0000"), ("DB8.DBX3.0:BOOL", "0000"),
+                          ("DB8.DBD0:REAL", "7fc0")],
+)  # fmt: skip
+def test_alive_stands_in_where_the_cpu_does_not_tell(address: str, rest: str) -> None:
     data = block(4)
-    with FakePlc({7: data, 8: bytearray(2)}) as fake:
+    with FakePlc({7: data, 8: bytearray.fromhex(rest + "0000")}) as fake:
         fake.answers_state = False
         given = plc(fake, reals(4), scan="50ms")
-        given["alive"] = {"address": "DB8.DBW0:INT", "timeout": "1s"}
+        given["alive"] = {"address": address, "timeout": "1s"}
         beating = True
 
         def program() -> None:
             if beating:
-                fake.blocks[8][1] = (fake.blocks[8][1] + 1) & 0xFF
+                at = 1 if address.endswith("INT") else 3
+                fake.blocks[8][at] = (fake.blocks[8][at] + 1) & 0xFF
 
         fake.before_read = program
         with ReaderRig(given) as rig:
@@ -212,6 +220,18 @@ def test_a_plc_that_accepts_and_resets_is_not_online() -> None:
         rig.wait(lambda: rig.messages[-1]["quality"] == "good", 20)
         assert rig.messages[-1]["seq"] == len(rig.messages)
         rig.wait(lambda: rig.metric("plc_edge_reconnects_total") >= 4)
+
+
+def test_a_plc_that_does_not_answer_holds_up_nothing_else() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as deaf,  # the kernel accepts, nobody answers
+        ReaderRig({**plc(deaf.getsockname()[1], reals(4)), "timeout": "20s"}) as rig,
+    ):
+        rig.wait(lambda: len(rig.beats) >= 4, 6)
+        steps_ms = [b.ts_ms - a.ts_ms for a, b in pairwise(rig.beats[1:])]
+        assert max(steps_ms) < 2_000
+        assert {b.status for b in rig.beats} == {"offline"}
+        assert rig.service.terminate(2) == 0
 
 
 def test_it_starts_without_its_plc() -> None:

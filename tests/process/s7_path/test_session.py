@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 import time
 
 import pytest
@@ -145,6 +147,23 @@ def test_a_wrong_tsap_is_told_in_words() -> None:
         with pytest.raises(PlcUnavailable, match="rack, slot or TSAP"):
             connect(plc.port)
         assert plc.open_connections == 0
+
+
+@pytest.mark.parametrize("said", [b"\3\0\0\0", b"HTTP/1.1 400 Bad Request\r\n"])
+def test_who_does_not_speak_s7_is_told_at_once(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def serve() -> None:
+            with other.accept()[0] as peer:
+                peer.recv(1_000)
+                peer.sendall(said)
+                peer.recv(1_000)
+
+        answer = threading.Thread(target=serve)
+        answer.start()
+        with pytest.raises(PlcUnavailable, match="is this the PLC's S7 port"):
+            connect(other.getsockname()[1])
+        answer.join(5)
 
 
 def test_nobody_there_is_told_in_words() -> None:
