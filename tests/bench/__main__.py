@@ -1,42 +1,74 @@
-"""Every bench, one after another: ``python -m tests.bench [NAME…]``. Reports only.
+"""Every bench: ``python -m tests.bench [--only NAME…] [--quick] [--rounds N] [--seconds S] [--json
+FILE] [--markdown FILE]``. Reports only: nothing here passes or fails but what cannot run.
 
-Each is a module beside this one that prints Markdown tables and compares with a baseline of the
-same run where there is one (raw sockets, python-snap7, a bare timer).
+``--quick`` is the small fixed subset that needs no broker. Linux only; Mosquitto and, for some
+baselines, the C snap7 server (tests/kit/c_snap7.py) are needed for the rest.
 """
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
+import argparse
+import importlib
+import json
 import sys
+import time
+import traceback
+from pathlib import Path
 
-BENCHES: dict[str, list[str]] = {
-    "decode": [],
-    "read_path": [],
-    "reader": ["10"],
-    "outbox": [],
-    "publisher": ["--box"],
-    "drain": ["60"],
-    "mirror": ["10"],
-    "metrics": [],
-}
+from tests.bench.result import HEADER, Options, Result, document, line, machine
+
+QUICK = ("decode", "frames", "outbox", "keep", "scan")
+BENCHES = (
+    *QUICK, "network", "reader", "publisher", "latency", "drain", "mirror", "dashboard", "readers",
+    "jitter", "site",
+)  # fmt: skip
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=BENCHES,
+                        help=f"of {', '.join(BENCHES)}")  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}, few rounds")
+    parser.add_argument("--rounds", type=int, help="how often each comparison is repeated")
+    parser.add_argument("--seconds", type=float, help="how long each whole-box run lasts")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    return parser.parse_args()
 
 
 def main() -> int:
-    """Runs what is named, or all; 1 when one could not run."""
-    names = sys.argv[1:] or list(BENCHES)
-    if unknown := [n for n in names if n not in BENCHES]:
-        sys.stderr.write(f"no bench {unknown}; known: {', '.join(BENCHES)}\n")
-        return 2
-    print(f"Python {platform.python_version()}, {os.cpu_count()} cores,"
-          f" load {os.getloadavg()[0]:.1f}", flush=True)  # fmt: skip
-    failed = 0
-    for name in names:
-        print(f"\n## {name}\n", flush=True)
-        command = [sys.executable, "-m", f"tests.bench.{name}", *BENCHES[name]]
-        failed |= subprocess.run(command, check=False).returncode != 0
-    return int(failed)
+    """Runs what is asked for; 1 when a bench could not run."""
+    args = arguments()
+    options = Options(args.quick, args.rounds, args.seconds)
+    where = machine()
+    title = (f"{where['cores']} cores, Python {where['python']}, {where['system']},"
+             f" {where['date']}, load average {where['load_average'][0]}")  # fmt: skip
+    text = [f"{title}\n", HEADER]
+    print(*text, sep="\n", flush=True)
+    results: list[Result] = []
+    failed: list[str] = []
+    for name in args.only or (QUICK if args.quick else BENCHES):
+        begin_s = time.monotonic()
+        try:
+            got = importlib.import_module(f"tests.bench.{name}").bench(options)
+        except Exception:
+            traceback.print_exc()
+            failed.append(name)
+            continue
+        results += got
+        text += map(line, got)
+        print(*map(line, got), sep="\n", flush=True)
+        sys.stderr.write(f"{name}: {time.monotonic() - begin_s:.1f} s\n")
+    if args.json:
+        args.json.write_text(json.dumps(document(where, results), indent=1, ensure_ascii=False))
+    if args.markdown:
+        args.markdown.write_text("\n".join(text) + "\n")
+    if failed:
+        sys.stderr.write(f"could not run: {', '.join(failed)}\n")
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

@@ -1,144 +1,161 @@
-"""What decoding costs: ``python tests/bench/decode.py [ROUNDS]``.
-
-Prints median and spread (5th and 95th percentile), in µs of process CPU time: other processes
-on the machine do not count. REAL's shortest decimal stands apart.
+"""What decoding and the change filter cost, CPU; the baseline is bare ``struct.unpack`` of the same
+bytes into a dict.
 """
 
 from __future__ import annotations
 
 import random
-import statistics
 import struct
-import sys
-import time
 from collections.abc import Callable, Sequence
 from itertools import cycle
-from pathlib import Path
-from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from services.s7 import decode
 from services.s7.change import ChangeFilter
-from services.s7.decode import Record, shorten, shorten_fresh
+from services.s7.decode import Record
 from services.s7.field import Field
+from tests.bench.result import Figures, Measure, Options, Result, compare, cpu_only, timed
 
-IMAGES = 50
 RANDOM = random.Random(1)
+IMAGES = 20
+SIZE = 65_536
+REALS, BOOLS, INTS = 1_000, 500, 200
 
 
 def block() -> list[Field]:
     """1,000 REALs, 500 BOOLs and 200 INTs: the block the targets are given for."""
-    fields = [Field(f"real{i}", "REAL", byte=4 * i) for i in range(1_000)]
-    fields += [Field(f"bool{i}", "BOOL", byte=4_000 + i // 8, bit=i % 8) for i in range(500)]
-    return fields + [Field(f"int{i}", "INT", byte=4_064 + 2 * i) for i in range(200)]
+    fields = [Field(f"real{i}", "REAL", byte=4 * i) for i in range(REALS)]
+    fields += [Field(f"bool{i}", "BOOL", byte=4_000 + i // 8, bit=i % 8) for i in range(BOOLS)]
+    return fields + [Field(f"int{i}", "INT", byte=4_064 + 2 * i) for i in range(INTS)]
 
 
-def reals(count: int, decimals: int | None) -> bytes:
-    """Values of sensors: with 2 decimals (they repeat) or with every bit of a REAL used."""
+def reals(count: int, repeating: bool) -> bytes:
+    """What sensors with 2 decimals that hover about a set point show (4,000 distinct values), or
+    values that use every bit of a REAL.
+    """
     values = (RANDOM.uniform(-100, 100) for _ in range(count))
-    if decimals is not None:
-        # Of 4,000 distinct ones: what sensors that hover about a set point show in a while.
-        values = (round(v / 5, decimals) for v in values)
-    return struct.pack(f">{count}f", *values)
+    return struct.pack(f">{count}f", *(round(v / 5, 2) if repeating else v for v in values))
 
 
-def measure(name: str, run: Callable[[Any], object], inputs: Sequence[Any], rounds: int) -> float:
-    """Prints and returns the median, µs."""
-    taken = []
-    for given, _ in zip(cycle(inputs), range(rounds), strict=False):
-        began_ns = time.process_time_ns()
-        run(given)
-        taken.append((time.process_time_ns() - began_ns) / 1_000)
-    low, *_, high = statistics.quantiles(taken, n=20)
-    median = statistics.median(taken)
-    print(f"{name:<66}{median:9.1f} µs   ({low:.1f} to {high:.1f})")
-    return median
+def over(run: Callable[[bytes], object], images: Sequence[bytes], calls: int) -> Measure:
+    """µs of CPU for one call, each with the next image."""
+    turn = cycle(images)
+    return cpu_only(timed(lambda: run(next(turn)), calls))
 
 
-def target_block(rounds: int) -> None:
+def target_block(rounds: int) -> list[Result]:
+    """Changed, unchanged, with unknown REALs; the filter with and without deadbands."""
     fields = block()
     record = Record(fields)
-    tail = [RANDOM.randbytes(64 + 400) for _ in range(IMAGES)]
-    sensors = [reals(1_000, 2) + t for t in tail]
-    noise = [reals(1_000, None) + t for t in tail]
-    bits = [struct.unpack(">1000I", image[:4_000]) for image in noise]
-    known = [struct.unpack(">1000I", image[:4_000]) for image in sensors]
+    tail = [RANDOM.randbytes(64 + 2 * INTS) for _ in range(IMAGES)]
+    sensors = [reals(REALS, True) + t for t in tail]
+    noise = [reals(REALS, False) + t for t in tail]
+    names = [f.name for f in fields]
+    layout = struct.Struct(f">{REALS}f64s{INTS}h")
 
-    for image in sensors:
-        record.changed(image)
-    whole = measure("changed, REALs that were seen before", record.changed, sensors, rounds)
-    lookup = measure("  of that, REAL's shortest decimal: looked up", shorten, known, rounds)
-    print(f"{'  without it (target: under 150 µs)':<66}{whole - lookup:9.1f} µs")
+    def bare(image: bytes) -> dict[str, object]:
+        values = layout.unpack(image)
+        bits = int.from_bytes(values[REALS], "little")
+        bools = [bool(bits >> i & 1) for i in range(BOOLS)]
+        return dict(zip(names, (*values[:REALS], *bools, *values[REALS + 1 :]), strict=True))
 
-    def changed_unknown(image: bytes) -> None:
+    def forget(image: bytes) -> None:
         decode._SHORTENED.clear()
         record.changed(image)
 
-    measure("changed, every REAL new", changed_unknown, noise, rounds)
-    measure("  of that, REAL's shortest decimal: computed", shorten_fresh, bits, rounds)
-    record.changed(sensors[0])
-    measure("unchanged (target: under 10 µs)", record.changed, sensors[:1], rounds)
-    changes = ChangeFilter(fields, 1e9)
-    changes.passes(record.values, {}, True, 0)
-    same = [dict(record.values)]
-    measure(
-        "change filter, nothing differs", lambda v: changes.passes(v, {}, True, 1), same, rounds
-    )
-    banded = [Field(f.name, f.type, byte=f.byte, deadband={"abs": 1.0}) for f in fields[:1_000]]
-    changes = ChangeFilter(banded, 1e9)
-    now = {f.name: record.values[f.name] for f in banded}
-    changes.passes(now, {}, True, 0)
-    moved = [{name: value + 0.5 for name, value in now.items()}]
-    measure("change filter, 1,000 REALs within their deadband",
-            lambda v: changes.passes(v, {}, True, 1), moved, rounds)  # fmt: skip
+    def unchanged() -> Figures:
+        record.changed(sensors[0])
+        return over(record.changed, sensors[:1], 100)()
+
+    for image in sensors:
+        record.changed(image)
+        want = {k: struct.unpack(">f", struct.pack(">f", v))[0] if type(v) is float else v
+                for k, v in record.values.items()}  # fmt: skip
+        assert bare(image) == want
+    base = {"bare struct": over(bare, sensors, 100)}
+    results = []
+    for name, ours in (
+        ("changed", over(record.changed, sensors, 100)),
+        ("every REAL new", over(forget, noise, 40)),
+        ("unchanged", unchanged),
+    ):
+        case = f"1,000 REAL + 500 BOOL + 200 INT, {name}"
+        results += compare("decode", case, ours, base, rounds)
+    return results + change_filter(fields[:REALS], [s[: 4 * REALS] for s in sensors], rounds)
 
 
-def full_image(rounds: int) -> None:
-    """64 KiB in three shapes; the target is 1,000,000 values a second."""
+def change_filter(fields: list[Field], images: list[bytes], rounds: int) -> list[Result]:
+    """Decoding and filtering a scan of which every value has moved within its deadband; the
+    baseline is the same scan without a filter.
+    """
+    record = Record(fields)
+    names = {
+        "no deadband": ChangeFilter(fields, 1e9),
+        "every field with a deadband": ChangeFilter(
+            [Field(f.name, f.type, byte=f.byte, deadband={"abs": 1e6}) for f in fields], 1e9
+        ),
+    }
+    results = []
+    for name, changes in names.items():
 
-    def rate(name: str, records: list[Record], images: list[bytes], values: int) -> None:
-        def run(image: bytes) -> None:
-            for record in records:
-                record.changed(image)
+        def filtered(image: bytes, changes: ChangeFilter = changes) -> bool:
+            changed = record.changed(image)
+            return changes.passes(dict(record.values), {}, bool(changed), 0.0)
 
-        for image in images:
-            run(image)
-        median = measure(name, run, images, rounds)
-        print(f"{'':<66}{values / median:9.2f} million values/s")
+        filtered(images[0])
+        assert filtered(images[1]) == (name == "no deadband")
+        base = {"decode alone": over(record.changed, images, 60)}
+        results += compare("decode", f"1,000 REALs, changed, through the filter: {name}",
+                           over(filtered, images, 60), base, rounds)  # fmt: skip
+    return results
 
-    size = 65_536
-    images = [RANDOM.randbytes(size) for _ in range(4)]
-    ints = [Field(f"i{i}", "INT", byte=2 * i) for i in range(size // 2)]
-    rate("64 KiB of INTs", [Record(ints)], images, len(ints))
-    bools = [Field(f"b{i}", "BOOL", byte=i // 8, bit=i % 8) for i in range(size * 8)]
-    rate("64 KiB of BOOLs", [Record(bools)], images[:2], len(bools))
-    floats = [Field(f"r{i}", "REAL", byte=4 * i) for i in range(size // 4)]
-    sensors = [reals(size // 4, 2) for _ in range(4)]
-    rate("64 KiB of REALs with two decimals", [Record(floats)], sensors, len(floats))
-    noise = [reals(size // 4, None) for _ in range(4)]
-    rate("64 KiB of REALs, every one new", [Record(floats)], noise, len(floats))
+
+def full_image(rounds: int) -> list[Result]:
+    """64 KiB in several shapes: million values a second of CPU (the target is 1)."""
+    ints = [Field(f"i{i}", "INT", byte=2 * i) for i in range(SIZE // 2)]
+    bools = [Field(f"b{i}", "BOOL", byte=i // 8, bit=i % 8) for i in range(SIZE * 8)]
+    floats = [Field(f"r{i}", "REAL", byte=4 * i) for i in range(SIZE // 4)]
     machine = [Field(f"f{i}", "BOOL", bit=i) for i in range(3)]
     for i in range(5):
         machine += [Field(f"s{i}.v", "REAL", byte=2 + 6 * i)]
         machine += [Field(f"s{i}.f", "BYTE", byte=6 + 6 * i)]
     machine += [Field("good", "INT", byte=62), Field("bad", "INT", byte=64)]
-    count = size // 66
+    any_bytes = [RANDOM.randbytes(SIZE) for _ in range(4)]
     plant = [
-        b"".join(
-            RANDOM.randbytes(2)
-            + b"".join(reals(1, 2) + b"\1\0" for _ in range(5))
-            + RANDOM.randbytes(34)
-            for _ in range(count)
-        )
+        b"".join(RANDOM.randbytes(2) + b"".join(reals(1, True) + b"\1\0" for _ in range(5))
+                 + RANDOM.randbytes(34) for _ in range(SIZE // 66))
         for _ in range(4)
-    ]
-    machines = [Record(machine, 66 * n) for n in range(count)]
-    rate(f"64 KiB as {count} machines of 66 bytes (db500_maquinas)", machines, plant,
-         count * len(machine))  # fmt: skip
+    ]  # fmt: skip
+    shapes = {
+        "INTs": ([ints], any_bytes, f">{SIZE // 2}h"),
+        "BOOLs": ([bools], any_bytes[:2], ""),
+        "REALs with 2 decimals": ([floats], [reals(SIZE // 4, True)] * 4, f">{SIZE // 4}f"),
+        "REALs, every one new": ([floats], [reals(SIZE // 4, False) for _ in range(4)],
+                                 f">{SIZE // 4}f"),
+        f"{SIZE // 66} machines of 66 B": ([machine] * (SIZE // 66), plant, ""),
+    }  # fmt: skip
+    results = []
+    for name, (records, images, layout) in shapes.items():
+        decoders = [Record(fields, 66 * n) for n, fields in enumerate(records)]
+        count = sum(map(len, records))
+
+        def whole(image: bytes, decoders: list[Record] = decoders) -> None:
+            for decoder in decoders:
+                decoder.forget()  # as if every value had changed
+                decoder.changed(image)
+
+        def rate(measure: Measure, count: int = count) -> Measure:
+            return lambda: {"M values/s of CPU": count / measure()["µs CPU"]}
+
+        def bare(image: bytes, layout: str = layout, fields: list[Field] = records[0]) -> object:
+            return dict(zip((f.name for f in fields), struct.unpack(layout, image), strict=True))
+
+        base = {"bare struct": rate(over(bare, images, 5))} if layout else {}
+        ours = rate(over(whole, images, 5))
+        results += compare("decode", f"64 KiB of {name}", ours, base, rounds)
+    return results
 
 
-if __name__ == "__main__":
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 400
-    target_block(rounds)
-    full_image(max(10, rounds // 40))
+def bench(options: Options) -> list[Result]:
+    """The block the targets are given for; without ``quick`` also a full image."""
+    rounds = options.rounds or (3 if options.quick else 7)
+    return target_block(rounds) + ([] if options.quick else full_image(min(rounds, 5)))

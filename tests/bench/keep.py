@@ -1,0 +1,157 @@
+"""The keep path: a reader's KeepClient here, a real store_forward process, back to its
+acknowledgement after the commit (``durability: full``).
+
+The baseline is bare ZeroMQ: the same bytes over PUSH/PULL to another process, which answers what
+it found waiting over PUB/SUB; nothing numbered, kept, checked or written.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import zmq
+
+from bus.frames import Sample, pack
+from services.reader.keep import KeepClient
+from services.runtime.process import Process
+from tests.bench.result import Figures, Options, Result, compare, percentiles
+from tests.kit.procs import service
+from tests.kit.publisher_rig import run_folder
+from tests.kit.store_rig import STORE_CONFIG
+
+BODY = b"x" * 300
+PLC, TENANT = "prensa-01", "acme"
+
+
+def echo(keep: str, acks: str) -> None:
+    """The bare store: acknowledges the last of what waits."""
+    context = zmq.Context()
+    pull, pub = context.socket(zmq.PULL), context.socket(zmq.PUB)
+    pull.setsockopt(zmq.RCVHWM, 100_000)
+    pull.bind(keep)
+    pub.bind(acks)
+    count = 0
+    while True:
+        pull.poll()
+        try:
+            while True:
+                pull.recv(zmq.NOBLOCK)
+                count += 1
+        except zmq.Again:
+            pub.send(b"%d" % count)
+
+
+class Bare:
+    """The other end of ``echo``."""
+
+    def __init__(self, folder: Path) -> None:
+        ends = [f"ipc://{folder}/bare-{name}" for name in ("keep", "acks")]
+        # Not forked: a ZeroMQ context does not live through that.
+        self._process = multiprocessing.get_context("spawn").Process(target=echo, args=ends)
+        self._process.start()
+        self._context = zmq.Context()
+        self._push, self._sub = self._context.socket(zmq.PUSH), self._context.socket(zmq.SUB)
+        self._push.setsockopt(zmq.SNDHWM, 100_000)
+        self._sub.setsockopt(zmq.SUBSCRIBE, b"")
+        self._push.connect(ends[0])
+        self._sub.connect(ends[1])
+        self._data = pack(Sample(PLC, TENANT, 1763999000123, 4182, 1764000000123, BODY))
+        self._sent = self._acked = 0
+        while not self._acked:  # until both ends know each other
+            self._push.send(self._data)
+            self._sent += 1
+            if self._sub.poll(20):
+                self._acked = int(self._sub.recv())
+
+    def send(self, count: int) -> None:
+        """Returns when all are acknowledged."""
+        self._sent += count
+        for _ in range(count):
+            self._push.send(self._data)
+        while self._acked < self._sent:
+            self._acked = int(self._sub.recv())
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._context.destroy(0)
+
+
+class Kept:
+    """The reader's end."""
+
+    def __init__(self, folder: Path) -> None:
+        config = {"process": f"reader-{PLC}", "folder": "reader", "item": PLC,
+                  "runtime": str(folder), "state": str(folder)}  # fmt: skip
+        self._process = Process(config, folder / "reader.json")
+        self._client = KeepClient(self._process, PLC, TENANT)
+        self._client.open()
+        self.send(1)
+
+    def send(self, count: int) -> None:
+        """Returns when all are acknowledged."""
+        for _ in range(count):
+            self._client.publish(1764000000123, lambda _epoch, _seq: BODY)
+        deadline_s = time.monotonic() + 20
+        while self._client.pending:
+            self._process.step()
+            assert time.monotonic() < deadline_s, f"{self._client.pending} not acknowledged"
+
+    def close(self) -> None:
+        self._client.close()
+        self._process.bus.close()
+
+
+@contextmanager
+def both() -> Iterator[tuple[Kept, Bare]]:
+    with run_folder() as folder:
+        config = {
+            "process": "store_forward", "folder": "store_forward", "item": "", "site": "bench",
+            "locatario": TENANT, "runtime": str(folder), "state": str(folder),
+            "store": STORE_CONFIG, "outputs": [{"name": "a", "locatarios": None, "from": "oldest"}],
+            "plcs": [{"id": PLC, "locatario": TENANT}],
+        }  # fmt: skip
+        (folder / "reader.json").write_text(json.dumps({}))
+        with service(config):
+            kept, bare = Kept(folder), Bare(folder)
+            try:
+                yield kept, bare
+            finally:
+                kept.close()
+                bare.close()
+
+
+def rate(end: Kept | Bare, count: int) -> Figures:
+    cpu_ns, begin_s = time.process_time_ns(), time.perf_counter()
+    end.send(count)
+    took_s, cpu_us = time.perf_counter() - begin_s, (time.process_time_ns() - cpu_ns) / 1e3
+    return {"messages/s": count / took_s, "µs CPU a message, sender": cpu_us / count}
+
+
+def one_by_one(end: Kept | Bare, count: int) -> Figures:
+    took_ms = []
+    for _ in range(count):
+        begin_s = time.perf_counter()
+        end.send(1)
+        took_ms.append((time.perf_counter() - begin_s) * 1e3)
+    return percentiles(took_ms, "ms", 50, 99)
+
+
+def bench(options: Options) -> list[Result]:
+    """A window's worth at once, and one at a time."""
+    rounds = options.rounds or (3 if options.quick else 7)
+    results = []
+    with both() as (kept, bare):
+        for name, run, count in (
+            ("2,000 messages of 300 B", rate, 2_000),
+            ("one message, sent to acknowledged", one_by_one, 100),
+        ):
+            ours, base = partial(run, kept, count), {"bare ZeroMQ": partial(run, bare, count)}
+            results += compare("keep", name, ours, base, rounds)
+    return results
