@@ -1,57 +1,73 @@
 """After an outage: does the backlog drain while live data stays current?
 
-``python -m tests.bench.drain [OUTAGE_SECONDS]``: a whole site in lane mode (two PLCs, 20 scans/s, a
-message each), the output stopped for so long, then started again. The ratio is backlog messages per
-second over ingest; an hour of the same ingest drains in an hour over that ratio.
+A whole site in lane mode (two PLCs, 20 scans/s, a message each), the output stopped for
+``--seconds`` (60), then started again. The baseline is the ingest: an hour of it drains in an hour
+over the ratio. Live latency meanwhile is beside the same before the outage.
 """
 
 from __future__ import annotations
 
-import statistics
-import sys
 import time
 
+from tests.bench.result import Figures, Options, Result, percentiles, rows
 from tests.kit.box import Box
 from tests.kit.site import wait_for
 
+REPLAYED = b'"replay":true'
+INGEST = 40.0
+BEFORE_S = 5.0
 
-def main(outage_s: float) -> None:
-    """Prints one table."""
-    box = Box(2, "50ms", store={"replay": {"mode": "lanes"}})
-    with box:
+
+class Listener:
+    """What has come to the subscriber since the last look."""
+
+    def __init__(self, box: Box) -> None:
+        self._received = box.subscriber.received
+        self._seen = len(self._received)
+        self.lags_ms: list[float] = []
+        """PLC to subscriber, of what is live."""
+
+    def look(self) -> int:
+        """How many replayed messages."""
+        now_ms = time.time() * 1e3
+        news = [p for t, p, _ in self._received[self._seen :] if t.count("/") == 2]
+        self._seen = len(self._received)
+        live = [p for p in news if REPLAYED not in p and p.startswith(b'{"v"') and b'"ts":' in p]
+        self.lags_ms += [now_ms - int(p.split(b'"ts":')[1].split(b",")[0]) for p in live]
+        return sum(REPLAYED in p for p in news)
+
+
+def outage(seconds: float) -> tuple[float, Figures, Figures]:
+    """(drained messages/s, live latency meanwhile, before)."""
+    with Box(2, "50ms", store={"replay": {"mode": "lanes"}}) as box:
         box.wait_for_messages("prensa-01", 20)
+        before = Listener(box)
+        end_s = time.monotonic() + BEFORE_S
+        while time.monotonic() < end_s:
+            time.sleep(0.002)
+            before.look()
         box.site.rpc.stopProcess("publisher-central")
-        before = len(box.subscriber.received)
-        begin_s = time.monotonic()
-        time.sleep(outage_s)
-        waited_s = time.monotonic() - begin_s
+        count = len(box.subscriber.received)
+        time.sleep(seconds)
+        after = Listener(box)
         box.site.rpc.startProcess("publisher-central", False)
-        wait_for(lambda: len(box.subscriber.received) > before + 5, 30, "messages again")
+        wait_for(lambda: len(box.subscriber.received) > count + 5, 30, "messages again")
         begin_s = last_s = time.monotonic()
-        lags_ms: list[float] = []
-        seen = before
         backlog = 0
         # Drained when nothing old has come for a second.
         while time.monotonic() - last_s < 1:
-            time.sleep(0.01)
-            now_ms = time.time() * 1e3
-            fresh = [p for t, p, _ in box.subscriber.received[seen:] if t.count("/") == 2]
-            seen = len(box.subscriber.received)
-            old = sum(b'"replay":true' in p for p in fresh)
-            if old:
+            time.sleep(0.002)
+            if old := after.look():
                 backlog += old
                 last_s = time.monotonic()
-            live = (p for p in fresh if b'"replay":true' not in p)
-            lags_ms += [now_ms - int(p.split(b'"ts":')[1].split(b",")[0]) for p in live]
-        drained_s = last_s - begin_s
-    ingest = 40.0
-    cuts = statistics.quantiles(lags_ms, n=100)
-    print("| what | value |\n|---|---|")
-    print(f"| outage | {waited_s:.0f} s at {ingest:.0f} messages/s |")
-    print(f"| backlog drained | {backlog} messages in {drained_s:.1f} s |")
-    print(f"| drain over ingest | {backlog / drained_s / ingest:.0f}× |")
-    print(f"| live meanwhile, PLC to subscriber | p50 {cuts[49]:.0f} ms, p99 {cuts[98]:.0f} ms |")
+    return backlog / (last_s - begin_s), percentiles(after.lags_ms), percentiles(before.lags_ms)
 
 
-if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 60)
+def bench(options: Options) -> list[Result]:
+    """One outage a round."""
+    seconds = options.seconds or 60
+    done = [outage(seconds) for _ in range(options.rounds or 1)]
+    name = f"after {seconds:g} s without an output, {INGEST:g} messages/s"
+    drained = [({"messages/s": rate}, {"ingest": {"messages/s": INGEST}}) for rate, *_ in done]
+    live = [(meanwhile, {"before the outage": before}) for _, meanwhile, before in done]
+    return rows("drain", f"{name}: backlog", drained) + rows("drain", f"{name}: live", live)

@@ -1,22 +1,20 @@
-"""Lag from the source's scan to the written target: ``python -m tests.bench.mirror [SECONDS]``.
+"""Lag from the source's scan to the written target.
 
 A whole box on loopback: a strict fake PLC changes all of its 500 bytes at each scan; a real reader
 reads it every 50 ms; a real mirror writes a strict fake target. The clock starts when the source
 gets the read telegram and stops when the last byte stands in the target. The baseline is the
-same copy written by bare python-snap7 in one loop, without a bus. CPU of the mirror while nothing
-changes stands apart.
+same copy written by bare python-snap7 in one loop, without a bus.
 """
 
 from __future__ import annotations
 
-import statistics
-import sys
 import time
 from typing import Any
 
 import psutil
 from snap7.client import Client
 
+from tests.bench.result import Options, Result, percentiles, rows
 from tests.kit.fake_plc import FakePlc
 from tests.kit.simulator import free_ports
 from tests.kit.site import Site, wait_for
@@ -105,25 +103,20 @@ def baseline(seconds: float) -> list[float]:
     return lags_ms
 
 
-def main(seconds: float) -> None:
-    """Prints one table."""
-    rows: list[tuple[str, list[float], float | None]] = []
-    for name, mirror in (
-        ("consistent_bytes: 64 (default)", {}),
-        ("the same, commit: {begin, end}", {"commit": {"begin": SIZE, "end": SIZE + 2}}),
-        ("consistent_bytes: 960", {"consistent_bytes": 960}),
-    ):
-        lags_ms, idle = measure(seconds, **mirror)
-        rows.append((name, lags_ms, idle))
-    rows.append(("bare python-snap7, read then write", baseline(seconds), None))
-    print("| 500 B, all changed at each scan of 50 ms | copies | p50 ms | p99 ms | max ms"
-          " | mirror's CPU, nothing changes |\n|---|---|---|---|---|---|")  # fmt: skip
-    for name, lags_ms, rest in rows:
-        cuts = statistics.quantiles(lags_ms, n=100)
-        share = "" if rest is None else f"{rest * 100:.1f} %"
-        print(f"| {name} | {len(lags_ms)} | {cuts[49]:.1f} | {cuts[98]:.1f} | {max(lags_ms):.1f}"
-              f" | {share} |")  # fmt: skip
-
-
-if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 10)
+def bench(options: Options) -> list[Result]:
+    """By the size that one telegram may copy consistently, each beside the baseline."""
+    seconds = options.seconds or 10
+    results = []
+    cases: dict[str, dict[str, Any]] = {
+        "consistent_bytes: 64 (default)": {},
+        "the same, commit: {begin, end}": {"commit": {"begin": SIZE, "end": SIZE + 2}},
+        "consistent_bytes: 960": {"consistent_bytes": 960},
+    }
+    for name, mirror in cases.items():
+        done = []
+        for _ in range(options.rounds or 1):
+            lags_ms, idle = measure(seconds, **mirror)
+            ours = {**percentiles(lags_ms), "% of a core, nothing changes": 100 * idle}
+            done.append((ours, {"bare python-snap7": percentiles(baseline(seconds / 2))}))
+        results += rows("mirror", f"500 B, all changed at each scan of 50 ms, {name}", done)
+    return results
