@@ -117,6 +117,8 @@ case $verb in
     done
     issue "$name" "basicConstraints=critical,CA:false
 keyUsage=critical,digitalSignature
+subjectKeyIdentifier=hash
+authorityKeyIdentifier=keyid
 extendedKeyUsage=serverAuth
 subjectAltName=$alternatives"
     ;;
@@ -126,6 +128,8 @@ subjectAltName=$alternatives"
     valid_name "$name"
     issue "$name" "basicConstraints=critical,CA:false
 keyUsage=critical,digitalSignature
+subjectKeyIdentifier=hash
+authorityKeyIdentifier=keyid
 extendedKeyUsage=clientAuth"
     ;;
   renew)

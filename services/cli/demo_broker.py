@@ -165,10 +165,14 @@ def _make_certificates(folder: Path) -> None:
             .not_valid_before(now - timedelta(minutes=5))
             .not_valid_after(now + timedelta(days=90))
             .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
         )
         if issuer is not None:
             names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
+        if signer is not None:
+            above = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+            builder = builder.add_extension(above, False)
         return builder.sign(signer or key, hashes.SHA256()), key
 
     ca, ca_key = issue("plc-edge demo CA", None, None)

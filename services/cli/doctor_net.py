@@ -12,6 +12,7 @@ from cryptography import x509
 
 from services.cli.doctor_finding import Failed, Finding
 from services.runtime.config import Tls
+from services.runtime.tls import client_context
 
 TIMEOUT_S = 4.0
 EXPIRES_SOON_DAYS = 21
@@ -77,7 +78,7 @@ def tls_context(subject: str, tls: Tls, folder: Path) -> ssl.SSLContext:
     if tls.ca is not None:
         _readable(subject, "tls.ca", folder / tls.ca)
     try:
-        context = ssl.create_default_context(cafile=str(folder / tls.ca) if tls.ca else None)
+        context = client_context(str(folder / tls.ca) if tls.ca else None)
     except (ssl.SSLError, OSError) as e:
         raise Failed(
             subject,
@@ -85,7 +86,6 @@ def tls_context(subject: str, tls: Tls, folder: Path) -> ssl.SSLContext:
             f"{folder / str(tls.ca)} is no CA certificate ({e})",
             "put the broker's CA certificate there, PEM",
         ) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if tls.cert is not None and tls.key is not None:
         for key, file in (("tls.cert", tls.cert), ("tls.key", tls.key)):
             _readable(subject, key, folder / file)

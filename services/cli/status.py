@@ -22,6 +22,7 @@ from rich.table import Table
 from services.cli.common import ConfigOption, JsonOption, load_site
 from services.runtime import process_table, render, secrets
 from services.runtime.errors import EXIT_FAILURE
+from services.runtime.tls import client_context
 
 TIMEOUT_S = 5.0
 _TONE = {
@@ -84,7 +85,7 @@ def ask(runtime: Path, path: str = "/api/status") -> dict[str, Any]:
     tls: dict[str, Any] = {}
     if panel["tls"]:
         # The service's own certificate is the only one accepted, whatever name it carries.
-        context = ssl.create_default_context(cafile=panel["tls"]["cert"])
+        context = client_context(panel["tls"]["cert"])
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.check_hostname = False
         tls = {"ssl_context": context, "assert_hostname": False}

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from typing import Any
 
 from bus import topology
 from bus.frames import Heartbeat, Raw, Scan
 from services.reader.group import Group, Outcome, extent
 from services.reader.keep import KeepClient
+from services.runtime.background import Background
 from services.runtime.clock import now_ms
 from services.runtime.errors import PlcUnavailable
 from services.runtime.process import Process
@@ -62,6 +62,7 @@ class Engine:
     def __init__(self, process: Process, keep: KeepClient) -> None:
         config = process.config
         self.process = process
+        self._background = Background(process)
         self.keep = keep
         self.plc: dict[str, Any] = config["plc"]
         self.id: str = self.plc["id"]
@@ -121,7 +122,7 @@ class Engine:
         """Beside the loop: a name server or a PLC that does not answer holds up nothing else."""
         plc = self.plc
         jobs = plc["parallel_jobs"]
-        self.process.beside(
+        self._background.run(
             lambda: Session(
                 plc["host"],
                 plc["port"],
@@ -133,12 +134,12 @@ class Engine:
             self._connected,
         )
 
-    def _connected(self, result: Callable[[], Session]) -> None:
-        try:
-            session = result()
-        except PlcUnavailable as e:
-            self._lost(e)
+    def _connected(self, session: Session | Exception) -> None:
+        if isinstance(session, PlcUnavailable):
+            self._lost(session)
             return
+        if isinstance(session, Exception):
+            raise session
         self.session = session
         self._proven = False
         self._cpu_state = None if self._state_unanswered < STATE_TRIES else -1

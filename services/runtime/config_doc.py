@@ -5,6 +5,7 @@ tests/unit/test_config_doc.py fails when the page is not what this prints.
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -73,7 +74,7 @@ def page() -> str:
 
 def _sections() -> Iterator[str]:
     for title, model in SECTIONS:
-        yield f"## {title}\n\n{model.__doc__}\n"
+        yield f"## {title}\n\n{inspect.cleandoc(model.__doc__ or '')}\n"
         yield "| key | type | default | meaning |\n|---|---|---|---|"
         hints = typing.get_type_hints(model, include_extras=True)
         for name, field in model.model_fields.items():

@@ -14,13 +14,11 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import zmq
 
@@ -41,7 +39,6 @@ CONFIG_POLL_S = 1.0
 LOCK_WAIT_S = 5.0
 PR_SET_PDEATHSIG = 1
 
-T = TypeVar("T")
 Setup = Callable[["Process"], Callable[[], None] | None]
 
 
@@ -150,30 +147,6 @@ class Process:
         if isinstance(source, Port):
             return source.socket
         return source if isinstance(source, int) else source.fileno()
-
-    def beside(self, call: Callable[[], T], then: Callable[[Callable[[], T]], None]) -> None:
-        """Runs a call that blocks in a thread; ``then(result)`` comes in the loop, and ``result()``
-        returns what the call did or raises what it raised. The process may end before.
-        """
-        outcome: list[Callable[[], T]] = []
-        wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-        def work() -> None:
-            try:
-                value = call()
-            except Exception as e:
-                outcome.append(partial(_raise, e))
-            else:
-                outcome.append(lambda: value)
-            os.eventfd_write(wake, 1)
-
-        def take() -> None:
-            self.forget(wake)
-            os.close(wake)
-            then(outcome[0])
-
-        self.on_readable(wake, take)
-        threading.Thread(target=work, daemon=True).start()
 
     def run(self) -> None:
         """Serves until ``stop``. An exception in a handler is a bug and ends the process."""
@@ -361,10 +334,6 @@ def _wake_on_signal(process: Process) -> None:
     read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
     process.on_readable(read_fd, lambda: void(os.read(read_fd, 64)))
-
-
-def _raise(error: Exception) -> NoReturn:
-    raise error
 
 
 def void(_: object) -> None:

@@ -1,4 +1,4 @@
-"""Certificates for tests, made on the spot."""
+"""Certificates for tests, made on the spot; without key identifiers, as many a plant makes them."""
 
 from __future__ import annotations
 

@@ -21,11 +21,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import urllib3
 
-from services.publisher.background import Background
 from services.publisher.outputs import influx
 from services.publisher.outputs.base import CLOSE_WAIT_S, Desk, Row
 from services.publisher.outputs.network import explain, tls_context
 from services.runtime import secrets
+from services.runtime.background import Background
 from services.runtime.errors import ConfigError, Problem, Unavailable
 from services.runtime.process import Process
 

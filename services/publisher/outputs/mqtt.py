@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from services.publisher.background import Background
 from services.publisher.outputs.base import CLOSE_WAIT_S, Desk, Row
 from services.publisher.outputs.mqtt_link import Link, Settings
+from services.runtime.background import Background
 from services.runtime.process import Process
 
 

@@ -22,11 +22,11 @@ from typing import Any
 import orjson
 import zmq
 
-from services.publisher.background import Background
 from services.publisher.outputs import mqtt_packets as mqtt
 from services.publisher.outputs.base import Desk, Row
 from services.publisher.outputs.network import dial, explain
 from services.runtime import secrets
+from services.runtime.background import Background
 from services.runtime.clock import now_ms
 from services.runtime.errors import ConfigError, Unavailable
 from services.runtime.failpoints import hit

@@ -8,6 +8,7 @@ import ssl
 from typing import Any
 
 from services.runtime.errors import Unavailable
+from services.runtime.tls import client_context
 
 # TCP, and then TLS, get this long. Every fault must be over within 10 s of the line's recovery:
 # an attempt that began just before it, the pause after it, and the next attempt.
@@ -20,8 +21,7 @@ def tls_context(tls: dict[str, Any]) -> ssl.SSLContext:
     Raises Unavailable when a file cannot be used.
     """
     try:
-        context = ssl.create_default_context(cafile=tls["ca"])
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context = client_context(tls["ca"])
         if tls["cert"]:
             context.load_cert_chain(tls["cert"], tls["key"])
     except (OSError, ssl.SSLError) as e:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import zmq
 
 from services.publisher.outputs.base import CLOSE_WAIT_S, Desk, Row
-from services.runtime.process import Process
+from services.runtime.process import Process, Timer
 
 WINDOW = 1_000
 RETRY_S = 1.0
@@ -35,6 +35,7 @@ class StdoutOutput:
         self._queued_bytes = self._written_bytes = 0
         self._rows: deque[Row] = deque()
         self._waiting = False
+        self._retry: Timer | None = None
 
     def deliver(self, rows: Sequence[Row]) -> None:
         """Takes rows."""
@@ -64,7 +65,9 @@ class StdoutOutput:
             blocked = True
         except OSError as e:
             self._desk.status("down", "lost", f"nobody reads standard output: {e.strerror}")
-            self._process.at(time.monotonic() + RETRY_S, self._write)
+            # One, however many deliveries find the pipe broken: each would keep its own for ever.
+            if self._retry is None:
+                self._retry = self._process.at(time.monotonic() + RETRY_S, self._try_again)
         else:
             self._desk.status("ok")
         done = []
@@ -78,6 +81,10 @@ class StdoutOutput:
                 self._process.on_readable(self._fd, self._write, zmq.POLLOUT)
             else:
                 self._process.forget(self._fd)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._write()
 
     def close(self) -> None:
         """Gives the reader a moment to take the rest."""

@@ -1,4 +1,4 @@
-"""Blocking calls (name look-up, TLS handshake, HTTP request) beside the loop, never in it."""
+"""Blocking calls (name look-up, connecting, HTTP request) beside the loop, never in it."""
 
 from __future__ import annotations
 
