@@ -18,7 +18,7 @@ HELP = {
     "plc_edge_bus_refused_total": "Frames that a process could not understand, by reason.",
     "plc_edge_log_dropped_total": "Log lines lost because the log pipe was full.",
     "plc_edge_process_up": "1 while supervisord says RUNNING, 0 otherwise.",
-    "plc_edge_process_restarts_total": "Starts of a process after its first, since this one runs.",
+    "plc_edge_process_restarts_total": "Starts of a process after it ended by itself.",
     "plc_edge_process_start_time_seconds": "When the process started, Unix time.",
     "plc_edge_process_cpu_seconds_total": "CPU time used, user and system.",
     "plc_edge_process_resident_memory_bytes": "Resident memory.",

@@ -35,6 +35,7 @@ class Entry:
     uptime_s: int = 0
     exit_status: int = 0
     restarts: int = 0
+    """Without those that somebody asked for."""
     flapping: bool = False
     cpu_s: float = 0.0
     """User and system, of all its lives seen."""
@@ -59,8 +60,18 @@ class ProcessTable:
         self.error = ""
         self._clock = clock
 
-    def update(self, rows: list[process_table.Row]) -> list[Event]:
-        """Takes supervisord's table in; returns what a person wants to know of the change."""
+    def restarted(self, rows: list[process_table.Row]) -> list[process_table.Row]:
+        """Those of ``rows`` that have been started again since the last ``update``."""
+        known = self.entries
+        return [r for r in rows if r.name in known and _started_again(known[r.name], r)]
+
+    def update(
+        self, rows: list[process_table.Row], asked: frozenset[str] = frozenset()
+    ) -> list[Event]:
+        """Takes supervisord's table in; returns what a person wants to know of the change.
+
+        ``asked``: of those started again, the ones that somebody wanted to be.
+        """
         events: list[Event] = []
         by_name = {row.name: row for row in rows}
         if self.reachable is False:
@@ -73,7 +84,7 @@ class ProcessTable:
                     entry.state, entry.pid = "MISSING", 0
                     entry.why = "supervisord does not know it: run `plc-edge apply`"
                 continue
-            events += self._change(entry, row)
+            events += self._change(entry, row, name in asked)
         return events
 
     def configure(self, names: list[str]) -> None:
@@ -93,16 +104,19 @@ class ProcessTable:
             entry.state = "UNKNOWN"
         return [_event("error", "supervisor_unreachable", error)] if first else []
 
-    def _change(self, entry: Entry, row: process_table.Row) -> list[Event]:
+    def _change(self, entry: Entry, row: process_table.Row, asked: bool) -> list[Event]:
         events: list[Event] = []
         first_sight = entry.state == "UNKNOWN" and not entry.start_s
-        started_again = bool(entry.start_s and row.start_s != entry.start_s and row.start_s)
+        started_again = _started_again(entry, row)
         was_running, before = entry.state in ("RUNNING", "STARTING"), entry.state
         entry.state, entry.pid, entry.uptime_s = row.state, row.pid, row.uptime_s
         entry.start_s, entry.exit_status = row.start_s, row.exit_status
         entry.why = _why(row)
         name = entry.name
-        if started_again:
+        if started_again and asked:
+            text = f"{name} was restarted on request"
+            events.append(_event("info", "process_restart_asked", text, process=name))
+        elif started_again:
             now_s = self._clock()
             entry.restarts += 1
             entry.starts.append(now_s)
@@ -161,6 +175,10 @@ class ProcessTable:
             entry.cpu_percent = 100 * (used_s - before_s) / (now_s - then_s)
         entry.cpu_at = (entry.pid, now_s, used_s)
         entry.cpu_s = entry.cpu_base_s + used_s
+
+
+def _started_again(entry: Entry, row: process_table.Row) -> bool:
+    return bool(entry.start_s and row.start_s and row.start_s != entry.start_s)
 
 
 def _why(row: process_table.Row) -> str:

@@ -22,7 +22,7 @@ from services.metrics.web import Web
 from services.runtime import secrets
 from services.runtime.errors import ConfigError, PlcEdgeError, Problem
 from services.runtime.process import Process
-from services.runtime.process_table import Row, SupervisorUnavailable
+from services.runtime.process_table import Row, SupervisorUnavailable, asked_to_end
 
 # Frames taken in one go: a burst must not keep HTTP from the lock for longer than ~10 ms.
 BATCH = 200
@@ -58,11 +58,14 @@ def setup(process: Process) -> Callable[[], None]:
 
     def take_table(answer: list[Row] | SupervisorUnavailable) -> None:
         nonlocal polls
+        asked: frozenset[str] = frozenset()
+        if not isinstance(answer, SupervisorUnavailable) and (again := table.restarted(answer)):
+            asked = asked_to_end(config["supervisor_socket"], again)
         with site.lock:
             if isinstance(answer, SupervisorUnavailable):
                 events = table.unreachable(str(answer))
             else:
-                events = table.update(answer)
+                events = table.update(answer, asked)
             for event in events:
                 site.add_event(event)
         for event in events:

@@ -1,18 +1,25 @@
 """What supervisord says of its programs: read over its Unix socket, never a command.
 
-supervisord's socket gives every caller every right, so the one who reads keeps to the one call
-that only tells (``supervisor.getAllProcessInfo``, supervisord.org/api.html).
+supervisord's socket gives every caller every right, so the one who reads keeps to the two calls
+that only tell (``supervisor.getAllProcessInfo`` and ``readLog``, supervisord.org/api.html).
 """
 
 from __future__ import annotations
 
 import http.client
+import re
 import socket
+import time
 import xmlrpc.client
 from dataclasses import dataclass
 from typing import Any
+from xml.parsers.expat import ExpatError
 
 TIMEOUT_S = 2.0
+# Of supervisord's log: some 700 lines, far more than come in the second between two questions.
+LOG_TAIL_BYTES = 65_536
+# The log's line is written at most so long after the end that it tells of.
+LOG_LATE_S = 2
 
 
 class SupervisorUnavailable(Exception):
@@ -67,9 +74,8 @@ def read(socket_path: str) -> list[Row]:
 
     Raises SupervisorUnavailable with the reason in words.
     """
-    proxy = xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_Transport(socket_path))
     try:
-        infos: Any = proxy.supervisor.getAllProcessInfo()
+        infos: Any = _supervisor(socket_path).getAllProcessInfo()
     except FileNotFoundError:
         raise SupervisorUnavailable(
             f"no socket {socket_path}: supervisord is not running"
@@ -100,3 +106,40 @@ def read(socket_path: str) -> list[Row]:
         for i in infos
     ]
     return sorted(rows, key=lambda row: row.name)
+
+
+def asked_to_end(socket_path: str, rows: list[Row]) -> frozenset[str]:
+    """Which of these programs were asked to end (``supervisorctl``, ``plc-edge apply``) before
+    their present start. Of those where it cannot be found out, it says that nobody asked.
+
+    Raises nothing; blocks as ``read`` does.
+    """
+    # A program that never ended and has another start than before is a new one: `apply` has
+    # replaced it.
+    asked = {row.name for row in rows if not row.stop_s}
+    if len(asked) == len(rows):
+        return frozenset(asked)
+    # supervisord keeps no reason for an end, but logs "stopped: <name>" where it was asked to, and
+    # "exited: <name>" of a process that ended by itself.
+    try:
+        log: Any = _supervisor(socket_path).readLog(-LOG_TAIL_BYTES, 0)
+    except (OSError, http.client.HTTPException, xmlrpc.client.Error, ExpatError):
+        return frozenset(asked)
+    ends = {name: (when, how) for when, how, name in _END.findall(str(log))}
+    for row in rows:
+        when, how = ends.get(row.name, ("", ""))
+        if how == "stopped" and 0 <= _unix_s(when) - row.stop_s <= LOG_LATE_S:
+            asked.add(row.name)
+    return frozenset(asked)
+
+
+_END = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d+ \w+ (stopped|exited): (\S+) ", re.M)
+
+
+def _unix_s(local: str) -> float:
+    return time.mktime(time.strptime(local, "%Y-%m-%d %H:%M:%S"))
+
+
+def _supervisor(socket_path: str) -> Any:
+    transport = _Transport(socket_path)
+    return xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=transport).supervisor

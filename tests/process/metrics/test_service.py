@@ -20,6 +20,7 @@ import pytest
 import urllib3
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from services.runtime.supervise import rpc
 from tests.kit.metrics_rig import ROOT, Rig, metrics_config, until
 from tests.kit.pki import Ca
 
@@ -297,6 +298,34 @@ def test_a_crash_loop_and_a_permanent_failure() -> None:
         until("flapping", lambda: rig.problem("process_flapping", "mirror-copia-db500"), 20)
         assert sample(rig, "plc_edge_process_up", process="publisher-backup") == 0
         until("not ready", lambda: rig.get("/readyz").status == 503)
+
+
+def test_requested_restarts_are_no_crash_loop() -> None:
+    """As an operator (stop, start) and as ``plc-edge apply`` (a new program) make them."""
+    by_hand, replaced, killed = "reader-forno-02", "publisher-backup", "reader-prensa-01"
+    with Rig(plcs=2) as rig:
+        supervisor = rpc(rig.folder / "supervisor.sock")
+        pids = dict.fromkeys((by_hand, replaced, killed), 0)
+
+        def all_new() -> bool:
+            rows = {p["name"]: p for p in rig.status()["processes"]}
+            return all(rows[n]["up"] and rows[n]["pid"] != pid for n, pid in pids.items())
+
+        until("all run", all_new)
+        for _ in range(3):
+            pids = {name: rig.pid(name) for name in pids}
+            supervisor.stopProcess(by_hand)
+            supervisor.startProcess(by_hand, False)
+            supervisor.stopProcessGroup(replaced)
+            supervisor.removeProcessGroup(replaced)
+            supervisor.addProcessGroup(replaced)
+            os.kill(pids[killed], signal.SIGKILL)
+            until("all run again", all_new)
+        assert rig.problem("process_flapping", killed)
+        for name, times in ((killed, 3), (by_hand, 0), (replaced, 0)):
+            assert sample(rig, "plc_edge_process_restarts_total", process=name) == times
+            assert bool(rig.problem("process_flapping", name)) == bool(times)
+        assert rig.log().count('"process_restart_asked"') == 6
 
 
 def test_certificates_about_to_end(tmp_path: Path) -> None:

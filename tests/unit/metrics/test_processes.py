@@ -55,6 +55,19 @@ def test_a_crash_loop_is_told_once_and_ends() -> None:
     assert not t.entries["reader-p1"].flapping
 
 
+def test_a_restart_that_was_asked_for_is_none() -> None:
+    t, _ = table()
+    codes(t, row())
+    for n in range(6):
+        again = row(start_s=150 + n)
+        assert t.restarted([again]) == [again]
+        told = [e.code for e in t.update([again], frozenset({"reader-p1"}))]
+        assert told == ["process_restart_asked"]
+        assert t.restarted([again]) == []
+    assert t.entries["reader-p1"].restarts == 0
+    assert not t.entries["reader-p1"].flapping
+
+
 def test_permanent_failure_and_fatal() -> None:
     t, _ = table()
     codes(t, row())
