@@ -7,6 +7,7 @@ they read their own rendered JSON (services/runtime/render.py).
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,6 +20,7 @@ from pydantic import (
     PrivateAttr,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from services.runtime import units
 
@@ -40,9 +42,16 @@ Port = Annotated[int, Field(ge=1, le=65_535, strict=True)]
 MACHINE_NAME_MAX = 64
 
 
-def _not_blank(value: str) -> str:
-    if not value or value != value.strip() or " " in value:
-        raise ValueError("a host is a name or an address without spaces")
+def _host(value: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        pass
+    else:
+        return value
+    # 192.168.0.300 and 10.1 are no names: some systems make addresses of them that nobody meant.
+    if not re.fullmatch(r"[\w.-]+", value) or re.fullmatch(r"[\d.]+", value):
+        raise PydanticCustomError("host", "is no host name or address")
     try:
         value.encode("idna")
     except UnicodeError:
@@ -50,7 +59,7 @@ def _not_blank(value: str) -> str:
     return value
 
 
-Host = Annotated[str, AfterValidator(_not_blank)]
+Host = Annotated[str, AfterValidator(_host)]
 
 
 class Model(BaseModel):

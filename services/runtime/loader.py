@@ -188,6 +188,11 @@ def _say(kind: str, text: str, value: Any, path: KeyPath, data: Any) -> tuple[st
         return "is missing", f"add `{path[-1]}:`"
     if kind.startswith("union_tag"):
         return "`type` is missing or unknown", "give `type: mqtt`, `type: http` or `type: stdout`"
+    if kind == "host":
+        # The value may hold more than a host: mqtt://user:password@broker.
+        shown = "" if "@" in str(value) else f" (it is {value!r})"
+        hint = "host name or address only, e.g. 192.168.0.10; the port stands in `port`"
+        return text + shown, hint
     text = text.removeprefix("Value error, ")
     hint = ""
     if kind == "string_pattern_mismatch" and "{1,31}" in text:

@@ -55,6 +55,28 @@ CASES: dict[str, tuple[str | bytes, list[str]]] = {
     "host with an empty label": (
         edit("192.168.0.10", "plc..local"), [":6:", "plcs[0].host", "between two dots"],
     ),
+    **{
+        f"host {host}": (
+            edit("192.168.0.10", f'"{host}"'), [":6:", "plcs[0].host", "the port stands in `port`"],
+        )
+        for host in (
+            "http://plc", "10.0.0.0/24", "10.0.0.5:102", "plc/1", "192.168.0.300", "10.1", "[::1]",
+            "plc 1", " plc", "", "plc?", "mqtt://",
+        )
+    },
+    "broker as URL": (
+        edit("host: broker", "host: mqtts://broker:8883"),
+        [":15:", "outputs[0]", "is no host name or address (it is 'mqtts://", "stands in `port`"],
+    ),
+    "brokers as URLs": (
+        edit("host: broker", "hosts: [broker-1, 'broker-2:8883']"),
+        [":15:", "outputs[0].hosts[1]", "stands in `port`"],
+    ),
+    "target of a mirror as URL": (
+        GOOD + "mirrors: [{name: m1, source: {plc: prensa-01, group: db500},"
+        " target: {host: 's7://h', db: 6}}]\n",
+        [":18:", "mirrors[0].target.host", "stands in `port`"],
+    ),
     "no tenants": (
         edit("username: box", "locatarios: []\n    username: box"), [":16:", "locatarios"],
     ),
@@ -197,6 +219,19 @@ def test_a_password_in_clear_is_warned_of_and_not_shown(tmp_path: Path) -> None:
     bad = run_check(tmp_path, edit("password_file: mqtt.pw", "password: [geheim-123]"))
     assert bad.returncode == 2
     assert "geheim-123" not in done.stderr + done.stdout + bad.stderr + bad.stdout
+
+
+def test_hosts_that_are_good(tmp_path: Path) -> None:
+    for host in ("plc", "PLC_1-a.local.", "10.0.0.5", "::1", "fe80::1%eth0", "máquina"):
+        done = run_check(tmp_path, edit("192.168.0.10", f'"{host}"'))
+        assert (done.returncode, done.stderr) == (0, ""), host
+
+
+def test_a_password_in_a_url_is_not_shown(tmp_path: Path) -> None:
+    done = run_check(tmp_path, edit("host: broker", "host: mqtt://box:geheim-123@broker"))
+    assert done.returncode == 2
+    assert "is no host name or address" in done.stderr
+    assert "geheim-123" not in done.stderr + done.stdout
 
 
 def test_no_file_at_all(tmp_path: Path) -> None:
