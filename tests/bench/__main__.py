@@ -15,9 +15,10 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.bench.result import HEADER, Options, Result, document, line, machine
+from tests.bench.report import HEADER, document, line, machine
+from tests.bench.result import Options, Result
 
-QUICK = ("decode", "frames", "outbox", "keep", "scan")
+QUICK = ("decode", "change", "frames", "outbox", "keep", "scan")
 BENCHES = (
     *QUICK, "network", "reader", "publisher", "latency", "drain", "mirror", "dashboard", "readers",
     "jitter", "site",
@@ -63,7 +64,8 @@ def main() -> int:
         print(*map(line, got), sep="\n", flush=True)
         sys.stderr.write(f"{name}: {time.monotonic() - begin_s:.1f} s\n")
     if args.json:
-        args.json.write_text(json.dumps(document(where, results), indent=1, ensure_ascii=False))
+        got = document(where, results, failed)
+        args.json.write_text(json.dumps(got, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     if args.markdown:
         args.markdown.write_text("\n".join(text) + "\n")
     if failed:

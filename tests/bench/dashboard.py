@@ -89,7 +89,7 @@ def bench(options: Options) -> list[Result]:
         for count in BROWSERS:
             done = [(used(rig, count, seconds), {"no browser": used(rig, 0, seconds)})
                     for _ in range(rounds)]  # fmt: skip
-            results += rows("dashboard", f"{count} browsers, {PLCS} PLCs", done)
+            results += rows("dashboard", f"{PLCS} PLCs, browsers: {count}", done)
         senders = {"% of a core": feeder.percent(), "MB RSS": _rss_mb(rig.feeder.pid)}
         results += rows("dashboard", "the stand-in for all senders, apart", [(senders, {})])
     return results

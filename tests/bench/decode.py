@@ -1,4 +1,4 @@
-"""What decoding and the change filter cost, CPU; the baseline is bare ``struct.unpack`` of the same
+"""What decoding costs, CPU; the baseline is bare ``struct.unpack`` of the same
 bytes into a dict.
 """
 
@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from itertools import cycle
 
 from services.s7 import decode
-from services.s7.change import ChangeFilter
 from services.s7.decode import Record
 from services.s7.field import Field
 from tests.bench.result import Figures, Measure, Options, Result, compare, cpu_only, timed
@@ -43,7 +42,7 @@ def over(run: Callable[[bytes], object], images: Sequence[bytes], calls: int) ->
 
 
 def target_block(rounds: int) -> list[Result]:
-    """Changed, unchanged, with unknown REALs; the filter with and without deadbands."""
+    """Changed, unchanged, with unknown REALs."""
     fields = block()
     record = Record(fields)
     tail = [RANDOM.randbytes(64 + 2 * INTS) for _ in range(IMAGES)]
@@ -80,32 +79,6 @@ def target_block(rounds: int) -> list[Result]:
     ):
         case = f"1,000 REAL + 500 BOOL + 200 INT, {name}"
         results += compare("decode", case, ours, base, rounds)
-    return results + change_filter(fields[:REALS], [s[: 4 * REALS] for s in sensors], rounds)
-
-
-def change_filter(fields: list[Field], images: list[bytes], rounds: int) -> list[Result]:
-    """Decoding and filtering a scan of which every value has moved within its deadband; the
-    baseline is the same scan without a filter.
-    """
-    record = Record(fields)
-    names = {
-        "no deadband": ChangeFilter(fields, 1e9),
-        "every field with a deadband": ChangeFilter(
-            [Field(f.name, f.type, byte=f.byte, deadband={"abs": 1e6}) for f in fields], 1e9
-        ),
-    }
-    results = []
-    for name, changes in names.items():
-
-        def filtered(image: bytes, changes: ChangeFilter = changes) -> bool:
-            changed = record.changed(image)
-            return changes.passes(dict(record.values), {}, bool(changed), 0.0)
-
-        filtered(images[0])
-        assert filtered(images[1]) == (name == "no deadband")
-        base = {"decode alone": over(record.changed, images, 60)}
-        results += compare("decode", f"1,000 REALs, changed, through the filter: {name}",
-                           over(filtered, images, 60), base, rounds)  # fmt: skip
     return results
 
 
@@ -138,7 +111,11 @@ def full_image(rounds: int) -> list[Result]:
         decoders = [Record(fields, 66 * n) for n, fields in enumerate(records)]
         count = sum(map(len, records))
 
-        def whole(image: bytes, decoders: list[Record] = decoders) -> None:
+        def whole(
+            image: bytes, decoders: list[Record] = decoders, new: bool = name.endswith("new")
+        ) -> None:
+            if new:
+                decode._SHORTENED.clear()
             for decoder in decoders:
                 decoder.forget()  # as if every value had changed
                 decoder.changed(image)

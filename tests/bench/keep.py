@@ -8,79 +8,25 @@ it found waiting over PUB/SUB; nothing numbered, kept, checked or written.
 from __future__ import annotations
 
 import json
-import multiprocessing
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import zmq
-
 from bus.frames import Sample, pack
 from services.reader.keep import KeepClient
 from services.runtime.process import Process
+from tests.bench.bare_zeromq import BareZeromq
+from tests.bench.outbox import DISK
 from tests.bench.result import Figures, Options, Result, compare, percentiles
 from tests.kit.procs import service
 from tests.kit.publisher_rig import run_folder
 from tests.kit.store_rig import STORE_CONFIG
 
 BODY = b"x" * 300
-PLC, TENANT = "prensa-01", "acme"
-
-
-def echo(keep: str, acks: str) -> None:
-    """The bare store: acknowledges the last of what waits."""
-    context = zmq.Context()
-    pull, pub = context.socket(zmq.PULL), context.socket(zmq.PUB)
-    pull.setsockopt(zmq.RCVHWM, 100_000)
-    pull.bind(keep)
-    pub.bind(acks)
-    count = 0
-    while True:
-        pull.poll()
-        try:
-            while True:
-                pull.recv(zmq.NOBLOCK)
-                count += 1
-        except zmq.Again:
-            pub.send(b"%d" % count)
-
-
-class Bare:
-    """The other end of ``echo``."""
-
-    def __init__(self, folder: Path) -> None:
-        ends = [f"ipc://{folder}/bare-{name}" for name in ("keep", "acks")]
-        # Not forked: a ZeroMQ context does not live through that.
-        self._process = multiprocessing.get_context("spawn").Process(target=echo, args=ends)
-        self._process.start()
-        self._context = zmq.Context()
-        self._push, self._sub = self._context.socket(zmq.PUSH), self._context.socket(zmq.SUB)
-        self._push.setsockopt(zmq.SNDHWM, 100_000)
-        self._sub.setsockopt(zmq.SUBSCRIBE, b"")
-        self._push.connect(ends[0])
-        self._sub.connect(ends[1])
-        self._data = pack(Sample(PLC, TENANT, 1763999000123, 4182, 1764000000123, BODY))
-        self._sent = self._acked = 0
-        while not self._acked:  # until both ends know each other
-            self._push.send(self._data)
-            self._sent += 1
-            if self._sub.poll(20):
-                self._acked = int(self._sub.recv())
-
-    def send(self, count: int) -> None:
-        """Returns when all are acknowledged."""
-        self._sent += count
-        for _ in range(count):
-            self._push.send(self._data)
-        while self._acked < self._sent:
-            self._acked = int(self._sub.recv())
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self._context.destroy(0)
+PLC, TENANT, TS_MS = "prensa-01", "acme", 1764000000123
 
 
 class Kept:
@@ -97,7 +43,7 @@ class Kept:
     def send(self, count: int) -> None:
         """Returns when all are acknowledged."""
         for _ in range(count):
-            self._client.publish(1764000000123, lambda _epoch, _seq: BODY)
+            self._client.publish(TS_MS, lambda _epoch, _seq: BODY)
         deadline_s = time.monotonic() + 20
         while self._client.pending:
             self._process.step()
@@ -109,17 +55,18 @@ class Kept:
 
 
 @contextmanager
-def both() -> Iterator[tuple[Kept, Bare]]:
-    with run_folder() as folder:
+def both() -> Iterator[tuple[Kept, BareZeromq]]:
+    with run_folder() as folder, tempfile.TemporaryDirectory(prefix="pe", dir=DISK) as state:
         config = {
             "process": "store_forward", "folder": "store_forward", "item": "", "site": "bench",
-            "locatario": TENANT, "runtime": str(folder), "state": str(folder),
+            "locatario": TENANT, "runtime": str(folder), "state": state,
             "store": STORE_CONFIG, "outputs": [{"name": "a", "locatarios": None, "from": "oldest"}],
             "plcs": [{"id": PLC, "locatario": TENANT}],
         }  # fmt: skip
         (folder / "reader.json").write_text(json.dumps({}))
         with service(config):
-            kept, bare = Kept(folder), Bare(folder)
+            data = pack(Sample(PLC, TENANT, 1763999000123, 4182, TS_MS, BODY))
+            kept, bare = Kept(folder), BareZeromq(folder, data)
             try:
                 yield kept, bare
             finally:
@@ -127,14 +74,14 @@ def both() -> Iterator[tuple[Kept, Bare]]:
                 bare.close()
 
 
-def rate(end: Kept | Bare, count: int) -> Figures:
+def rate(end: Kept | BareZeromq, count: int) -> Figures:
     cpu_ns, begin_s = time.process_time_ns(), time.perf_counter()
     end.send(count)
     took_s, cpu_us = time.perf_counter() - begin_s, (time.process_time_ns() - cpu_ns) / 1e3
     return {"messages/s": count / took_s, "µs CPU a message, sender": cpu_us / count}
 
 
-def one_by_one(end: Kept | Bare, count: int) -> Figures:
+def one_by_one(end: Kept | BareZeromq, count: int) -> Figures:
     took_ms = []
     for _ in range(count):
         begin_s = time.perf_counter()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from tests.bench.publisher import BarePaho
+from tests.bench.bare_paho import BarePaho
 from tests.bench.result import Figures, Options, Result, percentiles, rows
 from tests.bench.watch import Cpu, site_pids
 from tests.kit.box import Box, plc

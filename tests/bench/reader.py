@@ -1,220 +1,91 @@
-"""A real reader process, whole site around it: ``python -m tests.bench.reader [SECONDS]``.
+"""How fast one reader process goes, with the site around it: scans as fast as a group may (10 ms)
+of several groups, or of the largest image; everything decoded, numbered and on the bus.
 
-Round trips through a proxy that delays each way, scans of a small block, values of a 64 KiB image,
-and jitter beside a bare timer's in the same run. Figures come from the messages and from /metrics.
+The baseline is one python-snap7 client at the same simulator, right afterwards: ``db_read`` and
+``struct.unpack`` in a loop, into a list.
 """
 
 from __future__ import annotations
 
-import heapq
-import re
-import socket
-import statistics
-import sys
-import threading
+import struct
 import time
-import urllib.request
-from itertools import pairwise
 from typing import Any
 
-from tests.kit.box import Box
-from tests.kit.fake_plc import FakePlc
+import snap7
+
+from tests.bench.result import Figures, Options, Result, rows
+from tests.bench.watch import Cpu, Scrape
 from tests.kit.simulator import Simulator, free_ports
 from tests.kit.site import Site, wait_for
 
-DELAY_S = 0.005
+PLC = "forno-02"
+SCANS = "plc_edge_scan_duration_seconds_count"
+IMAGE_BYTES = 65_000
+SMALL_GROUPS = 100
 
 
-class DelayProxy:
-    """Passes TCP to ``port``, each piece ``DELAY_S`` later, in both directions."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            client, _ = self._listener.accept()
-            server = socket.create_connection(("127.0.0.1", self._target))
-            for a, b in ((client, server), (server, client)):
-                a.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=_pass, args=(a, b), daemon=True).start()
+def config(
+    fields: list[dict[str, Any]], groups: int, port: int, metrics_port: int
+) -> dict[str, Any]:
+    """One PLC whose groups all read the same."""
+    group = {"scan": "10ms", "publish": "always", "fields": fields}
+    many = [{"name": f"g{n + 1}", **group} for n in range(groups)]
+    return {
+        "site": "bench", "locatario": "acme", "metrics": {"port": metrics_port},
+        "plcs": [{"id": PLC, "host": "127.0.0.1", "port": port, "groups": many}],
+    }  # fmt: skip
 
 
-def _pass(source: socket.socket, sink: socket.socket) -> None:
-    waiting: list[tuple[float, int, bytes]] = []
-    ready = threading.Condition()
-
-    def send() -> None:
-        while True:
-            with ready:
-                while not waiting:
-                    ready.wait()
-                at_s, _, data = heapq.heappop(waiting)
-            time.sleep(max(0.0, at_s - time.monotonic()))
-            try:
-                sink.sendall(data)
-            except OSError:
-                return
-
-    threading.Thread(target=send, daemon=True).start()
-    for n in range(sys.maxsize):
-        try:
-            data = source.recv(65_536)
-        except OSError:
-            return
-        if not data:
-            sink.close()
-            return
-        with ready:
-            heapq.heappush(waiting, (time.monotonic() + DELAY_S, n, data))
-            ready.notify()
+def ours(port: int, fields: list[dict[str, Any]], groups: int, seconds: float) -> Figures:
+    """Scans and values a second, and the reader's CPU."""
+    metrics_port = free_ports(1)[0]
+    with Site(config(fields, groups, port, metrics_port)) as site:
+        site.wait_running()
+        wait_for(lambda: Scrape(metrics_port).total(SCANS) > 10, 30, "scans")
+        cpu = Cpu([site.pid(f"reader-{PLC}")])
+        before, begin_s = Scrape(metrics_port).total(SCANS), time.monotonic()
+        time.sleep(seconds)
+        scans = Scrape(metrics_port).total(SCANS) - before
+        scans_s = scans / (time.monotonic() - begin_s)
+        return {"scans/s": scans_s, "values/s": scans_s * len(fields),
+                "% of a core": cpu.percent()}  # fmt: skip
 
 
-def one_round_trip_ms(port: int, times: int = 50) -> float:
-    """Median of a bare connection's request and reply through the same proxy."""
-    took = []
-    with socket.create_connection(("127.0.0.1", port)) as s:
-        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for packet in (
-            "0300001611e00000000100c0010ac1020100c2020201",
-            "0300001902f08032010000000100080000f0000003000300f0",
-        ):
-            s.sendall(bytes.fromhex(packet))
-            s.recv(1_000)
-        read = bytes.fromhex("0300001f02f080320100000002000e00000401120a10020004000784000000")
-        for _ in range(times):
-            begin_s = time.monotonic()
-            s.sendall(read)
-            s.recv(1_000)
-            took.append((time.monotonic() - begin_s) * 1e3)
-    return statistics.median(took)
+def usual(port: int, size_bytes: int, code: str, seconds: float) -> Figures:
+    """The same with python-snap7 alone."""
+    layout = struct.Struct(f">{size_bytes // struct.calcsize(code)}{code}")
+    client = snap7.client.Client()
+    client.connect("127.0.0.1", 0, 1, port)
+    scans, cpu_s, begin_s = 0, time.process_time(), time.monotonic()
+    while (took_s := time.monotonic() - begin_s) < seconds:
+        values = list(layout.unpack(client.db_read(7, 0, size_bytes)))
+        scans += 1
+    client.disconnect()
+    cpu_s = time.process_time() - cpu_s
+    return {"scans/s": scans / took_s, "values/s": scans * len(values) / took_s,
+            "% of a core": 100 * cpu_s / took_s}  # fmt: skip
 
 
-def group(fields: list[dict[str, Any]], scan: str) -> dict[str, Any]:
-    return {"name": "g1", "scan": scan, "publish": "always", "fields": fields}
-
-
-def plc_at(port: int, *groups: dict[str, Any]) -> dict[str, Any]:
-    return {"id": "forno-02", "host": "127.0.0.1", "port": port, "groups": list(groups)}
-
-
-def round_trips(seconds: float) -> list[str]:
-    fields = [{"name": f"x{i}", "address": f"DB7.DBD{i * 4}:DWORD"} for i in range(1_000)]
-    with FakePlc({7: bytearray(4_000)}, pdu_bytes=240, jobs=3) as fake:
-        proxy = DelayProxy(fake.port)
-        box = Box(1)
-        box.real_plcs = [plc_at(proxy.port, group(fields, "200ms"))]
-        with box:
-            box.wait_for_messages("forno-02", int(seconds * 5), timeout_s=seconds * 3)
-            took = [m["latency_ms"] for m in box.subscriber.data("forno-02")[3:]]
-            rtt_ms = one_round_trip_ms(proxy.port)
-    trips = -(-19 // 3)
-    ratio = statistics.median(took) / (trips * rtt_ms)
-    return [
-        f"| 4,000 B, PDU 240, 3 jobs, +5 ms each way: {trips} round trips of {rtt_ms:.1f} ms |"
-        f" {statistics.median(took):.1f} ms | {ratio:.2f} (target ≤ 1.2) |"
-    ]
-
-
-def counted(url: str, name: str, **labels: str) -> float:
-    text = urllib.request.urlopen(f"{url}/metrics", timeout=5).read().decode()
-    total = 0.0
-    for line in text.splitlines():
-        if re.match(rf"{name}[{{ ]", line) and all(f'{k}="{v}"' in line for k, v in labels.items()):
-            total += float(line.rsplit(" ", 1)[1])
-    return total
-
-
-def rate(fields: list[dict[str, Any]], size: int, seconds: float) -> tuple[float, float]:
-    """(scans per second, CPU seconds per second) of one reader that scans as fast as it may."""
-    import psutil
-
-    with Simulator(
-        {"site": "bench", "locatario": "acme", "metrics": {"port": free_ports(1)[0]},
-         "plcs": [plc_at(free_ports(1)[0], group(fields, "10ms"))]}, "--pdu", "960",
-    ) as simulator:  # fmt: skip
-        many = [{**group(fields, "10ms"), "name": f"g{n}"} for n in range(1, size + 1)]
-        port = free_ports(1)[0]
-        config = {"site": "bench", "locatario": "acme", "metrics": {"port": port},
-                  "plcs": [plc_at(simulator.ports["forno-02"], *many)]}  # fmt: skip
-        with Site(config) as site:
-            site.wait_running()
-            url = f"http://127.0.0.1:{port}"
-            name = "plc_edge_scan_duration_seconds_count"
-            wait_for(lambda: counted(url, name) > 10, 20, "scans")
-            reader = psutil.Process(site.pid("reader-forno-02"))
-            cpu_s = sum(reader.cpu_times()[:2])
-            begin, begin_s = counted(url, name), time.monotonic()
-            time.sleep(seconds)
-            took_s = time.monotonic() - begin_s
-            scans = (counted(url, name) - begin) / took_s
-            return scans, (sum(reader.cpu_times()[:2]) - cpu_s) / took_s
-
-
-def rates(seconds: float) -> list[str]:
-    rows = []
-    small = [{"name": f"x{i}", "address": f"DB7.DBW{i * 2}:INT"} for i in range(100)]
-    # Thirty groups at the fastest rate a group may have (10 ms).
-    scans, cpu = rate(small, 30, seconds)
-    rows.append(f"| scans of a 200-byte block, one reader | {scans:,.0f} /s | CPU {cpu:.2f} |")
-    for kind, width, code in (("INT", 2, "W"), ("DWORD", 4, "D"), ("REAL", 4, "D")):
-        count = 65_000 // width
-        fields = [{"name": f"x{i}", "address": f"DB7.DB{code}{i * width}:{kind}"}
-                  for i in range(count)]  # fmt: skip
-        scans, cpu = rate(fields, 1, seconds)
-        values_s = scans * count / 1e6
-        rows.append(
-            f"| {kind} of a 65,000-byte image, decoded and on the bus | {values_s:.2f} M values/s |"
-            f" {scans:.0f} scans/s, CPU {cpu:.2f} |"
-        )
-    return rows
-
-
-def bare_timer(seconds: float) -> list[float]:
-    """How late a sleep ends in a process of its own that does nothing else."""
-    late = []
-    due_s = time.monotonic()
-    for _ in range(int(seconds * 10)):
-        due_s += 0.1
-        time.sleep(max(0.0, due_s - time.monotonic()))
-        late.append((time.monotonic() - due_s) * 1e3)
-    return late
-
-
-def jitter(seconds: float) -> list[str]:
-    rows = []
-    with Box(1) as box:
-        box.wait_for_messages("prensa-01", 20)
-        for name, kills in (("", False), (", a sibling killed every second", True)):
-            since = len(box.simulator.reads_ns("prensa-01"))
-            bare: list[float] = []
-            timer = threading.Thread(target=lambda bare=bare: bare.extend(bare_timer(seconds)))
-            timer.start()
-            end_s = time.monotonic() + seconds
-            while time.monotonic() < end_s:
-                time.sleep(1)
-                if kills and box.site.pid("metrics"):
-                    box.site.kill("metrics")
-            timer.join()
-            reads = box.simulator.reads_ns("prensa-01")[since:]
-            off = [abs((b - a) / 1e6 - 100) for a, b in pairwise(reads)]
-            cuts, base = (statistics.quantiles(x, n=100) for x in (off, bare))
-            rows.append(
-                f"| jitter of a 100 ms group{name} | p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms |"
-                f" bare timer p99 {base[98]:.2f} ms |"
-            )
-    return rows
-
-
-def main(seconds: float) -> None:
-    """Prints one table."""
-    print("| what | measured | beside |\n|---|---|---|", flush=True)
-    for part in (round_trips, rates, jitter):
-        print("\n".join(part(seconds)), flush=True)
-
-
-if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 10)
+def bench(options: Options) -> list[Result]:
+    """Many scans of a small block; then the largest image, by type."""
+    seconds = options.seconds or 5
+    results = []
+    for name, kind, letter, code, size_bytes, groups in (
+        ("200-byte block, as many scans as it can", "INT", "W", "h", 200, SMALL_GROUPS),
+        ("65,000-byte image of INTs", "INT", "W", "h", IMAGE_BYTES, 1),
+        ("65,000-byte image of DWORDs", "DWORD", "D", "I", IMAGE_BYTES, 1),
+        ("65,000-byte image of REALs", "REAL", "D", "f", IMAGE_BYTES, 1),
+    ):
+        width = struct.calcsize(code)
+        fields = [{"name": f"x{i}", "address": f"DB7.DB{letter}{i * width}:{kind}"}
+                  for i in range(size_bytes // width)]  # fmt: skip
+        simulated = config(fields, 1, *free_ports(2))
+        with Simulator(simulated, "--pdu", "960") as simulator:
+            port = simulator.ports[PLC]
+            done = []
+            for _ in range(options.rounds or 1):
+                mine = ours(port, fields, groups, seconds)
+                theirs = usual(port, size_bytes, code, seconds / 2)
+                done.append((mine, {"python-snap7 db_read + unpack": theirs}))
+        results += rows("reader", name, done)
+    return results

@@ -1,4 +1,4 @@
-"""What a bench returns, how ours and its baselines take turns, and the table and the document.
+"""What a bench returns, and how ours and its baselines take turns.
 
 A bench is a module with ``bench(options) -> list[Result]``. One figure of a round is a mapping of
 unit to number, so that wall time and CPU come out of the same run. Ours and the baselines run one
@@ -7,18 +7,16 @@ after the other within each round: whatever else the machine does then meets all
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 Figures = Mapping[str, float]
 """Unit -> number, of one round."""
 Measure = Callable[[], Figures]
+Round = tuple[Figures, Mapping[str, Figures]]
+"""(ours, {baseline's name: its figures})."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class Options:
 class Result:
     """One line of the table. ``ours`` and ``baseline`` are medians over rounds, in ``unit``;
     ``ratio`` is the median of ours / baseline of each round; ``spread`` the least and the largest
-    of that ratio (of ours, where there is no baseline).
+    of that ratio (of ours, where there is no ratio).
     """
 
     bench: str
@@ -48,10 +46,8 @@ class Result:
     rounds: int
 
 
-def rows(
-    bench: str, case: str, rounds: Iterable[tuple[Figures, Mapping[str, Figures]]]
-) -> list[Result]:
-    """Results of rounds that were measured already: (ours, {baseline's name: its figures}) each."""
+def rows(bench: str, case: str, rounds: Iterable[Round]) -> list[Result]:
+    """Results of rounds that were measured already."""
     done = list(rounds)
     results = []
     for unit in done[0][0]:
@@ -62,8 +58,10 @@ def rows(
             spread = ours
             if name is not None:
                 theirs = [beside[name][unit] for _, beside in done]
-                spread = [a / b if b else float("inf") for a, b in zip(ours, theirs, strict=True)]
-                base, ratio = statistics.median(theirs), statistics.median(spread)
+                base = statistics.median(theirs)
+                if all(theirs):  # CPU is counted in ticks of 10 ms: it may be none
+                    spread = [a / b for a, b in zip(ours, theirs, strict=True)]
+                    ratio = statistics.median(spread)
             line = (statistics.median(ours), name, base, ratio, (min(spread), max(spread)))
             results.append(Result(bench, case, unit, *line, len(done)))
     return results
@@ -78,7 +76,7 @@ def compare(
 ) -> list[Result]:
     """Runs all of them in turn, ``rounds`` times; every other round begins with the last."""
     runs = {"": ours, **baselines}
-    done = []
+    done: list[Round] = []
     for n in range(rounds):
         got = {name: runs[name]() for name in (list(runs) if n % 2 else reversed(runs))}
         done.append((got[""], {name: got[name] for name in baselines}))
@@ -111,41 +109,3 @@ def percentiles(values: list[float], unit: str = "ms", *wanted: int) -> Figures:
     """``{"p50 ms": …}`` of many values; 50, 90 and 99 unless told."""
     cuts = statistics.quantiles(values, n=100, method="inclusive")
     return {f"p{p} {unit}": cuts[p - 1] for p in wanted or (50, 90, 99)}
-
-
-def machine() -> dict[str, Any]:
-    """Where and when, and how busy it was before anything of ours ran."""
-    return {
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "load_average": [round(x, 2) for x in os.getloadavg()],
-    }
-
-
-def document(where: Mapping[str, Any], results: Iterable[Result]) -> dict[str, Any]:
-    """The JSON document."""
-    return {"machine": dict(where), "results": [asdict(r) for r in results]}
-
-
-HEADER = (
-    "| bench | case | unit | plc-edge | baseline | its | ratio | lowest to highest | rounds |"
-    "\n|---|---|---|---:|---|---:|---:|---|---:|"
-)
-
-
-def line(r: Result) -> str:
-    """One row of the Markdown table."""
-    baseline = "" if r.baseline is None else number(r.baseline)
-    ratio = "" if r.ratio is None else number(r.ratio)
-    spread = f"{number(r.spread[0])} to {number(r.spread[1])}" if r.rounds > 1 else ""
-    cells = (r.bench, r.case, r.unit, number(r.ours), r.baseline_name or "", baseline, ratio)
-    return f"| {' | '.join((*cells, spread, str(r.rounds)))} |"
-
-
-def number(value: float) -> str:
-    """Three digits that count."""
-    if abs(value) >= 100 or value == 0:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
