@@ -9,7 +9,7 @@ import types
 import typing
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ def load(
     try:
         config = Config.model_validate(data)
     except ValidationError as e:
-        raise ConfigError(list(_model_problems(e, data, str(path), lines, origin))) from None
+        problems = list(_model_problems(e, data, str(path), lines))
+        raise ConfigError(_blame_variables(problems, str(path), lines, origin)) from None
     config._file = path
     site = Site(config, {}, [path])
     problems = [
@@ -88,7 +89,7 @@ def load(
         problems += _secret_problems(config, path, lines)
     problems += _paths(config, str(path), lines)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(_blame_variables(problems, str(path), lines, origin))
     return site
 
 
@@ -103,6 +104,9 @@ def _override(data: dict[str, Any], environ: Mapping[str, str]) -> dict[KeyPath,
     origin: dict[KeyPath, str] = {}
     for variable in sorted(v for v in environ if v.startswith(ENV_PREFIX)):
         parts = variable.removeprefix(ENV_PREFIX).lower().split("__")
+        if not all(parts):
+            hint = f"two underscores between the keys, as in {ENV_PREFIX}METRICS__PORT"
+            raise ConfigError([Problem("environment", variable, "names no key", hint=hint)])
         target: Any = data
         path: KeyPath = ()
         for i, part in enumerate(parts):
@@ -117,13 +121,50 @@ def _override(data: dict[str, Any], environ: Mapping[str, str]) -> dict[KeyPath,
                 raise ConfigError([Problem("environment", variable, message)])
             path = (*path, key)
             if last:
-                target[key] = yaml.safe_load(environ[variable])
+                target[key] = _value(environ[variable], variable)
             elif isinstance(target, dict) and target.get(key) is None:
                 target[key] = {}
             if not last:
                 target = target[key]
         origin[path] = variable
     return origin
+
+
+def _value(text: str, variable: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        hint = """put quotes inside the value: NAME='"…"'"""
+        raise ConfigError([Problem("environment", variable, "is not YAML", hint=hint)]) from None
+
+
+def _blame_variables(
+    problems: list[Problem], file: str, lines: dict[KeyPath, int], origin: dict[KeyPath, str]
+) -> list[Problem]:
+    """The same problems; those of the file that a variable has made name the variable."""
+    return [_blame_variable(p, lines, origin) if p.file == file else p for p in problems]
+
+
+def _blame_variable(
+    problem: Problem, lines: dict[KeyPath, int], origin: dict[KeyPath, str]
+) -> Problem:
+    path = _parse_path(problem.key)
+    above = [at for at in origin if path[: len(at)] == at]
+    if above:
+        at = max(above, key=len)
+        message = problem.message if at == path else f"`{problem.key}`: {problem.message}"
+        return Problem("environment", origin[at], message, hint=problem.hint)
+    # A variable also makes the keys above its own, and may spoil what stands beside it.
+    stands = next(n for n in range(len(path), -1, -1) if path[:n] in lines)
+    reach = path[: stands + 1]
+    inside = [v for at, v in origin.items() if at[: len(reach)] == reach]
+    if not inside or not path:
+        return problem
+    variables = ", ".join(inside)
+    if stands < len(path):
+        message = f"`{problem.key}`: {problem.message}"
+        return Problem("environment", variables, message, hint=problem.hint)
+    return replace(problem, message=f"{problem.message} (with {variables} from the environment)")
 
 
 def _item(items: list[Any], name: str, variable: str) -> int:
@@ -143,7 +184,6 @@ def _model_problems(
     data: Any,
     file: str,
     lines: dict[KeyPath, int],
-    origin: dict[KeyPath, str],
 ) -> Iterator[Problem]:
     seen: set[tuple[KeyPath, str]] = set()
     for e in error.errors(include_url=False):
@@ -152,11 +192,7 @@ def _model_problems(
         if (path, message) in seen:
             continue
         seen.add((path, message))
-        variable = next((v for p, v in origin.items() if path[: len(p)] == p), None)
-        if variable:
-            yield Problem("environment", variable, message, hint=hint)
-        else:
-            yield Problem(file, dotted(path), message, line_of(lines, path), hint)
+        yield Problem(file, dotted(path), message, line_of(lines, path), hint)
 
 
 def _real_path(loc: tuple[str | int, ...], data: Any, keep_last: bool) -> KeyPath:

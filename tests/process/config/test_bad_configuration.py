@@ -212,6 +212,67 @@ def test_environment_overrides_and_its_mistakes_name_the_variable(tmp_path: Path
     assert "use one of: CENTRAL" in done.stderr
 
 
+# variables -> what the message must hold; the file itself is good
+VARIABLES: dict[str, tuple[dict[str, str], list[str]]] = {
+    "unknown top key": (
+        {"PLC_EDGE__METRCS__PORT": "9108"},
+        ["environment: PLC_EDGE__METRCS__PORT:", "`metrcs`: unknown key", "did you mean `metrics`"],
+    ),
+    "unknown top key alone": ({"PLC_EDGE__SIET": "x1"}, ["PLC_EDGE__SIET:", "`site`"]),
+    "no key at all": ({"PLC_EDGE__": "x1"}, ["PLC_EDGE__:", "names no key"]),
+    "unknown key further down": (
+        {"PLC_EDGE__STORE__MAX_SICE": "1GiB"}, ["PLC_EDGE__STORE__MAX_SICE:", "`max_size`"],
+    ),
+    "wrong value": ({"PLC_EDGE__METRICS__PORT": "many"}, ["PLC_EDGE__METRICS__PORT:", "integer"]),
+    "wrong value in a mapping": (
+        {"PLC_EDGE__METRICS": "{port: 0}"}, ["PLC_EDGE__METRICS:", "`metrics.port`"],
+    ),
+    "half of a pair": (
+        {"PLC_EDGE__METRICS__TLS__CERT": "a.pem"},
+        ["PLC_EDGE__METRICS__TLS__CERT:", "`metrics.tls.key`: is missing"],
+    ),
+    "against a rule of the whole": (
+        {"PLC_EDGE__METRICS__HOST": "0.0.0.0"},
+        ["PLC_EDGE__METRICS__HOST", "reached from the network"],
+    ),
+    "against a rule of a whole in the file": (
+        {"PLC_EDGE__OUTPUTS__CENTRAL__HOSTS": "[b]"},
+        ["config.yaml:13:", "PLC_EDGE__OUTPUTS__CENTRAL__HOSTS", "`host:` or `hosts:`"],
+    ),
+    "missing file": (
+        {"PLC_EDGE__PLCS__PRENSA_01__GROUPS__DB500__LAYOUT": "absent.yaml"},
+        ["PLC_EDGE__PLCS__PRENSA_01__GROUPS__DB500__LAYOUT:", "absent.yaml does not exist"],
+    ),
+    "missing secret": (
+        {"PLC_EDGE__OUTPUTS__CENTRAL__PASSWORD_FILE": "absent.pw"},
+        ["PLC_EDGE__OUTPUTS__CENTRAL__PASSWORD_FILE:", "absent.pw"],
+    ),
+    "below a value": ({"PLC_EDGE__SITE__NAME": "x"}, ["PLC_EDGE__SITE__NAME:", "has no keys"]),
+    "not YAML": ({"PLC_EDGE__SITE": "@geheim: ["}, ["PLC_EDGE__SITE:", "is not YAML", "quotes"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", VARIABLES)
+def test_a_wrong_variable_is_named(tmp_path: Path, case: str) -> None:
+    environ, expected = VARIABLES[case]
+    done = run_check(tmp_path, GOOD, **environ)
+    assert done.returncode == 2, done.stdout + done.stderr
+    for words in expected:
+        assert words in done.stderr, done.stderr
+    if "config.yaml:" not in expected[0]:
+        assert "config.yaml" not in done.stderr, "said to stand in the file"
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "geheim" not in done.stderr + done.stdout
+
+
+def test_a_mistake_in_the_file_is_no_variable_s(tmp_path: Path) -> None:
+    environ = {"PLC_EDGE__METRICS__PORT": "9109", "PLC_EDGE__OUTPUTS__CENTRAL__PORT": "1884"}
+    done = run_check(tmp_path, edit("500ms", "500"), **environ)
+    assert done.returncode == 2
+    assert "config.yaml:10:" in done.stderr
+    assert "PLC_EDGE__" not in done.stderr
+
+
 def test_a_password_in_clear_is_warned_of_and_not_shown(tmp_path: Path) -> None:
     done = run_check(tmp_path, edit("password_file: mqtt.pw", "password: geheim-123"))
     assert done.returncode == 0
