@@ -66,7 +66,7 @@ def bench(options: Options) -> list[Result]:
             box.site.kill(VICTIM)
             killed += 1
 
-    for _ in range(options.rounds or 1):
+    for _ in range(options.rounds or 3):
         with Box(1, f"{SCAN_S * 1e3:g}ms") as box:
             box.wait_for_messages("prensa-01", 20)
             reader_pid = box.site.pid("reader-prensa-01")

@@ -68,7 +68,7 @@ def bare(rate: float, payload: bytes) -> Figures:
 
 def bench(options: Options) -> list[Result]:
     """Three loads."""
-    seconds = options.seconds or 10
+    seconds = options.seconds or 8
     reals = [{"name": f"c{i}", "address": f"DB500.DBD{4 * i}:REAL"} for i in range(1_000)]
     machines = {"count": 30, "stride": 14}
     results = []
@@ -78,7 +78,7 @@ def bench(options: Options) -> list[Result]:
         ("600 messages/s of 1,000 values offered", 6, {"fields": reals}),
     ):
         done = []
-        for _ in range(options.rounds or 1):
+        for _ in range(options.rounds or 3):
             figures, payload = run(plcs, seconds, **group)
             done.append((figures, {"bare paho": bare(figures["messages/s"], payload)}))
         results += rows("latency", name, done)

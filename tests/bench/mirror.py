@@ -105,7 +105,7 @@ def baseline(seconds: float) -> list[float]:
 
 def bench(options: Options) -> list[Result]:
     """By the size that one telegram may copy consistently, each beside the baseline."""
-    seconds = options.seconds or 10
+    seconds = options.seconds or 5
     results = []
     cases: dict[str, dict[str, Any]] = {
         "consistent_bytes: 64 (default)": {},
@@ -114,7 +114,7 @@ def bench(options: Options) -> list[Result]:
     }
     for name, mirror in cases.items():
         done = []
-        for _ in range(options.rounds or 1):
+        for _ in range(options.rounds or 3):
             lags_ms, idle = measure(seconds, **mirror)
             ours = {**percentiles(lags_ms), "% of a core, nothing changes": 100 * idle}
             done.append((ours, {"bare python-snap7": percentiles(baseline(seconds / 2))}))

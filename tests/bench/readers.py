@@ -74,7 +74,7 @@ def bench(options: Options) -> list[Result]:
     results = []
     for count in COUNTS:
         done = []
-        for _ in range(options.rounds or 1):
+        for _ in range(options.rounds or 3):
             figures, services = ours(count, seconds)
             done.append((figures, {f"{services} bare Python processes": bare(services)}))
         results += rows("readers", f"{count} PLC{'s' if count > 1 else ''}, scan 1 s", done)

@@ -76,6 +76,6 @@ def measure(seconds: float) -> Figures:
 def bench(options: Options) -> list[Result]:
     """Over ``--seconds`` (30)."""
     seconds = options.seconds or 30
-    done: list[Round] = [(measure(seconds), {}) for _ in range(options.rounds or 1)]
+    done: list[Round] = [(measure(seconds), {}) for _ in range(options.rounds or 3)]
     name = f"{PLCS} PLCs × {VALUES} values at {SCANS_S} Hz, {seconds:g} s"
     return rows("site", name, done)
