@@ -12,7 +12,7 @@ from cryptography import x509
 
 from services.cli.doctor_finding import Failed, Finding
 from services.runtime.config import Tls
-from services.runtime.tls import client_context
+from services.runtime.tls import EncryptedKey, client_context, load_certificate
 
 TIMEOUT_S = 4.0
 EXPIRES_SOON_DAYS = 21
@@ -90,7 +90,9 @@ def tls_context(subject: str, tls: Tls, folder: Path) -> ssl.SSLContext:
         for key, file in (("tls.cert", tls.cert), ("tls.key", tls.key)):
             _readable(subject, key, folder / file)
         try:
-            context.load_cert_chain(folder / tls.cert, folder / tls.key)
+            load_certificate(context, folder / tls.cert, folder / tls.key)
+        except EncryptedKey as e:
+            raise Failed(subject, "encrypted_key", f"tls.key: {e.args[0]}", e.hint) from None
         except (ssl.SSLError, OSError) as e:
             raise Failed(
                 subject,

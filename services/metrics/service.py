@@ -20,9 +20,11 @@ from services.metrics.processes import Poller, ProcessTable
 from services.metrics.site import SPARK_STEP_S, Site
 from services.metrics.web import Web
 from services.runtime import secrets
+from services.runtime.clock import is_synchronised
 from services.runtime.errors import ConfigError, PlcEdgeError, Problem
 from services.runtime.process import Process
 from services.runtime.process_table import Row, SupervisorUnavailable, asked_to_end
+from services.runtime.tls import EncryptedKey, load_certificate
 
 # Frames taken in one go: a burst must not keep HTTP from the lock for longer than ~10 ms.
 BATCH = 200
@@ -80,6 +82,7 @@ def setup(process: Process) -> Callable[[], None]:
         process.count_bus()
         with site.lock:
             site.aggregate.apply(process.stats.frame())
+            site.clock_is_right = config["clock_sync"] == "ignored" or is_synchronised()
             web.status.tick()
             if site.aggregate.bases_changed:
                 _save(process, site, saved)
@@ -134,7 +137,11 @@ def _certificate(panel: dict[str, Any]) -> tuple[str, str] | None:
     if not tls:
         return None
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls["cert"], tls["key"])
+        load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tls["cert"], tls["key"])
+    except EncryptedKey as e:
+        raise ConfigError(
+            [Problem(tls["key"], "metrics.tls.key", e.args[0], hint=e.hint)]
+        ) from None
     except (OSError, ssl.SSLError) as e:
         hint = "give a PEM certificate and its unencrypted key, readable by the user of plc-edge"
         raise ConfigError(

@@ -34,6 +34,7 @@ from services.metrics.site import Site
 from services.metrics.status import Status
 from services.metrics.stream import MAX_CLIENTS, Hub
 from services.metrics.words import STATIC
+from services.runtime.tls import load_certificate
 
 # Whoever connects and says nothing is closed: sockets are finite.
 HEADER_TIMEOUT_S = 10.0
@@ -322,7 +323,7 @@ async def _renew(context: Any, files: tuple[str, str]) -> None:
         try:
             now = stamps()
             if now != seen:
-                context.load_cert_chain(*files)
+                load_certificate(context, *files)
                 seen = now
         except (OSError, ssl.SSLError):
             continue  # half written: looked at again

@@ -18,8 +18,18 @@ from pydantic import BaseModel, ValidationError
 
 from bus import topology
 from services.runtime import mirror_rules, secrets, yaml_lines
-from services.runtime.config import Config, Credentials, Group, HttpOutput, MqttOutput, Plc
+from services.runtime.config import (
+    Config,
+    Credentials,
+    Group,
+    HttpOutput,
+    HttpTls,
+    MqttOutput,
+    Plc,
+    Tls,
+)
 from services.runtime.errors import ConfigError, Problem
+from services.runtime.tls import EncryptedKey, refuse_encrypted
 from services.runtime.yaml_lines import KeyPath, dotted, line_of
 from services.s7.layout import Field, LayoutError, resolve_inline, resolve_layout
 
@@ -87,6 +97,7 @@ def load(
     if check_secrets:
         config._warnings += _shared_accounts(config)
         problems += _secret_problems(config, path, lines)
+        problems += _certificate_problems(config, path, lines)
     problems += _paths(config, str(path), lines)
     if problems:
         raise ConfigError(_blame_variables(problems, str(path), lines, origin))
@@ -481,15 +492,31 @@ def _secret_problems(config: Config, path: Path, lines: dict[KeyPath, int]) -> I
                         else (f"{p.key}: {p.message}")
                     )
                     yield Problem(str(path), dotted(key), message, line_of(lines, key), p.hint)
+
+
+def _certificate_problems(
+    config: Config, path: Path, lines: dict[KeyPath, int]
+) -> Iterator[Problem]:
+    holders: list[tuple[KeyPath, Tls | HttpTls]] = []
+    if config.metrics.tls:
+        holders.append((("metrics", "tls"), config.metrics.tls))
     for i, output in enumerate(config.outputs):
-        tls = output.tls if isinstance(output, MqttOutput | HttpOutput) else None
-        for name in ("ca", "cert", "key") if tls else ():
-            file = getattr(tls, name)
-            if file is not None and not os.access(path.parent / file, os.R_OK):
-                key = ("outputs", i, "tls", name)
-                message = f"{path.parent / file} cannot be read"
+        if isinstance(output, MqttOutput | HttpOutput) and output.tls:
+            holders.append((("outputs", i, "tls"), output.tls))
+    for at, tls in holders:
+        files = {k: path.parent / f for k, f in tls if f is not None}
+        for name, file in files.items():
+            if not os.access(file, os.R_OK):
+                key = (*at, name)
+                message = f"{file} cannot be read"
                 hint = "copy the file there, readable by the user that runs plc-edge"
                 yield Problem(str(path), dotted(key), message, line_of(lines, key), hint)
+        if "key" in files:
+            try:
+                refuse_encrypted(files["cert"], files["key"])
+            except EncryptedKey as e:
+                key = (*at, "key")
+                yield Problem(str(path), dotted(key), e.args[0], line_of(lines, key), e.hint)
 
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")

@@ -17,6 +17,20 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
+def encrypt(key_file: str) -> str:
+    """Puts a passphrase on a private key's file; returns its name."""
+    file = Path(key_file)
+    key = serialization.load_pem_private_key(file.read_bytes(), None)
+    file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"segredo"),
+        )
+    )
+    return key_file
+
+
 class Ca:
     """A certificate authority; its own certificate is ``file`` (PEM)."""
 

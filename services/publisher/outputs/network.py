@@ -8,7 +8,7 @@ import ssl
 from typing import Any
 
 from services.runtime.errors import Unavailable
-from services.runtime.tls import client_context
+from services.runtime.tls import EncryptedKey, client_context, load_certificate
 
 # TCP, and then TLS, get this long. Every fault must be over within 10 s of the line's recovery:
 # an attempt that began just before it, the pause after it, and the next attempt.
@@ -23,7 +23,9 @@ def tls_context(tls: dict[str, Any]) -> ssl.SSLContext:
     try:
         context = client_context(tls["ca"])
         if tls["cert"]:
-            context.load_cert_chain(tls["cert"], tls["key"])
+            load_certificate(context, tls["cert"], tls["key"])
+    except EncryptedKey as e:
+        raise Unavailable("tls", str(e)) from None
     except (OSError, ssl.SSLError) as e:
         files = ", ".join(str(f) for f in tls.values() if f)
         raise Unavailable("tls", f"a certificate file cannot be used ({files}): {e}") from None

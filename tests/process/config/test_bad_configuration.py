@@ -6,12 +6,15 @@ The real command in a real process, as the person at the machine runs it.
 from __future__ import annotations
 
 import os
+import pty
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.kit.pki import Ca, encrypt
 
 GOOD = """\
 site: planta-sp
@@ -293,6 +296,30 @@ def test_a_password_in_a_url_is_not_shown(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "is no host name or address" in done.stderr
     assert "geheim-123" not in done.stderr + done.stdout
+
+
+def test_an_encrypted_key_is_refused_without_asking_for_its_passphrase(tmp_path: Path) -> None:
+    cert, key = Ca(tmp_path).issue("planta-sp")
+    tls = f"tls: {{cert: {cert}, key: {key}}}"
+    config = edit("host: broker", f"host: broker\n    {tls}") + f"metrics: {{{tls}}}\n"
+    assert run_check(tmp_path, config).returncode == 0
+    encrypt(key)
+    primary, secondary = pty.openpty()
+    try:
+        # A terminal of its own, as where a person types: OpenSSL would ask there, and wait.
+        done = subprocess.run(
+            ["setsid", "--ctty", "--wait", sys.executable, "-P", "-m", "services.cli.main", "check",
+             "-c", str(tmp_path / "config.yaml")],
+            stdin=secondary, capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
+    finally:
+        os.close(primary)
+        os.close(secondary)
+    assert done.returncode == 2
+    assert ":16: outputs[0].tls.key:" in done.stderr
+    assert ":19: metrics.tls.key:" in done.stderr
+    assert f"{key} is encrypted" in done.stderr
+    assert f"openssl pkey -in {key}" in done.stderr
 
 
 def test_no_file_at_all(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from services.cli.doctor import examine
 from services.cli.doctor_finding import Finding
+from services.runtime import loader
 from tests.kit.metrics_rig import Rig, free_port, until
-from tests.kit.pki import Ca
-from tests.process.doctor.kit import config, fault, findings, mosquitto, mqtt
+from tests.kit.pki import Ca, encrypt
+from tests.process.doctor.kit import config, fault, findings, mosquitto, mqtt, write
 
 
 def ask(folder: Path, output: dict[str, Any], **more: Any) -> list[Finding]:
@@ -176,6 +178,20 @@ def test_client_certificate_wanted(tmp_path: Path, ca: Ca) -> None:
         cert, key = ca.issue("planta-sp")
         tls = {"ca": str(ca.file), "cert": cert, "key": key}
         assert codes(ask(tmp_path, mqtt(tmp_path, port, tls=tls)))[-1] == ("ok", "acl")
+
+
+def test_our_own_key_is_encrypted(tmp_path: Path, ca: Ca) -> None:
+    """`check` refuses it, unless it was done since; nobody is asked for its passphrase."""
+    cert, key = ca.issue("planta-sp")
+    tls = {"ca": str(ca.file), "cert": cert, "key": key}
+    with tls_broker(tmp_path, ca.issue("localhost")) as port:
+        site = loader.load(
+            write(tmp_path, config(tmp_path, outputs=[mqtt(tmp_path, port, tls=tls)]))
+        )
+        encrypt(key)
+        found = fault(list(examine(site)), "encrypted_key")
+    assert f"{key} is encrypted" in found.text
+    assert "openssl pkey" in found.fix
 
 
 def test_our_own_certificate_has_expired(tmp_path: Path, ca: Ca) -> None:

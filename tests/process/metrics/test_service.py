@@ -22,7 +22,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from services.runtime.supervise import rpc
 from tests.kit.metrics_rig import ROOT, Rig, metrics_config, until
-from tests.kit.pki import Ca
+from tests.kit.pki import Ca, encrypt
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -423,6 +423,15 @@ def test_port_taken_is_said_in_plain_words(tmp_path: Path) -> None:
     assert done.returncode == 1  # retried by supervisord: the port may become free
     assert f"metrics cannot listen on 127.0.0.1:{port}" in done.stderr
     assert "metrics.port" in done.stderr
+
+
+def test_an_encrypted_key_is_permanent(tmp_path: Path) -> None:
+    certificate, key = Ca(tmp_path).issue("painel.local")
+    tls = {"cert": certificate, "key": encrypt(key)}
+    done = start(metrics_config(tmp_path, 0, tls=tls), tmp_path)
+    assert done.returncode == 78
+    assert f"{key} is encrypted" in done.stderr
+    assert "openssl pkey" in done.stderr
 
 
 def test_a_certificate_that_does_not_work_is_permanent(tmp_path: Path) -> None:

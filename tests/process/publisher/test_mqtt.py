@@ -15,6 +15,7 @@ from bus.sockets import Bus
 from services.runtime.clock import now_ms
 from tests.kit.broker import Authority, Broker
 from tests.kit.dispatch_peer import DispatchPeer, check
+from tests.kit.pki import encrypt
 from tests.kit.procs import service, until
 from tests.kit.publisher_rig import PLC, TOPIC, mqtt_config, run_folder
 
@@ -154,6 +155,26 @@ def test_plcs_come_and_go_without_a_restart() -> None:
                 until(lambda: later.messages, 5, "retained")
                 assert [t for t, *_ in later.messages] == [STATUS]
             assert len(peer.sessions) == 1
+
+
+def test_an_encrypted_key_is_named_and_taken_up_when_mended() -> None:
+    """OpenSSL itself would ask for the passphrase on the terminal, and wait for ever."""
+    with (
+        run_folder() as run,
+        Broker(tls=True, client_certificates=True) as broker,
+        DispatchPeer(run, "central") as peer,
+    ):
+        assert broker.authority is not None
+        cert, key = broker.authority.issue("edge")
+        good = Path(key).read_bytes()
+        tls = {"ca": str(broker.authority.ca), "cert": cert, "key": encrypt(key)}
+        with service(mqtt_config(run, broker.port, tls=tls)) as publisher:
+            peer.add(5)
+            until(lambda: publisher.said(f"{key} is encrypted"), 5, publisher.stderr)
+            assert publisher.said("openssl pkey")
+            Path(key).write_bytes(good)
+            peer.wait_done(10)
+            assert publisher.terminate() == 0
 
 
 def test_tls_with_client_certificate_password_and_rotation() -> None:
