@@ -331,11 +331,17 @@ def _http(site: Site, output: HttpOutput, subject: str) -> Iterator[Finding]:
         ) from None
     finally:
         pool.close()
-    yield _judge(answer, output, subject)
+    yield _judge(answer, method, output, subject)
     yield from _server_clock(answer, host, subject)
 
 
-def _judge(answer: urllib3.BaseHTTPResponse, output: HttpOutput, subject: str) -> Finding:
+# What a server that knows only POST says of a HEAD: not implemented, not allowed, not understood.
+_NO_PROBES = (400, 405, 501)
+
+
+def _judge(
+    answer: urllib3.BaseHTTPResponse, method: str, output: HttpOutput, subject: str
+) -> Finding:
     status = answer.status
     if status in (401, 403):
         return Finding(
@@ -345,6 +351,23 @@ def _judge(answer: urllib3.BaseHTTPResponse, output: HttpOutput, subject: str) -
             f"{output.url} refuses the credentials ({status})",
             "correct token_file, or username and password_file; the token needs the right to write",
         )
+    if method == "HEAD" and status in _NO_PROBES:
+        return Finding(
+            "ok",
+            subject,
+            "http",
+            f"{output.url} is reached; it does not answer probes ({method}: {status}), so path and"
+            " credentials are not checked",
+        )
+    if method == "HEAD" and status == 404:
+        return Finding(
+            "warning",
+            subject,
+            "path",
+            f"{output.url} is reached and says that it does not exist ({method}: 404)",
+            "check the path in the url; nothing is wrong where the server answers 404 to all but"
+            " POST: see what `plc-edge status` says of this output",
+        )
     if status == 404:
         return Finding(
             "error",
@@ -352,6 +375,14 @@ def _judge(answer: urllib3.BaseHTTPResponse, output: HttpOutput, subject: str) -
             "path",
             f"{output.url} does not exist there (404)",
             "check path, org and bucket in the url",
+        )
+    if status in (405, 501):
+        return Finding(
+            "error",
+            subject,
+            "path",
+            f"{output.url} does not take POST ({status})",
+            "check the path in the url",
         )
     if status >= 500:
         return Finding(

@@ -206,8 +206,8 @@ def test_our_own_certificate_has_expired(tmp_path: Path, ca: Ca) -> None:
 
 
 @contextmanager
-def http(answer: Any) -> Iterator[int]:
-    """A server that answers every request with ``answer(headers)`` -> (status, headers)."""
+def http(answer: Any, methods: tuple[str, ...] = ("HEAD", "POST")) -> Iterator[int]:
+    """A server that answers ``methods`` with ``answer(headers)`` -> (status, headers)."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
@@ -218,11 +218,11 @@ def http(answer: Any) -> Iterator[int]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        do_HEAD = do_POST = answer  # noqa: N815
-
         def log_message(self, *_: object) -> None:
             pass
 
+    for method in methods:
+        setattr(Handler, f"do_{method}", Handler.answer)
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
@@ -247,10 +247,49 @@ def test_http_credentials_path_and_server(tmp_path: Path) -> None:
         output = {"name": "backup", "type": "http", "format": "influx", "url": url}
         assert codes(ask(tmp_path, output | {"token_file": str(token)})) == [("ok", "http")]
         assert "credentials" in fault(ask(tmp_path, output), "login").text
-    for status, code in ((404, "path"), (503, "server")):
-        with http(lambda _, status=status: (status, {})) as port:
-            output = {"name": "backup", "type": "http", "url": f"http://127.0.0.1:{port}/x"}
-            assert fault(ask(tmp_path, output), code).level == "error"
+
+
+@pytest.mark.parametrize(
+    ("format", "status", "level", "code"),
+    [
+        ("json", 200, "ok", "http"),
+        # Reached, though a HEAD is nothing to this server: Python's own answers 501.
+        ("json", 501, "ok", "http"),
+        ("json", 405, "ok", "http"),
+        ("json", 400, "ok", "http"),
+        ("json", 404, "warning", "path"),
+        ("json", 401, "error", "login"),
+        ("json", 403, "error", "login"),
+        ("json", 500, "error", "server"),
+        ("json", 503, "error", "server"),
+        # A POST is no probe: what it answers is what the output will get.
+        ("influx", 204, "ok", "http"),
+        ("influx", 404, "error", "path"),
+        ("influx", 405, "error", "path"),
+        ("influx", 501, "error", "path"),
+        ("influx", 403, "error", "login"),
+        ("influx", 503, "error", "server"),
+    ],
+)
+def test_what_a_server_answers(
+    tmp_path: Path, format: str, status: int, level: str, code: str
+) -> None:
+    with http(lambda _: (status, {})) as port:
+        url = f"http://127.0.0.1:{port}/x"
+        (found,) = ask(tmp_path, {"name": "b1", "type": "http", "url": url, "format": format})
+    assert (found.level, found.code) == (level, code)
+    assert str(status) in found.text
+    assert ("does not answer probes" in found.text) == (
+        format == "json" and status in (400, 405, 501)
+    )
+
+
+def test_a_server_that_knows_only_post(tmp_path: Path) -> None:
+    """Really so: no handler for HEAD."""
+    with http(lambda _: (204, {}), methods=("POST",)) as port:
+        url = f"http://127.0.0.1:{port}/x"
+        (found,) = ask(tmp_path, {"name": "b1", "type": "http", "url": url})
+    assert (found.level, "HEAD: 501" in found.text) == ("ok", True)
 
 
 def test_clock_off_by_the_servers(tmp_path: Path) -> None:
