@@ -1,7 +1,7 @@
 """``plc-edge doctor``: every dependency checked end to end, one line each, with the fix.
 
-It only looks: nothing is written to a PLC, and what it publishes is one empty message per topic,
-not retained. Services may run or not while it looks.
+It only looks: nothing is written to a PLC, and no message reaches a subscriber (doctor_outputs
+says how it asks a broker for the right to write). Services may run or not while it looks.
 """
 
 from __future__ import annotations

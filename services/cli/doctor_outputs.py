@@ -1,4 +1,12 @@
-"""Outputs, layer by layer: name, TCP, TLS, login, and whether each topic may be published."""
+"""Outputs, layer by layer: name, TCP, TLS, login, and whether each topic may be published.
+
+The right to write is asked for without writing. MQTT knows no such question, and every topic that
+the broker's ACL grants to a box is read by somebody. But a message of QoS 2 is handed over in two
+steps: the broker judges it by the ACL when it comes (PUBLISH) and answers (PUBREC), and passes it
+on only when it is released (PUBREL). So we never release it; with the connection it is forgotten.
+Mosquitto does it so. A broker may also pass on at PUBLISH (MQTT 5.0, 4.3.3 leaves it open): for
+that case the message is empty, not retained, and carries the user property ``plc-edge: doctor``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +21,7 @@ from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 import urllib3
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -25,6 +33,9 @@ from services.runtime.config import Credentials, HttpOutput, MqttOutput, Output,
 from services.runtime.errors import ConfigError
 from services.runtime.loader import Site, secret_reference
 
+# Messages in one connection: those that wait for their release count against the broker's Receive
+# Maximum (its default in Mosquitto: 20).
+ASKED_AT_ONCE = 500
 # More than this between the server's clock and ours is worth a word: certificates and queries
 # that ask for "the last minute" go wrong.
 CLOCK_OFF_S = 30.0
@@ -99,19 +110,59 @@ def _mqtt(site: Site, output: MqttOutput, host: str, subject: str) -> Iterator[F
     else:
         tcp.close()
     for tenant, plcs in _tenants(site, output).items():
-        account = output.doctor or output.accounts.get(tenant, output)
-        password = _secret(site, account, "password", subject)
+        topics = [
+            *(f"plc/{tenant}/{plc}" for plc in plcs),
+            f"edge/{tenant}/{site.config.site}/status",
+        ]
         try:
-            session = _Session(site, output, host, context, tenant, account, password, subject)
+            yield from _account(site, output, host, context, tenant, topics, subject)
         except Failed as e:
             yield e.finding
-            continue
-        with session:
-            who = account.username or "without a user"
-            where = f"{host}:{output.port}"
-            yield Finding("ok", subject, "login", f"{where} takes the login ({who})")
-            topics = [f"plc/{tenant}/{plc}" for plc in plcs]
-            yield session.publish([*topics, f"edge/{tenant}/{site.config.site}/status"])
+
+
+def _account(
+    site: Site, output: MqttOutput, host: str, context: ssl.SSLContext | None,
+    tenant: str, topics: list[str], subject: str,
+) -> Iterator[Finding]:  # fmt: skip
+    """Login and rights of the account that one tenant's messages go out with."""
+    account = output.doctor or output.accounts.get(tenant, output)
+    password = _secret(site, account, "password", subject)
+    answers: dict[str, int | None] = {}
+    while len(answers) < len(topics):
+        with _Session(site, output, host, context, tenant, account, password, subject) as session:
+            if not answers:
+                who = account.username or "without a user"
+                where = f"{host}:{output.port}"
+                yield Finding("ok", subject, "login", f"{where} takes the login ({who})")
+            if mute := session.mute():
+                yield Finding("warning", subject, "acl_unknown", *mute)
+                return
+            rest = topics[len(answers) :]
+            answers |= session.ask(rest[: session.capacity])
+    yield _rights(answers, account.username or "(none)", subject)
+
+
+def _rights(answers: dict[str, int | None], user: str, subject: str) -> Finding:
+    refused = sorted(t for t, code in answers.items() if code is not None and code >= 0x80)
+    silent = sorted(t for t, code in answers.items() if code is None)
+    if refused:
+        return Finding(
+            "error",
+            subject,
+            "acl",
+            f"user {user} may not publish to {_some(refused)}",
+            "allow these topics for this user in the broker's ACL"
+            " (`plc-edge infra render` writes it)",
+        )
+    if silent:
+        return Finding(
+            "error",
+            subject,
+            "unacknowledged",
+            f"no answer within {TIMEOUT_S:g} s for {_some(silent)}",
+            "see the broker's log; it may refuse these topics or be overloaded",
+        )
+    return Finding("ok", subject, "acl", f"may publish to {len(answers)} topics")
 
 
 def _tenants(site: Site, output: MqttOutput) -> dict[str, list[str]]:
@@ -122,6 +173,25 @@ def _tenants(site: Site, output: MqttOutput) -> dict[str, list[str]]:
         if output.locatarios is None or tenant in output.locatarios:
             found.setdefault(tenant, []).append(plc.id)
     return found
+
+
+class _Asking(mqtt.Client):
+    """paho, but it keeps the answers to messages of QoS 2 and never releases one."""
+
+    def __init__(self, changed: threading.Condition, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.max_inflight_messages_set(0)  # without a limit of its own
+        self.received: dict[int, int] = {}
+        """Packet identifier -> reason code."""
+        self._changed = changed
+
+    def _handle_pubrec(self) -> MQTTErrorCode:
+        # Inside paho, which has no call for it; 2.2 would release even what was refused.
+        body = bytes(self._in_packet["packet"])
+        with self._changed:
+            self.received[int.from_bytes(body[:2])] = body[2] if len(body) > 2 else 0
+            self._changed.notify_all()
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
 
 
 class _Session:
@@ -140,17 +210,19 @@ class _Session:
         self._user = account.username
         self._answered = threading.Event()
         self._answer: ReasonCode | None = None
-        self._acks: dict[int, ReasonCode] = {}
         self._changed = threading.Condition()
         self._lost = False
-        self._client = mqtt.Client(
+        self.capacity = ASKED_AT_ONCE
+        """How many topics this connection can be asked for."""
+        self._maximum_qos = 2
+        self._client = _Asking(
+            self._changed,
             CallbackAPIVersion.VERSION2,
             client_id=f"{site.config.site}-doctor-{tenant}-{os.getpid()}",
             protocol=mqtt.MQTTv5 if self.version5 else mqtt.MQTTv311,
             reconnect_on_failure=False,
         )
         self._client.on_connect = self._on_connect
-        self._client.on_publish = self._on_publish
         self._client.on_disconnect = self._on_disconnect
         if account.username:
             self._client.username_pw_set(account.username, password or None)
@@ -207,57 +279,42 @@ class _Session:
             "see the broker's log",
         )
 
-    def publish(self, topics: list[str]) -> Finding:
-        """Publishes an empty message, not retained, to each; says which are refused."""
+    def mute(self) -> tuple[str, str] | None:
+        """Why this broker cannot be asked for rights, and what would help; None where it can."""
         if not self.version5:
-            return Finding(
-                "warning",
-                self.subject,
-                "acl_unknown",
+            return (
                 "MQTT 3.1.1 never says whether a topic is refused: not checked",
                 "set `version: 5` if the broker speaks it (Mosquitto since 1.6)",
             )
+        if self._maximum_qos < 2:
+            return (
+                f"the broker takes messages up to QoS {self._maximum_qos}: whether topics are"
+                " refused cannot be asked without sending data",
+                "see what `plc-edge status` says of this output: its publisher learns of refusals",
+            )
+        return None
+
+    def ask(self, topics: list[str]) -> dict[str, int | None]:
+        """Topic -> the reason code of the broker's PUBREC (MQTT 5.0, 3.5.2.1), None: no answer."""
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.UserProperty = ("plc-edge", "doctor")
-        topic_of = {
-            self._client.publish(topic, b"", qos=1, properties=properties).mid: topic
+        mids = {
+            topic: self._client.publish(topic, b"", qos=2, properties=properties).mid
             for topic in topics
         }
         deadline_s = time.monotonic() + TIMEOUT_S
+        received = self._client.received
         with self._changed:
-            while len(self._acks.keys() & topic_of.keys()) < len(topic_of) and not self._lost:
+            while len(received) < len(mids) and not self._lost:
                 if not self._changed.wait(max(0.0, deadline_s - time.monotonic())):
                     break
-            refused = [topic_of[mid] for mid, code in self._acks.items() if code.value >= 0x80]
-            missing = [topic for mid, topic in topic_of.items() if mid not in self._acks]
-        if refused:
-            return Finding(
-                "error",
-                self.subject,
-                "acl",
-                f"user {self._user or '(none)'} may not publish to {_some(sorted(refused))}",
-                "allow these topics for this user in the broker's ACL"
-                " (`plc-edge infra render` writes it)",
-            )
-        if missing:
-            return Finding(
-                "error",
-                self.subject,
-                "unacknowledged",
-                f"no acknowledgement within {TIMEOUT_S:g} s for {_some(sorted(missing))}"
-                + (" (the broker ended the connection)" if self._lost else ""),
-                "see the broker's log; it may refuse these topics or be overloaded",
-            )
-        return Finding("ok", self.subject, "acl", f"may publish to {len(topics)} topics")
+            return {topic: received.get(mid) for topic, mid in mids.items()}
 
-    def _on_connect(self, _c: Any, _u: Any, _f: Any, code: ReasonCode, _p: Any) -> None:
+    def _on_connect(self, _c: Any, _u: Any, _f: Any, code: ReasonCode, limits: Any) -> None:
+        self.capacity = min(ASKED_AT_ONCE, getattr(limits, "ReceiveMaximum", ASKED_AT_ONCE))
+        self._maximum_qos = getattr(limits, "MaximumQoS", 2)
         self._answer = code
         self._answered.set()
-
-    def _on_publish(self, _c: Any, _u: Any, mid: int, code: ReasonCode, _p: Any) -> None:
-        with self._changed:
-            self._acks[mid] = code
-            self._changed.notify_all()
 
     def _on_disconnect(self, _c: Any, _u: Any, _f: Any, _code: ReasonCode, _p: Any) -> None:
         self._answered.set()

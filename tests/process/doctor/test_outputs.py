@@ -12,11 +12,13 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+import paho.mqtt.client as paho
 import pytest
 
 from services.cli.doctor import examine
 from services.cli.doctor_finding import Finding
 from services.runtime import loader
+from tests.kit.broker import Broker
 from tests.kit.metrics_rig import Rig, free_port, until
 from tests.kit.pki import Ca, encrypt
 from tests.process.doctor.kit import config, fault, findings, mosquitto, mqtt, write
@@ -64,6 +66,48 @@ def test_acl_forbids_a_topic(tmp_path: Path) -> None:
     acl = fault(found, "acl")
     assert acl.text == "user edge may not publish to plc/acme/forno-02"
     assert "ACL" in acl.fix
+
+
+def test_no_subscriber_sees_anything_of_it(tmp_path: Path) -> None:
+    """What a consumer gets is data: an empty message is a bad one to Telegraf."""
+    acl = "user edge\ntopic write plc/acme/prensa-01\ntopic write edge/acme/planta-sp/status\n"
+    acl += "user watch\ntopic read #\n"
+    with (
+        Broker(users={"edge": "segredo"}, acl=acl) as broker,
+        broker.subscribe("#") as seen,
+    ):
+        assert codes(ask(tmp_path, mqtt(tmp_path, broker.port)))[-1] == ("ok", "acl")
+        # The broker keeps order: what comes after all that doctor did is the first we see.
+        client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        client.username_pw_set("edge", "segredo")
+        client.connect("127.0.0.1", broker.port)
+        client.loop_start()
+        client.publish("plc/acme/prensa-01", b"data", qos=1).wait_for_publish(10)
+        until("seen", lambda: seen.messages)
+        client.disconnect()
+        client.loop_stop()
+        assert [(topic, payload) for topic, payload, *_ in seen.messages] == [
+            ("plc/acme/prensa-01", b"data")
+        ]
+        assert not seen.gaps
+
+
+def test_more_topics_than_the_broker_takes_at_once(tmp_path: Path) -> None:
+    first = config(tmp_path)["plcs"][0]
+    plcs = [{**first, "id": f"prensa-{n:02d}", "port": free_port()} for n in range(12)]
+    with Broker(options="max_inflight_messages 5") as broker, broker.subscribe("#") as seen:
+        found = ask(tmp_path, mqtt(tmp_path, broker.port), plcs=plcs)
+        assert codes(found) == [("ok", "login"), ("ok", "acl")]
+        assert "13 topics" in found[1].text
+        assert not seen.messages
+
+
+def test_a_broker_without_qos_2_is_not_asked(tmp_path: Path) -> None:
+    with Broker(options="max_qos 1") as broker, broker.subscribe("#") as seen:
+        found = ask(tmp_path, mqtt(tmp_path, broker.port))
+        assert codes(found) == [("ok", "login"), ("warning", "acl_unknown")]
+        assert "up to QoS 1" in found[1].text
+        assert not seen.messages
 
 
 def test_an_account_of_its_own(tmp_path: Path) -> None:
