@@ -330,8 +330,9 @@ class Link:
             elif answer.code == NO_RETAIN:
                 self._will_retained = False
             elif answer.code in LOGIN_CODES:
-                # Mosquitto says "not authorized" for a wrong password, too.
-                code, words = "auth", f"{words}: check username, password and certificate"
+                # Before any topic is named: Mosquitto says "not authorized" for a wrong password.
+                text = f"{self.host} refuses the credentials, {words}"
+                raise Unavailable("auth", f"{text}: check username, password and certificate")
             raise Unavailable(code, f"{self.host} refuses us: {words}")
         self._greeted = True
         self._limit = min(s.window, answer.receive_maximum)

@@ -203,6 +203,27 @@ def test_tls_with_client_certificate_password_and_rotation() -> None:
             assert b"right" not in Path(f"/proc/{publisher.pid}/cmdline").read_bytes()
 
 
+@pytest.mark.parametrize("version", [5, "3.1.1"])
+def test_refused_at_login_is_told_as_credentials(version: object) -> None:
+    """Mosquitto answers a wrong password with "not authorized", as it does a forbidden topic."""
+    with (
+        run_folder() as run,
+        Broker(users={"edge": "right"}) as broker,
+        DispatchPeer(run, "central") as peer,
+    ):
+        secret = run / "mqtt.pw"
+        secret.write_text("wrong")
+        config = mqtt_config(
+            run, broker.port, version=version, username="edge", password={"file": str(secret)}
+        )
+        with service(config) as publisher:
+            peer.add(5)
+            until(lambda: publisher.said("refuses the credentials, not authorized"), 5, "said")
+            assert publisher.said('"output_auth"')
+            assert not publisher.said('"output_acl"')
+            assert publisher.terminate() == 0
+
+
 @pytest.mark.parametrize("flaw", ["other ca", "other name", "expired", "no file", "plain port"])
 def test_a_broker_that_cannot_prove_itself_gets_nothing(flaw: str) -> None:
     with run_folder() as run, Broker(tls=flaw != "plain port") as broker:
