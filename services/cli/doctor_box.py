@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import shutil
@@ -19,14 +18,13 @@ from services.cli import status
 from services.cli.doctor_finding import Finding
 from services.cli.doctor_net import file_expiry
 from services.runtime import process_table, render
+from services.runtime.clock import is_synchronised
 from services.runtime.loader import Site
 
 # Below this share of free inodes nothing can be created soon, however many bytes are free.
 MIN_FREE_INODES = 1_000
 # A file from the future: the clock has gone back since it was written.
 FUTURE_S = 60.0
-# adjtimex(2)
-STA_UNSYNC, TIME_ERROR = 0x0040, 5
 
 
 def check(site: Site) -> Iterator[Finding]:
@@ -150,15 +148,6 @@ def _mib(size_bytes: int) -> str:
     )
 
 
-class _Timex(ctypes.Structure):
-    # struct timex of adjtimex(2) on 64-bit Linux; only ``status`` is read.
-    _fields_ = [
-        ("modes", ctypes.c_uint), ("offset", ctypes.c_long), ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long), ("esterror", ctypes.c_long), ("status", ctypes.c_int),
-        ("rest", ctypes.c_byte * 256),
-    ]  # fmt: skip
-
-
 def clock(state: Path) -> Finding:
     """Whether this box knows what time it is."""
     fix = "set up NTP (`timedatectl set-ntp true`, chrony), and check the battery of the mainboard"
@@ -173,9 +162,7 @@ def clock(state: Path) -> Finding:
             " gone back",
             fix,
         )
-    timex = _Timex()
-    answer = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
-    if answer == TIME_ERROR or (answer >= 0 and timex.status & STA_UNSYNC):
+    if not is_synchronised():
         return Finding(
             "warning",
             "clock",

@@ -24,6 +24,7 @@ HELP = {
     "plc_edge_process_resident_memory_bytes": "Resident memory.",
     "plc_edge_process_open_fds": "Open file descriptors.",
     "plc_edge_supervisor_up": "1 while supervisord answers on its socket.",
+    "plc_edge_clock_synchronised": "0 while values are uncertain because of this PC's clock.",
     "plc_edge_certificate_expiry_timestamp_seconds": "When a certificate ends, Unix time.",
     "plc_edge_events_total": "Events by process and level.",
     "plc_edge_metrics_refused_total": "Samples refused by the metrics service, by reason.",

@@ -46,6 +46,7 @@ def families(site: Site, table: ProcessTable, hub: Listeners) -> list[Item]:
         started_s = float(entry.start_s)
         items.append(("plc_edge_process_start_time_seconds", labels, "gauge", started_s))
     items.append(("plc_edge_supervisor_up", (), "gauge", float(bool(table.reachable))))
+    items.append(("plc_edge_clock_synchronised", (), "gauge", float(site.clock_is_right)))
     for (process, level), n in site.event_counts.items():
         event_labels = (("level", level), ("process", process))
         items.append(("plc_edge_events_total", event_labels, "counter", float(n)))

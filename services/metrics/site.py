@@ -157,6 +157,8 @@ class Site:
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self.event_counts: dict[tuple[str, str], int] = {}
         self.stale = 0
+        self.clock_is_right = True
+        """False while this PC's clock must be synchronised and is not: values are uncertain."""
         self.certificates: dict[tuple[str, str], float] = {}
         """(process, file name) -> when it ends, Unix s; services/metrics/certificates.py."""
         self._watched: set[tuple[str, str]] = set()

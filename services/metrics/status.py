@@ -326,6 +326,8 @@ class Status:
                     str(error.get("message", "")),
                     message=error.get("message", ""),
                 )
+        if not self.site.clock_is_right:
+            add("warning", "clock_unsynchronised", self.site.name)
         self._certificate_problems(add)
         found.sort(key=lambda p: (p["severity"] != "error", p["since"]))
         return found

@@ -15,7 +15,7 @@ from bus.frames import Heartbeat, Raw, Scan
 from services.reader.group import Group, Outcome, extent
 from services.reader.keep import KeepClient
 from services.runtime.background import Background
-from services.runtime.clock import now_ms
+from services.runtime.clock import is_synchronised, now_ms
 from services.runtime.errors import PlcUnavailable
 from services.runtime.process import Process
 from services.s7.field import Field
@@ -29,6 +29,7 @@ STATE_INTERVAL_S = 1.0
 RUN, RUNNING = 0x08, frozenset((0x08, 0x09, 0x0B, 0x0C))
 # A station that leaves the question unanswered so often in a row is not asked again.
 STATE_TRIES = 2
+CLOCK_INTERVAL_S = 1.0
 # Each round halves what the PLC refused, so 2^20 fields are told apart.
 ROUNDS_MAX = 20
 # The panel gets full values at least so often, changed or not.
@@ -87,6 +88,8 @@ class Engine:
         self._max_items = 0
         """A limit of items in one telegram that this PLC has shown; 0: only the PDU's."""
         self._cut_at = 0
+        self._clock_matters: bool = config["clock_sync"] == "required"
+        self._clock_is_right = True
         self._alive = _Alive(self.plc["alive"]) if self.plc["alive"] else None
         if self._alive is not None:
             # A consistent group must fit one telegram: it had better be another.
@@ -110,6 +113,9 @@ class Engine:
         self.process.every(self.plc["heartbeat_s"], self._heartbeat)
         self.process.every(min(0.5, self.plc["timeout_s"] / 4), self._check_timeout)
         self.process.every(STATE_INTERVAL_S, self._ask_state)
+        if self._clock_matters:
+            self.process.every(CLOCK_INTERVAL_S, self._look_at_clock)
+            self._look_at_clock()
         start_s = time.monotonic()
         for job in self.jobs:
             job.due_s = start_s
@@ -284,6 +290,17 @@ class Engine:
                 job.group.publish_all()
         self._set_status()
 
+    def _look_at_clock(self) -> None:
+        """Values with a wrong time are no good values, though the PLC is well."""
+        is_right = is_synchronised()
+        if is_right == self._clock_is_right:
+            return
+        self._clock_is_right = is_right
+        text = "is synchronised" if is_right else "is not synchronised: values are `uncertain`"
+        self.process.log.write("info" if is_right else "warning", f"this PC's clock {text}", {})
+        for job in self.jobs:
+            job.group.publish_all()
+
     @property
     def _uncertain(self) -> str:
         """Why the data may be frozen; empty when it is not."""
@@ -293,6 +310,13 @@ class Engine:
         if self._cpu_state == -1 and self._alive is not None and self._alive.is_stale:
             return "alive_stale"
         return ""
+
+    def _clock_doubt(self, job: _Job) -> str:
+        """Why the time of a group's values may be wrong; empty when it is the PLC's time, or
+        nobody minds.
+        """
+        is_ours = not job.group.has_plc_time
+        return "clock_unsynchronised" if is_ours and not self._clock_is_right else ""
 
     # -- scans ---------------------------------------------------------------------------
 
@@ -351,7 +375,8 @@ class Engine:
 
     def _all_refused(self, job: _Job) -> None:
         """Nothing of the group can be asked: say so as often as it would have been read."""
-        outcome = job.group.decode(b"", {}, now_ms(), 0.0, self._uncertain, time.monotonic())
+        why = self._uncertain or self._clock_doubt(job)
+        outcome = job.group.decode(b"", {}, now_ms(), 0.0, why, time.monotonic())
         self._publish(job, outcome)
 
     def _complete(self, answer: Answer) -> None:
@@ -395,7 +420,8 @@ class Engine:
         uncertain = self._uncertain
         if job.group.consistent and len(answer.telegrams) > 1:
             uncertain = "not_consistent"  # a refused field has split its block
-        outcome = job.group.decode(image, missing, ts_ms, latency_s * 1_000, uncertain, now_s)
+        doubt = uncertain or self._clock_doubt(job)
+        outcome = job.group.decode(image, missing, ts_ms, latency_s * 1_000, doubt, now_s)
         self._publish(job, outcome)
         if job.group.raw_range is not None:
             data = b"" if uncertain or answer.failed else job.group.raw(image, missing)

@@ -93,6 +93,11 @@ class Group:
         self._mapped = False
         self._published_all = False
 
+    @property
+    def has_plc_time(self) -> bool:
+        """Its messages carry the PLC's time."""
+        return self._timestamp is not None
+
     def make_plan(self, pdu_bytes: int, max_items: int) -> Plan:
         """The plan for what is not refused."""
         kept = self._extents - self.refused.keys()

@@ -444,6 +444,11 @@ class Config(Model):
 
     site: Name
     locatario: Name = Field(description="default tenant")
+    clock_sync: Literal["required", "ignored"] = Field(
+        "required",
+        description="`required`: while nothing (NTP, PTP) keeps this PC's clock right, values are"
+        " `uncertain`; `ignored`: for a site without a time server",
+    )
     paths: Paths = Field(default_factory=Paths)
     plcs: list[Plc] = Field(min_length=1)
     mirrors: list[Mirror] = []

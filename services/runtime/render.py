@@ -79,9 +79,10 @@ def render(site: Site) -> Rendered:
             **content,
         }
 
+    clock = {"clock_sync": config.clock_sync}
     for plc in config.plcs:
         groups = [_group(site, plc, g) for g in plc.groups]
-        add("reader", plc.id, plc=_plc(site, plc), groups=groups)
+        add("reader", plc.id, plc=_plc(site, plc), groups=groups, **clock)
     for output in config.outputs:
         add("publisher", output.name, output=_output(site, output), plcs=plcs)
     for mirror in config.mirrors:
@@ -116,6 +117,7 @@ def render(site: Site) -> Rendered:
         certificates=_certificates(site),
         store_max_bytes=s.max_size,
         supervisor_socket=str(supervisor_socket(site)),
+        **clock,
     )
     return rendered
 

@@ -100,6 +100,7 @@ def metrics_config(
         "folder": "metrics",
         "item": "",
         "site": "planta-sp",
+        "clock_sync": "ignored",
         "locatario": "acme",
         "runtime": str(folder),
         "state": str(folder),

@@ -30,11 +30,13 @@ from tests.kit.site import Site
 
 
 class ReaderRig:
-    """``plc`` as in config.yaml; heartbeats come every second unless it says otherwise."""
+    """``plc`` and the rest as in config.yaml; heartbeats come every second unless it says
+    otherwise.
+    """
 
-    def __init__(self, plc: dict[str, Any]) -> None:
+    def __init__(self, plc: dict[str, Any], **site: Any) -> None:
         self.plc = {"heartbeat": "1s", "timeout": "500ms", **plc}
-        self.site = Site({"site": "rig", "locatario": "acme", "plcs": [self.plc]})
+        self.site = Site({"site": "rig", "locatario": "acme", "plcs": [self.plc], **site})
         self.site.runtime.mkdir(mode=0o700)
         self.config = render.render(loader.load(self.site.file))[f"reader-{plc['id']}"]
         self.messages: list[dict[str, Any]] = []

@@ -54,9 +54,11 @@ class Site:
         self.configure(config)
 
     def configure(self, config: dict[str, Any]) -> None:
-        """Writes the file; the running site does not know before ``apply``."""
+        """Writes the file; the running site does not know before ``apply``. Whether this machine's
+        clock is synchronised matters only where ``config`` says so.
+        """
         paths = {"state": str(self.state), "runtime": str(self.runtime)}
-        self.config = {**config, "paths": paths}
+        self.config = {"clock_sync": "ignored", **config, "paths": paths}
         self.file.write_text(yaml.safe_dump(self.config, allow_unicode=True))
 
     def start(self) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import shutil
+import signal
 import socket
 import struct
+import subprocess
 import time
+from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.reader import group as reader_group
 from tests.kit.fake_plc import FakePlc
+from tests.kit.procs import until
 from tests.kit.reader_rig import ReaderRig
 
 
@@ -220,6 +227,37 @@ def test_a_plc_that_accepts_and_resets_is_not_online() -> None:
         rig.wait(lambda: rig.messages[-1]["quality"] == "good", 20)
         assert rig.messages[-1]["seq"] == len(rig.messages)
         rig.wait(lambda: rig.metric("plc_edge_reconnects_total") >= 4)
+
+
+@contextlib.contextmanager
+def clock_says(pid: int, code: int) -> Iterator[None]:
+    """What adjtimex(2) answers a process: 0 synchronised, 5 (TIME_ERROR) not."""
+    command = ["strace", "-qq", "-o", "/dev/null", "-p", str(pid), "-e",
+               f"inject=adjtimex,clock_adjtime:retval={code}"]  # fmt: skip
+    tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        status = Path(f"/proc/{pid}/status")
+        until(lambda: "TracerPid:\t0\n" not in status.read_text(), 10, "strace not attached")
+        yield
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(10)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_an_unsynchronised_clock_is_uncertain() -> None:
+    with (
+        FakePlc({7: block(4)}) as fake,
+        ReaderRig(plc(fake, reals(4), publish="on_change"), clock_sync="required") as rig,
+    ):
+        pid = rig.service.process.pid
+        for code, quality in ((0, "good"), (5, "uncertain"), (0, "good")):
+            with clock_says(pid, code):
+                rig.wait(lambda q=quality: [m["quality"] for m in rig.messages[-1:]] == [q])
+        doubted = next(m for m in rig.messages if m["quality"] == "uncertain")
+        assert doubted["bad"] == {"*": "clock_unsynchronised"}
+        assert doubted["values"] == {f"f{i}": i + 0.5 for i in range(4)}
+        assert rig.beats[-1].status == "online"  # the PLC is well
 
 
 def test_a_plc_that_does_not_answer_holds_up_nothing_else() -> None:

@@ -21,6 +21,7 @@ from services.runtime.process_table import Row
 PROCESSES = ["reader-p1", "publisher-central", "store_forward", "metrics"]
 CONFIG: dict[str, Any] = {
     "site": "s",
+    "clock_sync": "ignored",
     "processes": PROCESSES,
     "store_max_bytes": 1_000,
     "plcs": [
