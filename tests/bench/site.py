@@ -1,7 +1,8 @@
-"""50 PLCs × 200 values at 10 Hz, every scan published to Mosquitto with TLS, ``durability: full``.
+"""A whole site by size, up to 50 PLCs × 200 values at 10 Hz: every scan published to Mosquitto with
+TLS, ``durability: full``. The simulator moves all values 10 times a second.
 
-Simulators, broker and subscriber run on the same machine and are counted apart. No baseline: the
-target is overruns of at most 0.1 % of scans.
+Simulator, broker and subscriber run on the same machine and are counted apart. No baseline: the
+target at the largest size is overruns of at most 0.1 % of scans.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import time
 from typing import Any
 
 from tests.bench.result import Figures, Options, Result, Round, rows
-from tests.bench.watch import Cpu, Scrape, idle_percent, pss_mb, site_pids
+from tests.bench.watch import Cpu, Scrape, disk_mb, idle_percent, pss_mb, site_pids
 from tests.kit.box import Box
 
-PLCS, SCANS_S = 50, 10
+# (PLCs, scans a second)
+SIZES = ((10, 1), (50, 1), (50, 10))
 REALS, INTS, BOOLS = 100, 60, 40
 VALUES = REALS + INTS + BOOLS
 SETTLE_S = 5.0
@@ -30,9 +32,9 @@ def fields() -> list[dict[str, Any]]:
     return reals + ints + bools
 
 
-def measure(seconds: float) -> Figures:
+def measure(plcs: int, scans_s: int, seconds: float) -> Figures:
     """One site, once."""
-    box = Box(PLCS, f"{1000 // SCANS_S}ms")
+    box = Box(plcs, f"{1000 // scans_s}ms")
     for entry in box.config["plcs"]:
         (group,) = entry["groups"]
         del group["layout"]
@@ -48,6 +50,7 @@ def measure(seconds: float) -> Figures:
         apart = {"simulators": box.simulator.process.pid, "broker": box._broker.pid,
                  "subscriber": os.getpid()}  # fmt: skip
         before, came, begin_s = Scrape(port), len(box.subscriber.received), time.monotonic()
+        written_mb = disk_mb(pids)
         agent, reading = Cpu(pids), Cpu(readers)
         others = {name: Cpu([pid]) for name, pid in apart.items()}
         idle = idle_percent(seconds)
@@ -56,26 +59,32 @@ def measure(seconds: float) -> Figures:
         for name, cpu in others.items():
             figures[f"% of a core, {name}, apart"] = cpu.percent()
         after, took_s = Scrape(port), time.monotonic() - begin_s
-        came = len(box.subscriber.received) - came
+        written_mb = disk_mb(pids) - written_mb
+        sizes = [len(p) for t, p, _ in box.subscriber.received[came:] if t.count("/") == 2]
         scans, overruns = (
             after.total(name) - before.total(name)
             for name in ("plc_edge_scan_duration_seconds_count", "plc_edge_scan_overruns_total")
         )
         return {
             "overruns, % of scans": 100 * overruns / scans,
-            "scans, % of what was due": 100 * scans / (PLCS * SCANS_S * took_s),
+            "scans, % of what was due": 100 * scans / (plcs * scans_s * took_s),
             "values/s read": scans * VALUES / took_s,
-            "messages/s at the subscriber": came / took_s,
+            "messages/s at the subscriber": len(sizes) / took_s,
+            "kB/s of payload to the broker": sum(sizes) / 1e3 / took_s,
+            "kB/s written to disk, agent": 1e3 * written_mb / took_s,
             **figures,
             "% idle, whole machine": idle,
             "MB PSS, agent": pss_mb(pids),
-            "MB PSS a reader": pss_mb(readers) / PLCS,
+            "MB PSS a reader": pss_mb(readers) / plcs,
         }
 
 
 def bench(options: Options) -> list[Result]:
-    """Over ``--seconds`` (30)."""
-    seconds = options.seconds or 30
-    done: list[Round] = [(measure(seconds), {}) for _ in range(options.rounds or 3)]
-    name = f"{PLCS} PLCs × {VALUES} values at {SCANS_S} Hz, {seconds:g} s"
-    return rows("site", name, done)
+    """Each size, over ``--seconds`` (30)."""
+    seconds, rounds = options.seconds or 30, options.rounds or 2
+    results = []
+    for plcs, scans_s in SIZES:
+        done: list[Round] = [(measure(plcs, scans_s, seconds), {}) for _ in range(rounds)]
+        name = f"{plcs} PLCs × {VALUES} values at {scans_s} Hz, {seconds:g} s"
+        results += rows("site", name, done)
+    return results

@@ -39,6 +39,11 @@ def pss_mb(pids: Iterable[int]) -> float:
     return total_kb * 1_024 / 1e6
 
 
+def disk_mb(pids: Iterable[int]) -> float:
+    """What they have caused to be written to a disk since their start, MB."""
+    return sum(psutil.Process(pid).io_counters().write_bytes for pid in pids) / 1e6
+
+
 def site_pids(site: Site) -> list[int]:
     """``plc-edge run``, its supervisord, every service."""
     assert site.process is not None
