@@ -77,6 +77,14 @@ def moving(server: CServer) -> Iterator[None]:
         thread.join()
 
 
+def fresh(metrics_port: int) -> tuple[Scrape, float]:
+    """The next numbers that the reader tells (once a second), and when they came."""
+    old = Scrape(metrics_port).total(SCANS)
+    while (new := Scrape(metrics_port)).total(SCANS) == old:
+        time.sleep(0.02)
+    return new, time.monotonic()
+
+
 def ours(port: int, fields: list[dict[str, Any]], groups: int, seconds: float) -> Figures:
     """Scans and values a second, and the reader's CPU."""
     metrics_port = free_ports(1)[0]
@@ -85,11 +93,11 @@ def ours(port: int, fields: list[dict[str, Any]], groups: int, seconds: float) -
         wait_for(lambda: Scrape(metrics_port).total(SCANS) > 10, 30, "scans")
         time.sleep(SETTLE_S)
         cpu = Cpu([site.pid(f"reader-{PLC}")])
-        before, begin_s = Scrape(metrics_port), time.monotonic()
+        before, begin_s = fresh(metrics_port)
         time.sleep(seconds)
-        after = Scrape(metrics_port)
+        after, end_s = fresh(metrics_port)
         scans = after.total(SCANS) - before.total(SCANS)
-        scans_s = scans / (time.monotonic() - begin_s)
+        scans_s = scans / (end_s - begin_s)
         lost = after.total(LOST) - before.total(LOST)
         return {"scans/s": scans_s, "values/s": scans_s * len(fields),
                 "% of a core": cpu.percent(),
