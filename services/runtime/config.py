@@ -391,7 +391,12 @@ class Store(Model):
     """The outbox on disk."""
 
     max_size: Size = Field(2 * 2**30, ge=16 * 2**20)
-    max_age: Duration = Field(14 * 86_400.0, ge=60)
+    max_age: Duration = Field(
+        14 * 86_400.0,
+        ge=60,
+        description="what nobody has taken by then is dropped, with a `gap` message, at most an"
+        " eighth later",
+    )
     min_free: Size = Field(256 * 2**20, ge=0, description="disk space left to others")
     durability: Literal["full", "normal"] = Field(
         "full", description="`normal` may lose the last seconds at a power cut"

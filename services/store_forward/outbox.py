@@ -36,6 +36,8 @@ from services.store_forward.state import NEWEST, Cursor, State
 RESERVE_BYTES = 512 * 1024
 # A row has at least this size on disk: how many a segment of unknown content may have had.
 ROW_MIN_BYTES = 64
+# 2020-01-01: what is stamped earlier was stamped by a clock that nobody had set.
+CLOCK_SET_MS = 1_577_836_800_000
 
 
 class DiskFull(Exception):
@@ -570,10 +572,13 @@ class Outbox:
                     os.close(fd)
 
     def reclaim(self) -> None:
-        """Unlinks segments that every output has delivered; drops what is older than ``max_age``.
+        """Unlinks segments that every output has delivered; drops those of which all rows are older
+        than ``max_age``. The newest one ends after an eighth of ``max_age``, so a row outlives it
+        by that much at most. Call it once a second.
 
-        Raises DiskFull where the gap rows of the latter find no room.
+        Raises DiskFull where the gap rows find no room.
         """
+        self._end_by_age()
         done = min((c.done for c in self.cursors.values()), default=self.last_pos)
         while len(self.segments) > 1 and self.segments[0].last_pos <= done:
             # The segment behind it tells how streams stand: nothing of it is needed.
@@ -581,10 +586,36 @@ class Outbox:
         self.state.forget_marks(self.first_pos)
         self.state.mark(NEWEST, self.streams)
         self._keep_reserve()
-        if len(self.segments) > 1:
-            newest_ms = os.stat(self.segments[0].path).st_mtime * 1_000
-            if newest_ms < now_ms() - self.bounds.max_age_s * 1_000:
-                self._drop_oldest("max_age")
+        horizon_ms = now_ms() - self.bounds.max_age_s * 1_000
+        if len(self.segments) > 1 and self._newest_ms(self.segments[0]) < horizon_ms:
+            self._drop_oldest("max_age")
+
+    def _end_by_age(self) -> None:
+        """A new segment where the newest one's first row is old enough."""
+        if not self.segments or self.segments[-1].last_pos < self.segments[-1].first_pos:
+            return
+        most_s = self.bounds.max_age_s / 8
+        segment = self.segments[-1]
+        old_ms = now_ms() - most_s * 1_000
+        if CLOCK_SET_MS <= segment.first_ts_ms < old_ms or segment.open_s > most_s:
+            try:
+                self.segments.append(self._new_segment(self.last_pos + 1))
+            except (apsw.Error, OSError, Corrupt) as e:
+                raise DiskFull(f"{type(e).__name__}: {e}") from None
+
+    def _newest_ms(self, segment: Segment) -> int:
+        """When a segment's newest row was read, as far as clocks can be trusted.
+
+        Not behind its last write (a clock that was ahead); and a PC without a battery starts in
+        1970: how old such rows are nobody knows, so they are not old.
+        """
+        try:
+            read_ms = max((w.ts_ms for w in segment.streams().values()), default=0)
+        except Corrupt as e:
+            self._mend(segment, str(e))
+            return now_ms()
+        newest_ms = min(read_ms, segment.written_ms)
+        return newest_ms if newest_ms >= CLOCK_SET_MS else now_ms()
 
     def _make_room(self) -> None:
         """Before a commit: drops the oldest segments while the bound is passed."""

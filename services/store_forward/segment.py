@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ class Segment:
         """Everything up to this position was dropped, with gap rows."""
         self.holes: dict[int, int] = {}
         """First -> last position of what was lost to damage, with gap rows."""
+        self._opened_s = time.monotonic()
         is_new = not path.exists()
         self._db = apsw.Connection(str(path))
         self.last_pos = self.first_pos - 1
@@ -244,6 +246,29 @@ class Segment:
         except Corrupt as e:
             return str(e)
         return "" if checks == [("ok",)] else f"{self.path.name}: {checks[0][0]}"
+
+    @property
+    def first_ts_ms(self) -> int:
+        """When its first row was read; 0 where there is none."""
+        try:
+            rows = self._run("SELECT ts_ms FROM row ORDER BY pos LIMIT 1")
+        except Corrupt:
+            return 0  # reading its rows will tell
+        return int(rows[0][0]) if rows and isinstance(rows[0][0], int) else 0
+
+    @property
+    def written_ms(self) -> int:
+        """When its files were last written."""
+        latest_s = 0.0
+        for suffix in ("", "-wal"):
+            with contextlib.suppress(FileNotFoundError):
+                latest_s = max(latest_s, os.stat(f"{self.path}{suffix}").st_mtime)
+        return int(latest_s * 1_000)
+
+    @property
+    def open_s(self) -> float:
+        """For how long this process has had it open."""
+        return time.monotonic() - self._opened_s
 
     @property
     def size_bytes(self) -> int:

@@ -44,7 +44,7 @@ def rendered(folder: Path) -> dict[str, Any]:
         "state": str(folder / "s"),
         "store": {
             "max_size_bytes": 2**30,
-            "max_age_s": 1e6,
+            "max_age_s": 1e9,
             "min_free_bytes": 0,
             "durability": "full",
             "commit_ms": 5,

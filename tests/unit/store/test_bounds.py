@@ -68,20 +68,64 @@ def everything(outbox: Outbox, output: str) -> tuple[set[int], set[int], set[str
     return rows, gaps, reasons
 
 
+def offer(outbox: Outbox, seq: int, ts_ms: int) -> None:
+    outbox.offer(Sample("p1", "acme", EPOCH, seq, ts_ms, b"x" * 2_000))
+    outbox.commit()
+
+
+HOUR_MS = 3_600_000
+
+
 def test_older_than_max_age_goes_with_a_gap(folder: Path) -> None:
+    """Also from the only segment, and without anything new coming in."""
+    now_ms = int(time.time() * 1_000)
     outbox = opened(folder, "a", max_age_s=3_600)
-    last = fill(outbox, 4)
-    outbox.reclaim()
-    assert len(outbox.segments) == 4, "nothing is old yet"
-    old_s = time.time() - 3_700
-    os.utime(outbox.segments[0].path, (old_s, old_s))
-    outbox.reclaim()
-    assert len(outbox.segments) == 3
+    for seq in range(1, 6):
+        offer(outbox, seq, now_ms - 2 * HOUR_MS)
+    for _ in range(6):  # one segment a second
+        outbox.reclaim()
     rows, gaps, reasons = everything(outbox, "a")
-    assert gaps
-    assert not rows & gaps
-    assert rows | gaps == set(range(1, last + 1))
+    assert (rows, gaps, reasons) == (set(), {1, 2, 3, 4, 5}, {"max_age"})
+    outbox.close()
+
+
+def test_what_is_not_old_stays(folder: Path) -> None:
+    """Nor does a file that was copied or touched grow old or young by that."""
+    now_ms = int(time.time() * 1_000)
+    outbox = opened(folder, "a", max_age_s=3_600)
+    for seq in range(1, 10):  # one row every 10 minutes, the last one now
+        offer(outbox, seq, now_ms - (9 - seq) * 600_000)
+        outbox.reclaim()
+    for _ in range(20):
+        outbox.reclaim()
+    rows, gaps, reasons = everything(outbox, "a")
+    # 80, 70 and 60 minutes old; a segment holds an eighth of an hour at most.
+    assert gaps | {3} == {1, 2, 3}
+    assert rows | gaps == set(range(1, 10))
     assert reasons == {"max_age"}
+    outbox.close()
+
+
+@pytest.mark.parametrize("stamped_ms", [1_000, 4_000_000_000_000], ids=["1970", "2096"])
+def test_a_clock_that_was_wrong_costs_nothing(folder: Path, stamped_ms: int) -> None:
+    outbox = opened(folder, "a", max_age_s=3_600)
+    for seq in range(1, 4):
+        offer(outbox, seq, stamped_ms)
+        outbox.reclaim()
+    rows, gaps, _ = everything(outbox, "a")
+    assert (rows, gaps) == ({1, 2, 3}, set())
+    outbox.close()
+
+
+def test_a_clock_that_was_ahead_keeps_nothing_for_ever(folder: Path) -> None:
+    outbox = opened(folder, "a", max_age_s=3_600)
+    offer(outbox, 1, 4_000_000_000_000)
+    fill(outbox, 2)
+    two_hours_ago_s = time.time() - 7_200
+    for suffix in ("", "-wal"):
+        os.utime(f"{outbox.segments[0].path}{suffix}", (two_hours_ago_s, two_hours_ago_s))
+    outbox.reclaim()
+    assert len(outbox.segments) == 1
     outbox.close()
 
 
