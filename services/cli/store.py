@@ -25,6 +25,7 @@ from rich.table import Table
 from bus.frames import Reply, Request
 from bus.sockets import Bus
 from services.cli.common import ConfigOption, JsonOption, console, error_console, fail, load_site
+from services.runtime import render
 from services.runtime.loader import Site
 
 ANSWER_S = 30.0
@@ -194,8 +195,7 @@ def _stopped(site: Site) -> Iterator[Any]:
     folder = Path(site.config.paths.state) / "outbox"
     if not folder.is_dir():
         fail(f"there is no outbox at {folder}: nothing was ever stored there")
-    outputs = [(o.name, o.start) for o in site.config.outputs]
-    store = Offline(folder, site.config.site, outputs)
+    store = Offline(render.render(site)["store_forward"])
     control = Control(cast(Any, SimpleNamespace()), cast(Any, store), serve=False)
 
     def ask(verb: str, **args: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import apsw
+
 from bus.frames import Reply, Request
 from services.runtime.process import Process
 from services.store_forward.outbox import DiskFull
@@ -48,6 +50,10 @@ class Control:
             return Reply(verbs[frame.verb](frame.args))
         except DiskFull as e:
             return Reply(None, f"the disk is full, nothing was changed: {e}")
+        except (apsw.Error, OSError) as e:
+            folder = self._store.outbox.folder
+            words = f"{type(e).__name__}: {e}; look at the disk of {folder} (`df {folder}`)"
+            return Reply(None, f"{frame.verb}: nothing was changed: {words}")
         except (KeyError, TypeError, ValueError) as e:
             return Reply(None, f"{frame.verb}: bad arguments: {e!r}")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from services.store_forward.outbox import Outbox
@@ -12,8 +10,9 @@ from services.store_forward.outbox import Outbox
 class Offline:
     """What the control verbs need of a store, without sockets."""
 
-    def __init__(self, folder: Path, site: str, outputs: Iterable[tuple[str, str]]) -> None:
-        self.outbox = Outbox(folder, site, outputs)
+    def __init__(self, config: dict[str, Any]) -> None:
+        """``config`` as rendered for the process."""
+        self.outbox = Outbox.of(config)
         self.outputs = dict.fromkeys(self.outbox.cursors)
 
     def status(self) -> dict[str, Any]:

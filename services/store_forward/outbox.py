@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import apsw
 
@@ -99,6 +99,21 @@ class Outbox:
         self._keep_reserve()
         self.set_outputs(outputs)
         self.state.lost = False
+
+    @classmethod
+    def of(
+        cls, config: dict[str, Any], on_event: Callable[[str, str, str], None] = lambda *_: None
+    ) -> Self:
+        """The outbox of a rendered store configuration."""
+        store = config["store"]
+        return cls(
+            Path(config["state"]) / "outbox",
+            config["site"],
+            [(o["name"], o["from"]) for o in config["outputs"]],
+            bounds=Bounds(store["max_size_bytes"], store["max_age_s"], store["min_free_bytes"]),
+            durability=store["durability"],
+            on_event=on_event,
+        )
 
     # -- opening and mending -------------------------------------------------------------
 

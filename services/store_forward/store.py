@@ -13,7 +13,7 @@ from services.runtime.clock import now_ms
 from services.runtime.process import Process
 from services.store_forward.control import Control
 from services.store_forward.dispatch import Dispatch
-from services.store_forward.outbox import Bounds, DiskFull, Outbox
+from services.store_forward.outbox import DiskFull, Outbox
 
 COMMIT_ROWS, COMMIT_BYTES = 1_000, 256 * 1_024
 # Frames taken in one turn, so that acknowledgements and receipts are not starved.
@@ -28,15 +28,7 @@ class Store:
         self.process = process
         config = process.config
         s = config["store"]
-        bounds = Bounds(s["max_size_bytes"], s["max_age_s"], s["min_free_bytes"])
-        self.outbox = Outbox(
-            process.state_dir / "outbox",
-            config["site"],
-            [(o["name"], o["from"]) for o in config["outputs"]],
-            bounds=bounds,
-            durability=s["durability"],
-            on_event=process.event,
-        )
+        self.outbox = Outbox.of(config, process.event)
         self._commit_s: float = s["commit_ms"] / 1_000
         self._commit_due_s: float | None = None
         self._full_until_s = 0.0

@@ -184,6 +184,7 @@ class Rig:
         self.source = first
         self.config = {
             "site": "planta-sp",
+            "state": str(self.state),
             "store": {**STORE_CONFIG, **store},
             "outputs": [{"name": n, "locatarios": None, "from": "oldest"} for n in outputs],
             "plcs": [],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -181,25 +182,35 @@ def test_a_jump_is_refused_until_the_missing_rows_come(folder: Path, peer: Peer)
         assert peer.got == list(range(1, 21))
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+
+
+@contextlib.contextmanager
+def disk_fails(pid: int, calls: str, how: str) -> Iterator[None]:
+    """These system calls of a process fail meanwhile."""
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(pid),
+         "-e", f"trace={calls}", "-e", f"inject={calls}:{how}"],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        status = Path(f"/proc/{pid}/status")
+        until(lambda: "TracerPid:\t0\n" not in status.read_text(), 10, "strace not attached")
+        yield
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(10)
+
+
+@needs_strace
 def test_an_io_error_at_fsync_loses_nothing(folder: Path, peer: Peer) -> None:
     with service(rendered(folder)) as store:
         peer.hello()
         peer.send(1, 100)
         # From the third on every hundredth fdatasync fails, as a dying disk's would.
-        tracer = subprocess.Popen(
-            ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(store.pid),
-             "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=3+100"],
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            status = Path(f"/proc/{store.pid}/status")
-            until(lambda: "TracerPid:\t0\n" not in status.read_text(), 10, "strace not attached")
+        with disk_fails(store.pid, "fdatasync", "error=EIO:when=3+100"):
             for first in range(101, 1_000, 100):
                 _send_again(peer, first, first + 99)
-        finally:
-            tracer.send_signal(signal.SIGINT)
-            tracer.wait(10)
         assert store.said("quarantined"), store.stderr()
         peer.take(1_000)
         assert peer.got == list(range(1, 1_001))
@@ -318,6 +329,26 @@ def test_dead_letters_are_exported_retried_and_purged(
         assert status["outputs"]["central"]["dead_letters"] == 0
     finally:
         store.end()
+
+
+@needs_strace
+def test_a_command_on_a_full_disk_says_so_and_ends_nothing(folder: Path, peer: Peer) -> None:
+    with service(rendered(folder)) as store:
+        peer.hello()
+        peer.send(1, 2)
+        _bury(peer, 2)
+        peer.session = 2  # nobody takes what comes now
+        peer.send(3, 3)
+        for command in ("purge --dead --yes", "purge --yes", "retry"):
+            verb, *rest = command.split()
+            with disk_fails(store.pid, "pwrite64", "error=ENOSPC"):
+                failed = _cli(folder, verb, "-o", "central", *rest)
+            assert failed.returncode == 1, command
+            assert "nothing was changed" in failed.stderr, command
+            assert "full" in failed.stderr.lower(), command
+            assert "Traceback" not in failed.stderr + store.stderr(), command
+        done = _cli(folder, "purge", "-o", "central", "--dead", "--yes")
+        assert done.stdout.strip() == "2 messages given up", done.stderr
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])

@@ -41,7 +41,7 @@ class Rig:
                  "machines": [[None, 0]], "fields": FIELDS}  # fmt: skip
         plc = {"id": "p1", "locatario": "acme", "host": "h", "alive": None, "heartbeat_s": 10.0}
         process = MagicMock(live=None, stats=Stats("reader", 1, 1), started_s=0.0)
-        process.config = {"site": "s1", "plc": plc, "groups": [group]}
+        process.config = {"site": "s1", "plc": plc, "groups": [group], "clock_sync": "ignored"}
         keep = MagicMock(epoch=1, pending=0)
         keep.publish.side_effect = lambda _ts, body: self.bodies.append(orjson.loads(body(1, 1)))
         self.engine = Engine(process, keep)
