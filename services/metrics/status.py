@@ -62,7 +62,7 @@ class Status:
             history = self._reads.setdefault(plc, deque(maxlen=RATE_WINDOW_S + 1))
             read = self.site.aggregate.value("plc_edge_read_requests_total", plc=plc, result="ok")
             history.append((now_s, read or 0.0))
-        dropped = self._total("plc_edge_store_dropped_total")
+        dropped = self._lost_rows()
         if dropped > self._dropped[0]:
             self._dropped = (dropped, now_s)
 
@@ -73,11 +73,14 @@ class Status:
         (then_s, before), (now_s, after) = history[0], history[-1]
         return max(0.0, (after - before) / (now_s - then_s)) if now_s > then_s else 0.0
 
-    def _total(self, name: str) -> float:
+    def _lost_rows(self) -> float:
+        """Rows that the outbox has dropped, but for what an operator gave up on purpose."""
         return sum(
             float(value)
-            for found, _, kind, value in self.site.aggregate.items()
-            if found == name and kind == "counter" and isinstance(value, float)
+            for name, labels, _, value in self.site.aggregate.items()
+            if name == "plc_edge_store_dropped_total"
+            and ("reason", "purged") not in labels
+            and isinstance(value, float)
         )
 
     # -- the document --------------------------------------------------------------------

@@ -223,7 +223,8 @@ def test_a_dead_process_is_told_once_not_twice(world: World) -> None:
 def test_outbox_filling_and_dropping(world: World) -> None:
     samples = [
         ("gauge", "plc_edge_store_bytes", {}, 900),
-        ("counter", "plc_edge_store_dropped_total", {"reason": "size"}, 7),
+        ("counter", "plc_edge_store_dropped_total", {"reason": "max_size"}, 7),
+        ("counter", "plc_edge_store_dropped_total", {"reason": "purged"}, 100),
     ]
     world.site.apply(Stats("store_forward", 1, 1, 0, samples))
     world.status.tick()
