@@ -34,4 +34,6 @@ if $all; then
   "$bin/pytest" -q -n 2 --dist loadfile -m "not timing" tests/process tests/e2e tests/chaos "$@"
   say "tests that measure time: nothing of ours runs beside them"
   "$bin/pytest" -q -m timing tests/process tests/e2e tests/chaos "$@"
+  say "a few figures, for information only (all: python -m tests.bench)"
+  "$bin/python" -m tests.bench --quick || say "a bench could not run"
 fi
