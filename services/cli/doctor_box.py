@@ -34,7 +34,7 @@ def check(site: Site) -> Iterator[Finding]:
     yield socket_paths(site, runtime)
     yield directory("state directory", site.config.paths.state.absolute(), private=False)
     yield disk(site)
-    yield clock(site.config.paths.state.absolute())
+    yield clock(site.config.paths.state.absolute(), site.config.clock_sync == "required")
     table = processes(site)
     yield from table
     yield from stale(site, runtime)
@@ -148,8 +148,8 @@ def _mib(size_bytes: int) -> str:
     )
 
 
-def clock(state: Path) -> Finding:
-    """Whether this box knows what time it is."""
+def clock(state: Path, required: bool) -> Finding:
+    """Whether this box knows what time it is; ``required``: values depend on it."""
     fix = "set up NTP (`timedatectl set-ntp true`, chrony), and check the battery of the mainboard"
     now_s = time.time()
     newest_s = max((f.stat().st_mtime for f in state.rglob("*") if f.is_file()), default=0.0)
@@ -163,13 +163,11 @@ def clock(state: Path) -> Finding:
             fix,
         )
     if not is_synchronised():
-        return Finding(
-            "warning",
-            "clock",
-            "clock_unsynchronised",
-            f"the clock says {_date(now_s)}, but nothing keeps it right",
-            fix,
-        )
+        text = f"the clock says {_date(now_s)}, but nothing keeps it right"
+        if required:
+            text += ": values are `uncertain`"
+            fix += "; for a site without a time server: `clock_sync: ignored`"
+        return Finding("warning", "clock", "clock_unsynchronised", text, fix)
     return Finding("ok", "clock", "clock", f"{_date(now_s)}, kept right by NTP")
 
 
