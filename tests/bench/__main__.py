@@ -40,6 +40,11 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def save(file: Path, content: dict[str, object]) -> None:
+    """As JSON; raises ValueError for what JSON cannot say."""
+    file.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
 def main() -> int:
     """Runs what is asked for; 1 when a bench could not run."""
     args = arguments()
@@ -54,20 +59,18 @@ def main() -> int:
     for name in args.only or (QUICK if args.quick else BENCHES):
         begin_s = time.monotonic()
         try:
-            got = importlib.import_module(f"tests.bench.{name}").bench(options)
+            for result in importlib.import_module(f"tests.bench.{name}").bench(options):
+                results.append(result)
+                text.append(line(result))
+                print(text[-1], flush=True)
         except Exception:
             traceback.print_exc()
             failed.append(name)
-            continue
-        results += got
-        text += map(line, got)
-        print(*map(line, got), sep="\n", flush=True)
         sys.stderr.write(f"{name}: {time.monotonic() - begin_s:.1f} s\n")
-    if args.json:
-        got = document(where, results, failed)
-        args.json.write_text(json.dumps(got, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    if args.markdown:
-        args.markdown.write_text("\n".join(text) + "\n")
+        if args.markdown:  # after each: a long run that is stopped leaves what it has
+            args.markdown.write_text("\n".join(text) + "\n")
+        if args.json:
+            save(args.json, document(where, results, failed))
     if failed:
         sys.stderr.write(f"could not run: {', '.join(failed)}\n")
     return int(bool(failed))
