@@ -21,6 +21,9 @@ from services.runtime.process import Process
 
 SILENCE_S, SILENCE_MAX_S = 1.0, 30.0
 TICK_S = 0.1
+# Hello again after 0.1 s, doubling up to SILENCE_S: the first one is often lost, for the answer's
+# subscription takes a few ms to be made. A fast reader's ring (16 MB) overflows in a second.
+HELLO_S = 0.1
 DRAIN_S = 2.0
 
 
@@ -45,6 +48,7 @@ class KeepClient:
         self._silence_s = SILENCE_S
         self._heard_s = time.monotonic()
         self._hello_s = 0.0
+        self._hello_wait_s = HELLO_S
         self._gauge = process.stats.gauge("plc_edge_ring_pending", plc=plc)
         self._lost = process.stats.counter("plc_edge_ring_overwritten_total", plc=plc)
         self._resent = process.stats.counter("plc_edge_keep_resends_total", plc=plc)
@@ -153,6 +157,7 @@ class KeepClient:
             self._restamp(max(now_ms(), ack.epoch + 1))
         self._store_boot = ack.store_boot
         self._greeted = self._greeted_once = True
+        self._hello_wait_s = HELLO_S
         first_missing = ack.seq + 1 if ack.epoch == ring.epoch else 1
         self._resent.inc(max(0, self._sent - first_missing + 1))
         self._sent = first_missing - 1
@@ -179,9 +184,11 @@ class KeepClient:
         self._gauge.set(self.pending)
         self._lost.value = self._ring.overwritten
         if not self._greeted:
-            if now_s - self._hello_s >= SILENCE_S:
+            if now_s - self._hello_s >= self._hello_wait_s and self._keep.send(
+                Hello(self._plc, self._locatario, self._process.boot)
+            ):
                 self._hello_s = now_s
-                self._keep.send(Hello(self._plc, self._locatario, self._process.boot))
+                self._hello_wait_s = min(SILENCE_S, 2 * self._hello_wait_s)
             return
         waiting = self._sent >= self._ring.first_seq
         if waiting and now_s - self._heard_s > self._silence_s:

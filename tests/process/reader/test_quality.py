@@ -205,6 +205,13 @@ def test_no_drift_and_every_overrun_is_counted() -> None:
         rig.wait(lambda: rig.metric("plc_edge_scan_overruns_total") > before + 20)
 
 
+@pytest.mark.timing
+def test_the_first_message_comes_at_once() -> None:
+    """A Hello that is lost while the wires are made is said again after 0.1 s."""
+    with FakePlc({7: block(4)}) as fake, ReaderRig(plc(fake, reals(4))) as rig:
+        rig.wait(lambda: rig.messages, 0.8)
+
+
 def test_a_plc_that_accepts_and_resets_is_not_online() -> None:
     with FakePlc({7: block(4)}) as fake, ReaderRig(plc(fake, reals(4))) as rig:
         rig.wait(lambda: len(rig.messages) > 2)
