@@ -1,8 +1,8 @@
 """After an outage: does the backlog drain while live data stays current?
 
-A whole site in lane mode (two PLCs, 20 scans/s, a message each), the output stopped for
-``--seconds`` (60), then started again. The baseline is the ingest: an hour of it drains in an hour
-over the ratio. Live latency meanwhile is beside the same before the outage.
+A whole site in lane mode (two PLCs, 100 scans/s, a message each), the output stopped for
+``--seconds`` (60), then started again: once as fast as it goes, once with ``max_rate`` at ten times
+the ingest. The baseline is the ingest; live latency meanwhile is beside the same before the outage.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from tests.kit.box import Box
 from tests.kit.site import wait_for
 
 REPLAYED = b'"replay":true'
-INGEST = 40.0
+INGEST = 200.0
+RATES = (None, 2_000)
 BEFORE_S = 5.0
 
 
@@ -37,9 +38,10 @@ class Listener:
         return sum(REPLAYED in p for p in news)
 
 
-def outage(seconds: float) -> tuple[float, Figures, Figures]:
+def outage(seconds: float, max_rate: int | None) -> tuple[float, Figures, Figures]:
     """(drained messages/s, live latency meanwhile, before)."""
-    with Box(2, "50ms", store={"replay": {"mode": "lanes"}}) as box:
+    replay = {"mode": "lanes"} | ({"max_rate": max_rate} if max_rate else {})
+    with Box(2, "10ms", store={"replay": replay}) as box:
         box.wait_for_messages("prensa-01", 20)
         before = Listener(box)
         end_s = time.monotonic() + BEFORE_S
@@ -64,10 +66,14 @@ def outage(seconds: float) -> tuple[float, Figures, Figures]:
 
 
 def bench(options: Options) -> list[Result]:
-    """One outage a round."""
+    """One outage a round, for each rate."""
     seconds = options.seconds or 60
-    done = [outage(seconds) for _ in range(options.rounds or 1)]
-    name = f"after {seconds:g} s without an output, {INGEST:g} messages/s"
-    drained = [({"messages/s": rate}, {"ingest": {"messages/s": INGEST}}) for rate, *_ in done]
-    live = [(meanwhile, {"before the outage": before}) for _, meanwhile, before in done]
-    return rows("drain", f"{name}: backlog", drained) + rows("drain", f"{name}: live", live)
+    results = []
+    for max_rate in RATES:
+        done = [outage(seconds, max_rate) for _ in range(options.rounds or 1)]
+        limit = f"max_rate {max_rate}" if max_rate else "no max_rate"
+        name = f"after {seconds:g} s without an output, {INGEST:g} messages/s, {limit}"
+        drained = [({"messages/s": rate}, {"ingest": {"messages/s": INGEST}}) for rate, *_ in done]
+        live = [(meanwhile, {"before the outage": before}) for _, meanwhile, before in done]
+        results += rows("drain", f"{name}: backlog", drained) + rows("drain", f"{name}: live", live)
+    return results
