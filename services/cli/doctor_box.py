@@ -18,7 +18,7 @@ from services.cli import status
 from services.cli.doctor_finding import Finding
 from services.cli.doctor_net import file_expiry
 from services.runtime import process_table, render
-from services.runtime.clock import is_synchronised
+from services.runtime.clock import is_synchronised, is_trusted
 from services.runtime.loader import Site
 
 # Below this share of free inodes nothing can be created soon, however many bytes are free.
@@ -34,7 +34,7 @@ def check(site: Site) -> Iterator[Finding]:
     yield socket_paths(site, runtime)
     yield directory("state directory", site.config.paths.state.absolute(), private=False)
     yield disk(site)
-    yield clock(site.config.paths.state.absolute(), site.config.clock_sync == "required")
+    yield clock(site.config.paths.state.absolute(), site.config.clock_sync)
     table = processes(site)
     yield from table
     yield from stale(site, runtime)
@@ -148,8 +148,8 @@ def _mib(size_bytes: int) -> str:
     )
 
 
-def clock(state: Path, required: bool) -> Finding:
-    """Whether this box knows what time it is; ``required``: values depend on it."""
+def clock(state: Path, clock_sync: str) -> Finding:
+    """Whether this box knows what time it is, and what values are while it does not."""
     fix = "set up NTP (`timedatectl set-ntp true`, chrony), and check the battery of the mainboard"
     now_s = time.time()
     newest_s = max((f.stat().st_mtime for f in state.rglob("*") if f.is_file()), default=0.0)
@@ -164,7 +164,7 @@ def clock(state: Path, required: bool) -> Finding:
         )
     if not is_synchronised():
         text = f"the clock says {_date(now_s)}, but nothing keeps it right"
-        if required:
+        if not is_trusted(clock_sync):
             text += ": values are `uncertain`"
             fix += "; for a site without a time server: `clock_sync: ignored`"
         return Finding("warning", "clock", "clock_unsynchronised", text, fix)

@@ -20,7 +20,7 @@ from services.metrics.processes import Poller, ProcessTable
 from services.metrics.site import SPARK_STEP_S, Site
 from services.metrics.web import Web
 from services.runtime import secrets
-from services.runtime.clock import is_synchronised
+from services.runtime.clock import is_trusted
 from services.runtime.errors import ConfigError, PlcEdgeError, Problem
 from services.runtime.process import Process
 from services.runtime.process_table import Row, SupervisorUnavailable, asked_to_end
@@ -82,7 +82,7 @@ def setup(process: Process) -> Callable[[], None]:
         process.count_bus()
         with site.lock:
             site.aggregate.apply(process.stats.frame())
-            site.clock_is_right = config["clock_sync"] == "ignored" or is_synchronised()
+            site.clock_is_right = is_trusted(config["clock_sync"])
             web.status.tick()
             if site.aggregate.bases_changed:
                 _save(process, site, saved)

@@ -15,7 +15,7 @@ from bus.frames import Heartbeat, Raw, Scan
 from services.reader.group import Group, Outcome, extent
 from services.reader.keep import KeepClient
 from services.runtime.background import Background
-from services.runtime.clock import is_synchronised, now_ms
+from services.runtime.clock import is_trusted, now_ms
 from services.runtime.errors import PlcUnavailable
 from services.runtime.process import Process
 from services.s7.field import Field
@@ -88,7 +88,7 @@ class Engine:
         self._max_items = 0
         """A limit of items in one telegram that this PLC has shown; 0: only the PDU's."""
         self._cut_at = 0
-        self._clock_matters: bool = config["clock_sync"] == "required"
+        self._clock_sync: str = config["clock_sync"]
         self._clock_is_right = True
         self._alive = _Alive(self.plc["alive"]) if self.plc["alive"] else None
         if self._alive is not None:
@@ -113,9 +113,8 @@ class Engine:
         self.process.every(self.plc["heartbeat_s"], self._heartbeat)
         self.process.every(min(0.5, self.plc["timeout_s"] / 4), self._check_timeout)
         self.process.every(STATE_INTERVAL_S, self._ask_state)
-        if self._clock_matters:
-            self.process.every(CLOCK_INTERVAL_S, self._look_at_clock)
-            self._look_at_clock()
+        self.process.every(CLOCK_INTERVAL_S, self._look_at_clock)
+        self._look_at_clock()
         start_s = time.monotonic()
         for job in self.jobs:
             job.due_s = start_s
@@ -292,7 +291,7 @@ class Engine:
 
     def _look_at_clock(self) -> None:
         """Values with a wrong time are no good values, though the PLC is well."""
-        is_right = is_synchronised()
+        is_right = is_trusted(self._clock_sync)
         if is_right == self._clock_is_right:
             return
         self._clock_is_right = is_right

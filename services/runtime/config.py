@@ -449,10 +449,11 @@ class Config(Model):
 
     site: Name
     locatario: Name = Field(description="default tenant")
-    clock_sync: Literal["required", "ignored"] = Field(
-        "required",
-        description="`required`: while nothing (NTP, PTP) keeps this PC's clock right, values are"
-        " `uncertain`; `ignored`: for a site without a time server",
+    clock_sync: Literal["auto", "required", "ignored"] = Field(
+        "auto",
+        description="when this PC's clock makes values `uncertain`. `auto`: while a time service"
+        " (NTP, PTP) runs here and has not synchronised it; `required`: also while none runs;"
+        " `ignored`: never",
     )
     paths: Paths = Field(default_factory=Paths)
     plcs: list[Plc] = Field(min_length=1)
