@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -204,7 +205,7 @@ class Outbox:
         first_pos = segment.first_pos
         if behind and not size_known:
             segment.last_pos = max(segment.last_pos, behind)
-        rows = list(segment.salvage())
+        rows = self._left(segment, segment.last_pos if behind or size_known else sys.maxsize)
         newest = max([first_pos - 1, *(r.pos for r in rows)])
         if size_known:
             last_pos = max(newest, segment.last_pos)
@@ -238,7 +239,14 @@ class Outbox:
         self._put_aside(path, reason)
         fresh_path.rename(path)
         sync_folder(self.folder)
+        self._copy(rows)
         return self._open(path)
+
+    def _left(self, segment: Segment, last_pos: int) -> list[Row]:
+        """What can be had of a damaged segment's rows up to ``last_pos``, in order."""
+        rows = {r.pos: r for r in self.state.copies(segment.first_pos, last_pos)}
+        rows.update((r.pos, r) for r in segment.salvage())
+        return [rows[pos] for pos in sorted(rows)]
 
     def _streams_behind(self, first_pos: int, running: bool) -> dict[str, Where] | None:
         """Where the streams stand at a damaged segment's end; None where nobody knows."""
@@ -460,9 +468,14 @@ class Outbox:
                 self._suspect = segment
                 self._mend(segment, f"{type(e).__name__}: {e}")
                 self.segments[-1].append(self._pending, self._pending_streams, floor=floor)
+            self._copy(self._pending)
         except (apsw.Error, OSError, Corrupt) as e:
             self._forget_pending()
             raise DiskFull(f"{type(e).__name__}: {e}") from None
+
+    def _copy(self, rows: Iterable[Row]) -> None:
+        """Keeps a second copy of what no stream's numbers would tell of."""
+        self.state.keep_copies(r for r in rows if r.kind == GAP_ROW or r.outputs)
 
     def _clear_pending(self) -> None:
         self._pending = []
@@ -561,7 +574,8 @@ class Outbox:
         for row in rows:
             self._queue(replace(row, outputs=f",{output},"))
         self.commit()
-        self.state.purge_dead(output)
+        with contextlib.suppress(apsw.FullError, apsw.IOError):
+            self.state.purge_dead(output)  # what stays listed may be sent twice, no more
         return len(rows)
 
     # -- bounds --------------------------------------------------------------------------
@@ -599,6 +613,7 @@ class Outbox:
             # The segment behind it tells how streams stand: nothing of it is needed.
             self.segments.pop(0).unlink()
         self.state.forget_marks(self.first_pos)
+        self.state.forget_copies(self.first_pos)
         self.state.mark(NEWEST, self.streams)
         self._keep_reserve()
         horizon_ms = now_ms() - self.bounds.max_age_s * 1_000
@@ -707,6 +722,7 @@ class Outbox:
         except apsw.FullError:
             _unlink(self.folder / "reserve")
             self.segments[-1].append(self._pending, {}, floor=floor)
+        self._copy(self._pending)
 
     def _tally(self, segments: Iterable[Segment], cursors: dict[str, Cursor], reason: str) -> None:
         """Queues gap rows for what would be lost with these segments."""
@@ -734,7 +750,7 @@ class Outbox:
             try:
                 rows = segment.read(at, 1_000)
             except Corrupt:
-                left = list(segment.salvage())
+                left = self._left(segment, segment.last_pos)
                 for gap in self._lost(segment.first_pos, left, self._streams_behind(at + 1, True)):
                     self._queue_gap(gap, "corrupt")
                 yield from (r for r in left if r.pos > at)

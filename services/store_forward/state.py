@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS mark (segment INTEGER, plc TEXT, locatario TEXT, epoc
 CREATE TABLE IF NOT EXISTS dead (output TEXT, pos INTEGER, kind INTEGER, plc TEXT, locatario TEXT,
     ts_ms INTEGER, epoch INTEGER, seq INTEGER, body BLOB, reason TEXT, at_ms INTEGER, crc INTEGER,
     PRIMARY KEY (output, pos)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS copy (pos INTEGER PRIMARY KEY, kind INTEGER, plc TEXT, locatario TEXT,
+    ts_ms INTEGER, epoch INTEGER, seq INTEGER, body BLOB, outputs TEXT, crc INTEGER);
 """
 # The mark that follows the newest rows, beside those of the segments' beginnings.
 NEWEST = -1
@@ -96,7 +98,7 @@ class State:
             # A cursor that a power cut sets back costs repeats, no loss: synced once a second.
             db.execute("PRAGMA synchronous=normal")
             db.execute(_SCHEMA)
-            for table in ("cursor", "mark", "dead"):
+            for table in ("cursor", "mark", "dead", "copy"):
                 list(db.execute(f"SELECT * FROM {table}"))
             self._saved: dict[str, tuple[int, int, int]] = {}
             self._unsynced = False
@@ -171,6 +173,36 @@ class State:
         """Of segments that are gone."""
         with contextlib.suppress(apsw.FullError, apsw.IOError):
             self._db.execute("DELETE FROM mark WHERE segment >= 0 AND segment < ?", (below,))
+
+    # -- copies: rows that nothing else would tell of --------------------------------------
+
+    def keep_copies(self, rows: Iterable[Row]) -> None:
+        """Of gap rows and of what is sent again to one output: were they damaged, the rows around
+        them would not show that they were there. A full disk is no error: then there is one copy.
+        """
+        values = [
+            (r.pos, r.kind, r.plc, r.locatario, r.ts_ms, r.epoch, r.seq, r.body, r.outputs, r.crc())
+            for r in rows
+        ]
+        if values:
+            with contextlib.suppress(apsw.FullError, apsw.IOError), self._db:
+                self._db.executemany(
+                    f"INSERT OR REPLACE INTO copy VALUES ({','.join('?' * 10)})", values
+                )
+
+    def copies(self, first: int, last: int) -> list[Row]:
+        """Those of rows at these positions whose CRC holds, in order."""
+        sql = "SELECT * FROM copy WHERE pos BETWEEN ? AND ? ORDER BY pos"
+        try:
+            found = [(Row(*values), crc) for *values, crc in self._db.execute(sql, (first, last))]
+            return [row for row, crc in found if row.crc() == crc]
+        except (*DAMAGE, TypeError):  # both are damaged: what is left of the first must do
+            return []
+
+    def forget_copies(self, below: int) -> None:
+        """Of rows in segments that are gone."""
+        with contextlib.suppress(apsw.FullError, apsw.IOError):
+            self._db.execute("DELETE FROM copy WHERE pos < ?", (below,))
 
     # -- dead letters --------------------------------------------------------------------
 

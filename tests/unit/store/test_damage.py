@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from bus.frames import GAP_ROW, Sample
-from services.store_forward.outbox import Outbox
+from services.store_forward.outbox import Bounds, Outbox
 
 EPOCH, ROWS = 1_764_000_000_000, 20
 NAME = b"forno-01"
@@ -83,4 +83,73 @@ def test_an_unreadable_first_segment_is_told_of(folder: Path) -> None:
     outbox = opened(folder)
     assert delivered(outbox) == (set(), set(range(1, ROWS + 1)))
     assert len(list((folder / "quarantine").iterdir())) == 1
+    outbox.close()
+
+
+def flip(path: Path, text: bytes) -> None:
+    """A bit of each place where this stands."""
+    content = bytearray(path.read_bytes())
+    assert text in content
+    at = -1
+    while (at := content.find(text, at + 1)) >= 0:
+        content[at] ^= 1
+    path.write_bytes(content)
+
+
+def offered(outbox: Outbox, seqs: range) -> None:
+    for seq in seqs:
+        outbox.offer(Sample("p1", "acme", EPOCH, seq, seq, b"body-%d" % seq + b"." * 500))
+        outbox.commit()
+
+
+@pytest.mark.parametrize("outputs", ["a", "ab"])
+def test_a_damaged_gap_row_is_told_all_the_same(folder: Path, outputs: str) -> None:
+    """The rows around it do not show what it told: those were dropped before."""
+    outbox = Outbox(folder, "site", [(name, "oldest") for name in outputs])
+    offered(outbox, range(1, 6))
+    outbox.purge("a")
+    offered(outbox, range(6, 8))
+    outbox.close()
+    (path,) = folder.glob("*.seg")
+    flip(path, b'"reason":"purged"')
+    outbox = Outbox(folder, "site", [(name, "oldest") for name in outputs])
+    rows, told = delivered(outbox)
+    assert rows == {6, 7}
+    assert told >= {1, 2, 3, 4, 5}
+    outbox.close()
+
+
+def test_a_damaged_gap_row_of_a_dropped_segment(folder: Path) -> None:
+    bounds = Bounds(min_free_bytes=0, max_size_bytes=200_000, segment_bytes=40_000)
+    outbox = Outbox(folder, "site", [("a", "oldest")], bounds=bounds)
+    last = 0
+    while "max_size" not in outbox.dropped:
+        last += 1
+        offered(outbox, range(last, last + 1))
+    outbox.close()
+    for path in folder.glob("*.seg"):
+        if b'"reason":"max_size"' in path.read_bytes():
+            flip(path, b'"reason":"max_size"')
+    outbox = Outbox(folder, "site", [("a", "oldest")], bounds=bounds)
+    rows, told = delivered(outbox)
+    assert rows | told == set(range(1, last + 1))
+    outbox.close()
+
+
+def test_a_damaged_row_that_is_sent_again(folder: Path) -> None:
+    """A dead letter on its second way: the stream's numbers are all there without it."""
+    outbox = Outbox(folder, "site", [("a", "oldest")])
+    offered(outbox, range(1, 4))
+    first = outbox.segments[0].first_pos
+    row = outbox.row(first + 1)
+    assert row is not None
+    outbox.state.bury("a", [(row, "too large")])
+    outbox.settle("a", "live", first + 2)
+    outbox.save()
+    assert outbox.retry_dead("a") == 1
+    outbox.close()
+    (path,) = folder.glob("*.seg")
+    flip(path, b".,a,")  # the end of its body, and whom it is for
+    outbox = Outbox(folder, "site", [("a", "oldest")])
+    assert delivered(outbox) == ({2}, set())
     outbox.close()
