@@ -141,8 +141,16 @@ class Debian:
             self.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             stdin=subprocess.DEVNULL, check=False, timeout=180,
         )  # fmt: skip
-        assert not check or done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}"
+        assert not check or done.returncode == 0, (
+            f"{arguments}: {done.returncode}\n{done.stdout}\n{self.logs()}"
+        )
         return done
+
+    def logs(self) -> str:
+        """The end of what our services there have logged."""
+        files = sorted((self.root / "var/lib/plc-edge/log").glob("*.log"))
+        ends = ((f.name, f.read_text(errors="replace").splitlines()[-25:]) for f in files)
+        return "\n".join("\n".join([f"--- {name}", *lines]) for name, lines in ends)
 
 
 def _sweep() -> None:
