@@ -123,7 +123,10 @@ class KeepClient:
         self._heard_s = time.monotonic()
         self._silence_s = SILENCE_S
         if ack.why == "hello":
-            if ack.reader_boot == self._process.boot:
+            # Of several answers of one store the first counts: a later one would send again what
+            # is on its way.
+            is_news = not self._greeted or ack.store_boot != self._store_boot
+            if ack.reader_boot == self._process.boot and is_news:
                 self._settle(ack)
             return
         if not self._greeted:

@@ -451,9 +451,9 @@ class Config(Model):
     locatario: Name = Field(description="default tenant")
     clock_sync: Literal["auto", "required", "ignored"] = Field(
         "auto",
-        description="when this PC's clock makes values `uncertain`. `auto`: while a time service"
-        " (NTP, PTP) runs here and has not synchronised it; `required`: also while none runs;"
-        " `ignored`: never",
+        description="when this PC's clock makes values `uncertain`: `required`, while nothing (NTP,"
+        " PTP) keeps it right; `auto`, the same on a PC with systemd and a time service, whether"
+        " that runs or not; `ignored`, never",
     )
     paths: Paths = Field(default_factory=Paths)
     plcs: list[Plc] = Field(min_length=1)

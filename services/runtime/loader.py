@@ -144,7 +144,7 @@ def _override(data: dict[str, Any], environ: Mapping[str, str]) -> dict[KeyPath,
 def _value(text: str, variable: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # of 2025-13-01, which looks like a date
         hint = """put quotes inside the value: NAME='"…"'"""
         raise ConfigError([Problem("environment", variable, "is not YAML", hint=hint)]) from None
 

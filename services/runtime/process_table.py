@@ -6,6 +6,7 @@ that only tell (``supervisor.getAllProcessInfo`` and ``readLog``, supervisord.or
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
 import socket
@@ -128,8 +129,9 @@ def asked_to_end(socket_path: str, rows: list[Row]) -> frozenset[str]:
     ends = {name: (when, how) for when, how, name in _END.findall(str(log))}
     for row in rows:
         when, how = ends.get(row.name, ("", ""))
-        if how == "stopped" and 0 <= _unix_s(when) - row.stop_s <= LOG_LATE_S:
-            asked.add(row.name)
+        with contextlib.suppress(ValueError):  # a line that is no time
+            if how == "stopped" and 0 <= _unix_s(when) - row.stop_s <= LOG_LATE_S:
+                asked.add(row.name)
     return frozenset(asked)
 
 

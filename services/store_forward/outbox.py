@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,8 @@ RESERVE_BYTES = 512 * 1024
 ROW_MIN_BYTES = 64
 # 2020-01-01: what is stamped earlier was stamped by a clock that nobody had set.
 CLOCK_SET_MS = 1_577_836_800_000
+# For so long after a start nothing is called old.
+CLOCK_SETTLES_S = 600.0
 
 
 class DiskFull(Exception):
@@ -80,6 +83,7 @@ class Outbox:
         self.dropped: dict[str, int] = {}
         """Rows dropped since the start, by reason; one where nobody knows how many."""
         self.quarantined = 0
+        self._opened_s = time.monotonic()
         self._suspect: Segment | None = None
         """What an I/O error came from: nobody knows what its file holds until it is mended."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -144,7 +148,7 @@ class Outbox:
                 )
             self.segments.append(segment)
         if self.segments:
-            self.streams = self.segments[-1].streams()
+            self.streams = self._streams_now(self.segments[-1])
             self._unlink_dropped()
         self._tell()
 
@@ -240,7 +244,9 @@ class Outbox:
         fresh_path.rename(path)
         sync_folder(self.folder)
         self._copy(rows)
-        return self._open(path)
+        mended = self._open(path)
+        mended.appended_s, mended.written_ms = segment.appended_s, segment.written_ms
+        return mended
 
     def _left(self, segment: Segment, last_pos: int) -> list[Row]:
         """What can be had of a damaged segment's rows up to ``last_pos``, in order."""
@@ -266,6 +272,16 @@ class Outbox:
             here = Where(r.locatario, r.epoch, r.seq, r.ts_ms)
             if r.kind == SAMPLE_ROW and (known is None or known[1:3] < here[1:3]):
                 streams[r.plc] = here
+        return streams
+
+    def _streams_now(self, newest: Segment) -> dict[str, Where]:
+        """Where streams stand: never behind where they stood when the newest segment began, though
+        a damaged WAL makes SQLite go back to before it knew.
+        """
+        streams = self._streams_before(newest.first_pos)
+        for plc, where in newest.streams().items():
+            if plc not in streams or streams[plc][1:3] <= where[1:3]:
+                streams[plc] = where
         return streams
 
     def _streams_before(self, first_pos: int) -> dict[str, Where]:
@@ -455,7 +471,7 @@ class Outbox:
     def _write(self, floor: int = 0) -> None:
         """Commits what is queued to the newest segment."""
         try:
-            if self._suspect is not None:
+            if self._suspect in self.segments:  # else it is gone
                 self._mend(self._suspect, "an I/O error")
             segment = self._writable()
             try:
@@ -475,7 +491,8 @@ class Outbox:
 
     def _copy(self, rows: Iterable[Row]) -> None:
         """Keeps a second copy of what no stream's numbers would tell of."""
-        self.state.keep_copies(r for r in rows if r.kind == GAP_ROW or r.outputs)
+        with contextlib.suppress(apsw.Error):  # the rows are committed: this must not undo them
+            self.state.keep_copies(r for r in rows if r.kind == GAP_ROW or r.outputs)
 
     def _clear_pending(self) -> None:
         self._pending = []
@@ -503,7 +520,11 @@ class Outbox:
     def _new_segment(self, first_pos: int) -> Segment:
         path = self.folder / f"{first_pos:020d}.seg"
         _unlink(path)
-        segment = self._open(path)
+        try:
+            segment = self._open(path)
+        except BaseException:
+            _unlink(path)  # half made, it would look damaged after a restart
+            raise
         try:
             segment.append([], self.streams, floor=max((s.floor for s in self.segments), default=0))
         except apsw.Error:
@@ -607,7 +628,7 @@ class Outbox:
 
         Raises DiskFull where the gap rows find no room.
         """
-        self._end_by_age()
+        self._end_by_age()  # first: gap rows would make a segment of old rows a young one
         done = min((c.done for c in self.cursors.values()), default=self.last_pos)
         while len(self.segments) > 1 and self.segments[0].last_pos <= done:
             # The segment behind it tells how streams stand: nothing of it is needed.
@@ -616,36 +637,44 @@ class Outbox:
         self.state.forget_copies(self.first_pos)
         self.state.mark(NEWEST, self.streams)
         self._keep_reserve()
-        horizon_ms = now_ms() - self.bounds.max_age_s * 1_000
-        if len(self.segments) > 1 and self._newest_ms(self.segments[0]) < horizon_ms:
+        if len(self.segments) > 1 and self._is_old(self.segments[0]):
             self._drop_oldest("max_age")
 
+    def _is_old(self, segment: Segment) -> bool:
+        """Whether all of its rows are older than ``max_age``, as far as clocks can be trusted:
+        whatever the wall clock says, not for what this process wrote less than that ago, and not in
+        a process's first minutes (a PC may start with any time, and NTP sets it right).
+
+        Its last write bounds what its rows say (a clock that was ahead). How old rows from before
+        2020 are nobody knows: a PC without a battery has stamped them.
+        """
+        now_s = time.monotonic()
+        written_s = segment.appended_s
+        recently = written_s is not None and now_s - written_s < self.bounds.max_age_s
+        if recently or now_s - self._opened_s < CLOCK_SETTLES_S:
+            return False
+        try:
+            read_ms = max((w.ts_ms for w in segment.streams().values()), default=0)
+        except Corrupt as e:
+            # On a full disk that must wait: a segment that cannot be judged is not old.
+            with contextlib.suppress(apsw.Error, OSError, Corrupt):
+                self._mend(segment, str(e))
+            return False
+        newest_ms = min(read_ms, segment.written_ms)
+        return CLOCK_SET_MS <= newest_ms < now_ms() - self.bounds.max_age_s * 1_000
+
     def _end_by_age(self) -> None:
-        """A new segment where the newest one's first row is old enough."""
+        """A new segment where the newest one's first row is old enough. On a full disk that must
+        wait: nothing is lost by ending it later.
+        """
         if not self.segments or self.segments[-1].last_pos < self.segments[-1].first_pos:
             return
         most_s = self.bounds.max_age_s / 8
         segment = self.segments[-1]
         old_ms = now_ms() - most_s * 1_000
         if CLOCK_SET_MS <= segment.first_ts_ms < old_ms or segment.open_s > most_s:
-            try:
+            with contextlib.suppress(apsw.Error, OSError, Corrupt):
                 self.segments.append(self._new_segment(self.last_pos + 1))
-            except (apsw.Error, OSError, Corrupt) as e:
-                raise DiskFull(f"{type(e).__name__}: {e}") from None
-
-    def _newest_ms(self, segment: Segment) -> int:
-        """When a segment's newest row was read, as far as clocks can be trusted.
-
-        Not behind its last write (a clock that was ahead); and a PC without a battery starts in
-        1970: how old such rows are nobody knows, so they are not old.
-        """
-        try:
-            read_ms = max((w.ts_ms for w in segment.streams().values()), default=0)
-        except Corrupt as e:
-            self._mend(segment, str(e))
-            return now_ms()
-        newest_ms = min(read_ms, segment.written_ms)
-        return newest_ms if newest_ms >= CLOCK_SET_MS else now_ms()
 
     def _make_room(self) -> None:
         """Before a commit: drops the oldest segments while the bound is passed."""

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from services.runtime.clock import now_ms
+
 SEGMENT_BYTES = 64 * 2**20
 _SCHEMA = """
 CREATE TABLE row (pos INTEGER PRIMARY KEY, kind INTEGER, plc TEXT, locatario TEXT, ts_ms INTEGER,
@@ -84,6 +86,10 @@ class Segment:
         self.holes: dict[int, int] = {}
         """First -> last position of what was lost to damage, with gap rows."""
         self._opened_s = time.monotonic()
+        self.appended_s: float | None = None
+        """When this process last wrote rows into it, monotonic; None: it has not."""
+        self.written_ms = _newest_ms(path)
+        """When rows were last written into it, Unix ms. (Opening writes too.)"""
         is_new = not path.exists()
         self._db = apsw.Connection(str(path))
         self.last_pos = self.first_pos - 1
@@ -178,6 +184,9 @@ class Segment:
             self.last_pos, self.floor = before
             raise
         self.holes.update(holes)
+        if values:
+            self.appended_s = time.monotonic()
+            self.written_ms = now_ms()
 
     def read(self, after: int, limit: int) -> list[Row]:
         """Up to ``limit`` rows behind ``after``, in order. Raises Corrupt at a damaged row or where
@@ -257,15 +266,6 @@ class Segment:
         return int(rows[0][0]) if rows and isinstance(rows[0][0], int) else 0
 
     @property
-    def written_ms(self) -> int:
-        """When its files were last written."""
-        latest_s = 0.0
-        for suffix in ("", "-wal"):
-            with contextlib.suppress(FileNotFoundError):
-                latest_s = max(latest_s, os.stat(f"{self.path}{suffix}").st_mtime)
-        return int(latest_s * 1_000)
-
-    @property
     def open_s(self) -> float:
         """For how long this process has had it open."""
         return time.monotonic() - self._opened_s
@@ -289,6 +289,14 @@ class Segment:
         self.close()
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+
+def _newest_ms(path: Path) -> int:
+    latest_s = 0.0
+    for suffix in ("", "-wal"):
+        with contextlib.suppress(FileNotFoundError):
+            latest_s = max(latest_s, os.stat(f"{path}{suffix}").st_mtime)
+    return int(latest_s * 1_000)
 
 
 def crc(*values: object) -> int:

@@ -29,9 +29,10 @@ def test_when_a_clock_is_trusted(
     service: bool,
     trusted: bool,
 ) -> None:
-    mark = tmp_path / "timesync"
+    program = tmp_path / "timesyncd"
     if service:
-        mark.mkdir()
-    monkeypatch.setattr(clock, "_TIME_SERVICES", (str(mark),))
+        program.touch()
+    monkeypatch.setattr(clock, "_BOOTED", str(tmp_path))
+    monkeypatch.setattr(clock, "_TIME_SERVICES", (str(program),))
     monkeypatch.setattr(clock, "is_synchronised", lambda: synchronised)
     assert clock.is_trusted(clock_sync) is trusted

@@ -237,10 +237,12 @@ def test_a_plc_that_accepts_and_resets_is_not_online() -> None:
 
 
 @contextlib.contextmanager
-def clock_says(pid: int, code: int) -> Iterator[None]:
-    """What adjtimex(2) answers a process: 0 synchronised, 5 (TIME_ERROR) not."""
-    command = ["strace", "-qq", "-o", "/dev/null", "-p", str(pid), "-e",
-               f"inject=adjtimex,clock_adjtime:retval={code}"]  # fmt: skip
+def clock_says(pid: int, error_us: int) -> Iterator[None]:
+    """What adjtimex(2) tells a process of the clock's largest error (``timex.maxerror``)."""
+    timex = (bytes(24) + error_us.to_bytes(8, "little")).hex()
+    poke = f"retval=0:poke_exit=@arg2={timex}"
+    command = ["strace", "-qq", "-o", "/dev/null", "-p", str(pid), "-e", "trace=clock_adjtime",
+               "-e", f"inject=clock_adjtime:{poke}"]  # fmt: skip
     tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         status = Path(f"/proc/{pid}/status")
@@ -258,8 +260,8 @@ def test_an_unsynchronised_clock_is_uncertain() -> None:
         ReaderRig(plc(fake, reals(4), publish="on_change"), clock_sync="required") as rig,
     ):
         pid = rig.service.process.pid
-        for code, quality in ((0, "good"), (5, "uncertain"), (0, "good")):
-            with clock_says(pid, code):
+        for error_us, quality in ((500, "good"), (16_000_000, "uncertain"), (500, "good")):
+            with clock_says(pid, error_us):
                 rig.wait(lambda q=quality: [m["quality"] for m in rig.messages[-1:]] == [q])
         doubted = next(m for m in rig.messages if m["quality"] == "uncertain")
         assert doubted["bad"] == {"*": "clock_unsynchronised"}

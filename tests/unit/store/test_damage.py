@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import orjson
 import pytest
 
@@ -152,4 +153,24 @@ def test_a_damaged_row_that_is_sent_again(folder: Path) -> None:
     flip(path, b".,a,")  # the end of its body, and whom it is for
     outbox = Outbox(folder, "site", [("a", "oldest")])
     assert delivered(outbox) == ({2}, set())
+    outbox.close()
+
+
+def test_a_damaged_state_file_undoes_no_commit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy of a gap row comes after the row itself is safe."""
+
+    def corrupt(*_: object) -> None:
+        raise apsw.CorruptError("database disk image is malformed")
+
+    outbox = opened(folder)
+    offered(outbox, range(1, 4))
+    monkeypatch.setattr(outbox.state, "keep_copies", corrupt)
+    # The ring has lost 4 to 6: a gap row, and one for the sample.
+    outbox.offer(Sample("p1", "acme", EPOCH, 7, 7, b"x", oldest=True))
+    assert outbox.commit() == {"p1": (EPOCH, 7)}
+    offered(outbox, range(8, 10))
+    rows, told = delivered(outbox)
+    assert (rows, told) == ({1, 2, 3, 7, 8, 9}, {4, 5, 6})
     outbox.close()
