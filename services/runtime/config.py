@@ -394,8 +394,8 @@ class Store(Model):
     max_age: Duration = Field(
         14 * 86_400.0,
         ge=60,
-        description="what nobody has taken by then is dropped, with a `gap` message, at most an"
-        " eighth later",
+        description="what nobody has taken by then is dropped, with a `gap` message, up to an"
+        " eighth later (never by a clock that was just set: not within ten minutes of a start)",
     )
     min_free: Size = Field(256 * 2**20, ge=0, description="disk space left to others")
     durability: Literal["full", "normal"] = Field(

@@ -623,8 +623,8 @@ class Outbox:
 
     def reclaim(self) -> None:
         """Unlinks segments that every output has delivered; drops those of which all rows are older
-        than ``max_age``. The newest one ends after an eighth of ``max_age``, so a row outlives it
-        by that much at most. Call it once a second.
+        than ``max_age``. The newest one ends after an eighth of ``max_age``: so much a row may
+        outlive it, and more where ``_is_old`` does not trust a clock. Call it once a second.
 
         Raises DiskFull where the gap rows find no room.
         """

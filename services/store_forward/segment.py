@@ -71,6 +71,24 @@ class Row:
         head = f"{self.pos},{self.kind},{self.plc},{self.locatario},{self.ts_ms},{self.epoch},"
         return zlib.crc32(self.body, zlib.crc32(f"{head}{self.seq},{self.outputs}".encode()))
 
+    def values(self) -> tuple[Any, ...]:
+        """As stored: its fields and their CRC."""
+        return (self.pos, self.kind, self.plc, self.locatario, self.ts_ms, self.epoch, self.seq,
+                self.body, self.outputs, self.crc())  # fmt: skip
+
+    @classmethod
+    def of(cls, values: tuple[Any, ...]) -> Row:
+        """The inverse of ``values``. Raises Corrupt where the CRC does not hold."""
+        *fields, check = values
+        try:
+            row = cls(*fields)
+            good = row.crc() == check
+        except TypeError:  # a flipped bit made a number of a text
+            good = False
+        if not good:
+            raise Corrupt(f"row {values[0]!r} does not match its CRC")
+        return row
+
 
 class Segment:
     """Rows from ``first_pos`` on. Raises Corrupt where the file is damaged, one of ``NO_ROOM`` on a
@@ -162,10 +180,7 @@ class Segment:
         """Commits rows, where their streams now stand, what is dropped and what is lost: all or
         nothing.
         """
-        values = [
-            (r.pos, r.kind, r.plc, r.locatario, r.ts_ms, r.epoch, r.seq, r.body, r.outputs, r.crc())
-            for r in rows
-        ]
+        values = [r.values() for r in rows]
         before = (self.last_pos, self.floor)
         try:
             with self._db:
@@ -194,7 +209,7 @@ class Segment:
         """
         after = max(after, self.first_pos - 1)
         sql = f"SELECT {_COLUMNS} FROM row WHERE pos > ? AND pos <= ? ORDER BY pos LIMIT ?"
-        rows = [_row(values) for values in self._run(sql, (after, self.last_pos, limit))]
+        rows = [Row.of(values) for values in self._run(sql, (after, self.last_pos, limit))]
         want = self._behind(after)
         for row in rows:
             if row.pos != want:
@@ -239,7 +254,7 @@ class Segment:
                 found = []
             for values in found:
                 with contextlib.suppress(Corrupt):
-                    yield _row(values)
+                    yield Row.of(values)
             at = end
             if at % 256 == 0:
                 step = 256
@@ -302,18 +317,6 @@ def _newest_ms(path: Path) -> int:
 def crc(*values: object) -> int:
     """Of a few plain values."""
     return zlib.crc32(repr(values).encode())
-
-
-def _row(values: tuple[Any, ...]) -> Row:
-    *fields, check = values
-    try:
-        row = Row(*fields)
-        good = row.crc() == check
-    except TypeError:  # a flipped bit made a number of a text
-        good = False
-    if not good:
-        raise Corrupt(f"row {values[0]!r} does not match its CRC")
-    return row
 
 
 def sync_folder(folder: Path) -> None:

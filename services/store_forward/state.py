@@ -16,7 +16,7 @@ from typing import Any
 import apsw
 
 from services.runtime.clock import now_ms
-from services.store_forward.segment import DAMAGE, Row, Where, crc
+from services.store_forward.segment import DAMAGE, Corrupt, Row, Where, crc
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cursor (output TEXT PRIMARY KEY, done INTEGER, skip_from INTEGER,
@@ -180,10 +180,7 @@ class State:
         """Of gap rows and of what is sent again to one output: were they damaged, the rows around
         them would not show that they were there. A full disk is no error: then there is one copy.
         """
-        values = [
-            (r.pos, r.kind, r.plc, r.locatario, r.ts_ms, r.epoch, r.seq, r.body, r.outputs, r.crc())
-            for r in rows
-        ]
+        values = [r.values() for r in rows]
         if values:
             with contextlib.suppress(apsw.FullError, apsw.IOError), self._db:
                 self._db.executemany(
@@ -193,11 +190,12 @@ class State:
     def copies(self, first: int, last: int) -> list[Row]:
         """Those of rows at these positions whose CRC holds, in order."""
         sql = "SELECT * FROM copy WHERE pos BETWEEN ? AND ? ORDER BY pos"
-        try:
-            found = [(Row(*values), crc) for *values, crc in self._db.execute(sql, (first, last))]
-            return [row for row, crc in found if row.crc() == crc]
-        except (*DAMAGE, TypeError):  # both are damaged: what is left of the first must do
-            return []
+        found = []
+        with contextlib.suppress(*DAMAGE):  # then both are damaged
+            for values in self._db.execute(sql, (first, last)):
+                with contextlib.suppress(Corrupt):
+                    found.append(Row.of(values))
+        return found
 
     def forget_copies(self, below: int) -> None:
         """Of rows in segments that are gone."""

@@ -101,7 +101,7 @@ class Store:
                 self._commit()
         if self.outbox.pending_rows and self._commit_due_s is None:
             # Group commit: what comes within a few ms of the last one shares the next fdatasync;
-            # a row that comes alone does not wait (8 ms from sent to acknowledged, now 2).
+            # a row that comes alone does not wait (PLC to subscriber, 20 rows/s: 7.7 ms, now 3.3).
             self._commit_due_s = self._committed_s + self._commit_s
             if self._commit_due_s <= time.monotonic():
                 self._commit()

@@ -18,6 +18,7 @@ from tests.kit.box import Box, plc
 from tests.kit.broker import Broker
 
 BARE_S = 3.0
+SETTLE_S = 2.0
 
 
 def run(plcs: int, seconds: float, **group: Any) -> tuple[dict[str, float], bytes]:
@@ -32,7 +33,7 @@ def run(plcs: int, seconds: float, **group: Any) -> tuple[dict[str, float], byte
     with box:
         for entry in box.config["plcs"]:
             box.wait_for_messages(entry["id"], 1)
-        time.sleep(2)
+        time.sleep(SETTLE_S)
         cpu, begin_s = Cpu(site_pids(box.site)), time.monotonic()
         lags_ms: list[float] = []
         seen = len(box.subscriber.received)

@@ -80,8 +80,11 @@ def moving(server: CServer) -> Iterator[None]:
 def fresh(metrics_port: int) -> tuple[Scrape, float]:
     """The next numbers that the reader tells (once a second), and when they came."""
     old = Scrape(metrics_port).total(SCANS)
-    while (new := Scrape(metrics_port)).total(SCANS) == old:
-        time.sleep(0.02)
+    new = wait_for(
+        lambda: (s := Scrape(metrics_port)).total(SCANS) != old and s,
+        10,
+        "the reader tells nothing",
+    )
     return new, time.monotonic()
 
 

@@ -17,6 +17,7 @@ from tests.kit.simulator import Simulator, free_ports
 from tests.kit.site import Site, wait_for
 
 COUNTS = (1, 10, 50)
+SETTLE_S = 2.0  # what a start leaves to do is not what is measured
 START = "s from start to all at work"
 MEMORY = "MB PSS, all"
 _BARE = "import sys, zmq; print(flush=True); sys.stdin.read()"
@@ -34,7 +35,7 @@ def ours(count: int, seconds: float) -> tuple[Figures, int]:
             wait_for(lambda: all(simulator.reads_ns(p["id"]) for p in plcs), 60, "all scanned")
             up_s = time.monotonic() - begin_s
             site.wait_running()
-            time.sleep(2)
+            time.sleep(SETTLE_S)
             pids = site_pids(site)
             readers = [site.pid(f"reader-{p['id']}") for p in plcs]
             agent, simulated = Cpu(pids), Cpu([simulator.process.pid])

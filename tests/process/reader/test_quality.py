@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import shutil
-import signal
 import socket
 import struct
-import subprocess
 import time
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.reader import group as reader_group
 from tests.kit.fake_plc import FakePlc
-from tests.kit.procs import until
 from tests.kit.reader_rig import ReaderRig
+from tests.kit.tracing import needs_strace, tampered
 
 
 def reals(count: int, step: int = 4) -> list[dict[str, Any]]:
@@ -236,24 +230,7 @@ def test_a_plc_that_accepts_and_resets_is_not_online() -> None:
         rig.wait(lambda: rig.metric("plc_edge_reconnects_total") >= 4)
 
 
-@contextlib.contextmanager
-def clock_says(pid: int, error_us: int) -> Iterator[None]:
-    """What adjtimex(2) tells a process of the clock's largest error (``timex.maxerror``)."""
-    timex = (bytes(24) + error_us.to_bytes(8, "little")).hex()
-    poke = f"retval=0:poke_exit=@arg2={timex}"
-    command = ["strace", "-qq", "-o", "/dev/null", "-p", str(pid), "-e", "trace=clock_adjtime",
-               "-e", f"inject=clock_adjtime:{poke}"]  # fmt: skip
-    tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        status = Path(f"/proc/{pid}/status")
-        until(lambda: "TracerPid:\t0\n" not in status.read_text(), 10, "strace not attached")
-        yield
-    finally:
-        tracer.send_signal(signal.SIGINT)
-        tracer.wait(10)
-
-
-@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@needs_strace
 def test_an_unsynchronised_clock_is_uncertain() -> None:
     with (
         FakePlc({7: block(4)}) as fake,
@@ -261,7 +238,9 @@ def test_an_unsynchronised_clock_is_uncertain() -> None:
     ):
         pid = rig.service.process.pid
         for error_us, quality in ((500, "good"), (16_000_000, "uncertain"), (500, "good")):
-            with clock_says(pid, error_us):
+            # struct timex: maxerror is its fourth word.
+            timex = (bytes(24) + error_us.to_bytes(8, "little")).hex()
+            with tampered(pid, "clock_adjtime", f"retval=0:poke_exit=@arg2={timex}"):
                 rig.wait(lambda q=quality: [m["quality"] for m in rig.messages[-1:]] == [q])
         doubted = next(m for m in rig.messages if m["quality"] == "uncertain")
         assert doubted["bad"] == {"*": "clock_unsynchronised"}

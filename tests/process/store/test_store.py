@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +19,7 @@ from bus import topology
 from bus.frames import Ack, Deliver, Hello, Ready, Receipt, Reply, Request, Sample
 from bus.sockets import Bus
 from tests.kit.procs import ROOT, Service, service, until
+from tests.kit.tracing import needs_strace, tampered
 
 EPOCH = 1_764_000_000_000
 
@@ -182,33 +181,13 @@ def test_a_jump_is_refused_until_the_missing_rows_come(folder: Path, peer: Peer)
         assert peer.got == list(range(1, 21))
 
 
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-
-
-@contextlib.contextmanager
-def disk_fails(pid: int, calls: str, how: str) -> Iterator[None]:
-    """These system calls of a process fail meanwhile."""
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(pid),
-         "-e", f"trace={calls}", "-e", f"inject={calls}:{how}"],
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        status = Path(f"/proc/{pid}/status")
-        until(lambda: "TracerPid:\t0\n" not in status.read_text(), 10, "strace not attached")
-        yield
-    finally:
-        tracer.send_signal(signal.SIGINT)
-        tracer.wait(10)
-
-
 @needs_strace
 def test_an_io_error_at_fsync_loses_nothing(folder: Path, peer: Peer) -> None:
     with service(rendered(folder)) as store:
         peer.hello()
         peer.send(1, 100)
         # From the third on every hundredth fdatasync fails, as a dying disk's would.
-        with disk_fails(store.pid, "fdatasync", "error=EIO:when=3+100"):
+        with tampered(store.pid, "fdatasync", "error=EIO:when=3+100"):
             for first in range(101, 1_000, 100):
                 _send_again(peer, first, first + 99)
         assert store.said("quarantined"), store.stderr()
@@ -341,7 +320,7 @@ def test_a_command_on_a_full_disk_says_so_and_ends_nothing(folder: Path, peer: P
         peer.send(3, 3)
         for command in ("purge --dead --yes", "purge --yes", "retry"):
             verb, *rest = command.split()
-            with disk_fails(store.pid, "pwrite64", "error=ENOSPC"):
+            with tampered(store.pid, "pwrite64", "error=ENOSPC"):
                 failed = _cli(folder, verb, "-o", "central", *rest)
             assert failed.returncode == 1, command
             assert "nothing was changed" in failed.stderr, command
