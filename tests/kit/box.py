@@ -41,11 +41,20 @@ def plc(name: str, port: int, scan: str = "100ms", **more: Any) -> dict[str, Any
 
 
 class Subscriber:
-    """Everything that came over the broker, in the order it came."""
+    """Everything that came over the broker, in the order it came.
+
+    Its session outlives the connection (and the broker, see ``Box.start_broker``): after a restart
+    the publisher may be back first, and what it then sends is kept for this one.
+    """
 
     def __init__(self, broker: DemoBroker) -> None:
         self.received: list[tuple[str, bytes, bool]] = []
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="", protocol=mqtt.MQTTv311)
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id="subscriber",
+            clean_session=False,
+            protocol=mqtt.MQTTv311,
+        )
         client.username_pw_set(VIEWER_USER, broker.passwords[VIEWER_USER])
         client.tls_set(str(broker.ca), tls_version=ssl.PROTOCOL_TLS_CLIENT)
         client.on_connect = lambda c, *_: c.subscribe([("plc/#", 1), ("edge/#", 1)])
@@ -135,11 +144,15 @@ class Box:
         shutil.rmtree(self.site.folder, ignore_errors=True)
 
     def _start_broker(self) -> None:
+        command = self.broker.command()
+        with (self.broker.folder / "mosquitto.conf").open("a") as conf:
+            # The subscriber's session survives a restart.
+            conf.write(f"persistence true\npersistence_location {self.broker.folder}/\n")
         with (self.site.folder / "broker.log").open("ab") as log:
-            self._broker = subprocess.Popen(self.broker.command(), stdout=log, stderr=log)
+            self._broker = subprocess.Popen(command, stdout=log, stderr=log)
 
     def stop_broker(self) -> None:
-        """Ends Mosquitto."""
+        """Ends Mosquitto, which writes its sessions down."""
         self._broker.terminate()
         self._broker.wait(10)
 
