@@ -16,6 +16,7 @@ from services.mirror.audit import Audit
 from services.mirror.changes import Piece, Range, pieces
 from services.mirror.guard import Guard, WriteRefused
 from services.mirror.target import Target
+from services.runtime.background import Background
 from services.runtime.clock import now_ms
 from services.runtime.errors import PlcUnavailable
 from services.runtime.failpoints import hit
@@ -50,6 +51,8 @@ class Mirror:
         self._watchdog: dict[str, int] | None = None if config["dry_run"] else config["watchdog"]
         self._guard = Guard(config["target"]["db"], self._allowed())
         self._target: Target | None = None
+        self._background = Background(process)
+        self._dialing = False
         self._watched = -1
         """The target's descriptor in the loop, kept because it is closed when it is forgotten."""
         self._shown: bytes | None = None
@@ -162,13 +165,20 @@ class Mirror:
     def _work(self) -> None:
         """Does what is due: writes the newest image, or shows that there is none."""
         now_s = time.monotonic()
-        if now_s < self._next_try_s:
+        if self._dialing or now_s < self._next_try_s:
+            return
+        copy = self._image is not None and now_s >= self._next_write_s
+        if not copy and (self._source_why in ("", WAITING) or self._watchdog_is("stale")):
+            return
+        if self._target is None:
+            self._dialing = True
+            self._background.run(self._dial, self._dialed)
             return
         try:
-            if self._image is not None and now_s >= self._next_write_s:
-                self._copy(self._connect(), self._image)
-            elif self._source_why not in ("", WAITING):
-                self._show_watchdog("stale")
+            if copy and self._image is not None:
+                self._copy(self._target, self._image)
+            else:
+                self._show_watchdog(self._target, "stale")
         except PlcUnavailable as e:
             self._lost(e)
         except WriteRefused as e:
@@ -180,21 +190,30 @@ class Mirror:
                 self.process.event("error", "write_refused", str(e), mirror=self.name)
             self._say()
 
-    def _connect(self) -> Target:
-        if self._target is not None:
-            return self._target
+    def _dial(self) -> tuple[Target, int]:
+        """A connection and where its marker stands; blocks, so in a thread."""
+        target = Target(self.config["target"], self.config["timeout"], self._guard)
+        if self._end is not None:
+            return target, int.from_bytes(target.read(self._end, 2))
+        if self._mark is not None:
+            return target, int.from_bytes(target.read(self._mark, 1))
+        return target, 0
+
+    def _dialed(self, result: tuple[Target, int] | Exception) -> None:
+        self._dialing = False
+        if isinstance(result, PlcUnavailable):
+            self._lost(result)
+            return
+        if isinstance(result, Exception):
+            raise result
+        # Go on counting where the target stands: equal markers must never lie.
+        self._target, self._counter = result
         self._shown = None
         self._watchdog_shows = None
-        target = Target(self.config["target"], self.config["timeout"], self._guard)
-        self._target = target
-        self._watched = target.fileno()
+        self._watched = self._target.fileno()
         self.process.on_readable(self._watched, self._look)
-        marker = self._end if self._end is not None else self._mark
-        if marker is not None:
-            # Go on counting where the target stands: equal markers must never lie.
-            size = 2 if self._end is not None else 1
-            self._counter = int.from_bytes(target.read(marker, size))
-        return target
+        # The source may have gone bad, or its image old, while the target took its time.
+        self._tick()
 
     def _begin_writing(self, target: Target) -> None:
         if not self._writing and not self.config["dry_run"]:
@@ -242,7 +261,7 @@ class Mirror:
         if full:
             self._full_s = now_s
         self._shown = image.data
-        self._show_watchdog("alive")
+        self._show_watchdog(target, "alive")
         self._fine()
 
     def _write(self, target: Target, todo: list[Piece]) -> bool:
@@ -288,11 +307,14 @@ class Mirror:
                 return False
         return True
 
-    def _show_watchdog(self, what: str) -> None:
+    def _watchdog_is(self, what: str) -> bool:
+        """Whether the byte shows "alive" or "stale" already; true where there is none."""
+        return self._watchdog is None or self._watchdog_shows == self._watchdog[what]
+
+    def _show_watchdog(self, target: Target, what: str) -> None:
         """Writes the byte "alive" or "stale", where there is one and it shows something else."""
-        if self._watchdog is None or self._watchdog_shows == self._watchdog[what]:
+        if self._watchdog is None or self._watchdog_is(what):
             return
-        target = self._connect()
         target.write(self._watchdog["offset"], bytes((self._watchdog[what],)))
         self._watchdog_shows = self._watchdog[what]
         self.audit.write("watchdog", shows=what)
@@ -373,7 +395,7 @@ class Mirror:
         self._stop("the mirror ends")
         if self._target is not None:
             try:
-                self._show_watchdog("stale")
+                self._show_watchdog(self._target, "stale")
             except PlcUnavailable as e:
                 self.process.log.warning("the watchdog was not told of the end", error=e.message)
             self._target.close()

@@ -9,12 +9,14 @@ from collections.abc import Callable
 
 import pytest
 
+from bus.topology import LIVE_MAX_AGE_MS
 from services.mirror.guard import Guard, WriteRefused
 from services.mirror.target import Target
 from services.runtime.errors import PlcUnavailable
 from tests.kit.fake_plc import FakePlc
 from tests.kit.mirror_rig import MirrorRig
 from tests.kit.procs import until
+from tests.kit.proxy import Proxy
 
 SIZE = 50
 WATCHDOG = {"offset": SIZE, "alive": 1, "stale": 0}
@@ -135,6 +137,28 @@ def test_a_target_that_denies_is_tried_gently() -> None:
         image = os.urandom(SIZE)
         rig.send_until(image, lambda: plc.blocks[600] == image, timeout_s=20)
         assert audit(rig) == ["start", "stop", "start", "full_write"]
+
+
+def test_a_target_that_does_not_answer_holds_up_nothing() -> None:
+    """Nor is what was current when connecting began written when it ends: by then it is old."""
+    block = bytearray(SIZE)
+    old, new = os.urandom(SIZE), os.urandom(SIZE)
+    with (
+        FakePlc({600: block}, writable=ROOM) as plc,
+        Proxy(plc.port) as proxy,
+        MirrorRig(proxy.port, SIZE, timeout=20.0, stale_after=60.0) as rig,
+    ):
+        assert rig.service is not None
+        proxy.fault = "blackhole"
+        rig.send_until(old, lambda: proxy.connections == 1)
+        assert rig.service.terminate(2) == 0, "SIGTERM waits for the target"
+        rig.start()
+        rig.send_until(old, lambda: proxy.connections == 2)
+        time.sleep(LIVE_MAX_AGE_MS / 1_000 + 0.2)
+        proxy.fault = None
+        time.sleep(0.3)  # connected now; nothing new to write has come
+        rig.send_until(new, lambda: plc.written)
+        assert {data for _, _, data in plc.written} == {new}
 
 
 @pytest.mark.parametrize("end", ["bad", "silent"])
