@@ -296,7 +296,7 @@ class _Session:
 
     def ask(self, topics: list[str]) -> dict[str, int | None]:
         """Topic -> the reason code of the broker's PUBREC (MQTT 5.0, 3.5.2.1), None: no answer."""
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties = Properties(PacketTypes.PUBLISH)
         properties.UserProperty = ("plc-edge", "doctor")
         mids = {
             topic: self._client.publish(topic, b"", qos=2, properties=properties).mid

@@ -15,7 +15,8 @@ import urllib3
 
 from tests.bench.result import Figures, Options, Result, compare, rows
 from tests.bench.watch import Cpu, pss_mb
-from tests.kit.metrics_rig import Rig, until
+from tests.kit.common import until
+from tests.kit.metrics_rig import Rig
 
 PLCS, GROUPS = 50, 10
 BROWSERS = (1, 5, 20)
@@ -78,7 +79,7 @@ def bench(options: Options) -> list[Result]:
     rounds, seconds = options.rounds or 2, options.seconds or 5
     results = []
     with Rig(plcs=PLCS, groups=GROUPS, machines=4, fields=25) as rig:
-        until("read", lambda: rig.get("/readyz").status == 200, 30)
+        until(lambda: rig.get("/readyz").status == 200, 30, "read")
         for path, accept in (("/metrics", "text/plain"), ("/metrics", OPENMETRICS),
                              ("/api/last", "*/*"), ("/api/status", "*/*")):  # fmt: skip
             name = f"GET {path}{', OpenMetrics' if accept == OPENMETRICS else ''}"

@@ -11,7 +11,7 @@ import time
 
 from tests.bench.result import Figures, Options, Result, percentiles, rows
 from tests.kit.box import Box
-from tests.kit.site import wait_for
+from tests.kit.common import until
 
 REPLAYED = b'"replay":true'
 INGEST = 200.0
@@ -53,7 +53,7 @@ def outage(seconds: float, max_rate: int | None) -> tuple[float, Figures, Figure
         time.sleep(seconds)
         after = Listener(box)
         box.site.rpc.startProcess("publisher-central", False)
-        wait_for(lambda: len(box.subscriber.received) > count + 5, 30, "messages again")
+        until(lambda: len(box.subscriber.received) > count + 5, 30, "messages again")
         begin_s = last_s = time.monotonic()
         backlog = 0
         # Drained when nothing old has come for a second.

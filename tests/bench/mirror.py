@@ -15,9 +15,10 @@ import psutil
 from snap7.client import Client
 
 from tests.bench.result import Options, Result, percentiles, rows
+from tests.kit.common import until
 from tests.kit.fake_plc import FakePlc
 from tests.kit.simulator import free_ports
-from tests.kit.site import Site, wait_for
+from tests.kit.site import Site
 
 SIZE = 500
 SCAN_S = 0.05
@@ -65,7 +66,7 @@ def measure(seconds: float, **mirror: Any) -> tuple[list[float], float]:
     ):
         site.wait_running()
         source.moving = True
-        wait_for(lambda: copy[SIZE - 1] != 0, 20, site.logs())
+        until(lambda: copy[SIZE - 1] != 0, 20, site.logs())
         end_s, seen = time.monotonic() + seconds, copy[SIZE - 1]
         while time.monotonic() < end_s:
             n = copy[SIZE - 1]

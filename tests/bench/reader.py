@@ -21,8 +21,9 @@ import snap7
 from tests.bench.result import Figures, Options, Result, rows
 from tests.bench.watch import Cpu, Scrape
 from tests.kit.c_snap7 import CServer
+from tests.kit.common import until
 from tests.kit.simulator import free_ports
-from tests.kit.site import Site, wait_for
+from tests.kit.site import Site
 
 PLC = "forno-02"
 SCANS = "plc_edge_scan_duration_seconds_count"
@@ -80,12 +81,12 @@ def moving(server: CServer) -> Iterator[None]:
 def fresh(metrics_port: int) -> tuple[Scrape, float]:
     """The next numbers that the reader tells (once a second), and when they came."""
     old = Scrape(metrics_port).total(SCANS)
-    new = wait_for(
-        lambda: (s := Scrape(metrics_port)).total(SCANS) != old and s,
-        10,
-        "the reader tells nothing",
-    )
-    return new, time.monotonic()
+
+    def newer() -> Scrape | None:
+        scrape = Scrape(metrics_port)
+        return scrape if scrape.total(SCANS) != old else None
+
+    return until(newer, 10, "the reader tells nothing"), time.monotonic()
 
 
 def ours(port: int, fields: list[dict[str, Any]], groups: int, seconds: float) -> Figures:
@@ -93,7 +94,7 @@ def ours(port: int, fields: list[dict[str, Any]], groups: int, seconds: float) -
     metrics_port = free_ports(1)[0]
     with Site(config(fields, groups, port, metrics_port)) as site:
         site.wait_running()
-        wait_for(lambda: Scrape(metrics_port).total(SCANS) > 10, 30, "scans")
+        until(lambda: Scrape(metrics_port).total(SCANS) > 10, 30, "scans")
         time.sleep(SETTLE_S)
         cpu = Cpu([site.pid(f"reader-{PLC}")])
         before, begin_s = fresh(metrics_port)

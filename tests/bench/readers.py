@@ -13,8 +13,9 @@ import time
 from tests.bench.result import Figures, Options, Result, rows
 from tests.bench.watch import Cpu, idle_percent, pss_mb, site_pids
 from tests.kit.box import plc
+from tests.kit.common import until
 from tests.kit.simulator import Simulator, free_ports
-from tests.kit.site import Site, wait_for
+from tests.kit.site import Site
 
 COUNTS = (1, 10, 50)
 SETTLE_S = 2.0  # what a start leaves to do is not what is measured
@@ -32,7 +33,7 @@ def ours(count: int, seconds: float) -> tuple[Figures, int]:
         site = Site(config)
         begin_s = time.monotonic()
         with site:
-            wait_for(lambda: all(simulator.reads_ns(p["id"]) for p in plcs), 60, "all scanned")
+            until(lambda: all(simulator.reads_ns(p["id"]) for p in plcs), 60, "all scanned")
             up_s = time.monotonic() - begin_s
             site.wait_running()
             time.sleep(SETTLE_S)

@@ -21,10 +21,10 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from services.cli.demo_broker import EDGE_USER, VIEWER_USER, DemoBroker
+from tests.kit.common import ROOT, until
 from tests.kit.simulator import Simulator, free_ports
-from tests.kit.site import Site, wait_for
+from tests.kit.site import Site
 
-ROOT = Path(__file__).resolve().parents[2]
 LAYOUT = str(ROOT / "deploy" / "layouts" / "db500.yaml")
 
 
@@ -164,4 +164,4 @@ class Box:
         """Returns when so many more data messages of a PLC have come."""
         goal = len(self.subscriber.data(plc_id)) + count
         why = f"{count} messages of {plc_id}\n{self.site.logs()}"
-        wait_for(lambda: len(self.subscriber.data(plc_id)) >= goal, timeout_s, why)
+        until(lambda: len(self.subscriber.data(plc_id)) >= goal, timeout_s, why)

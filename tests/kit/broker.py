@@ -28,6 +28,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
@@ -109,7 +111,7 @@ class Subscription:
         self.seen = Seen()
         self._ready = threading.Event()
         client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2,
+            CallbackAPIVersion.VERSION2,
             client_id=f"watch-{os.getpid()}-{id(self)}",
             protocol=paho.MQTTv5,
         )
@@ -121,10 +123,10 @@ class Subscription:
             client.tls_set(str(broker.authority.ca), cert, key)
 
         def on_connect(c: paho.Client, *_: object) -> None:
-            c.subscribe([(t, paho.SubscribeOptions(qos=1)) for t in topics])
+            c.subscribe([(t, SubscribeOptions(qos=1)) for t in topics])
 
         def on_message(_c: object, _u: object, m: paho.MQTTMessage) -> None:
-            self.seen.messages.append((m.topic, m.payload, m.retain, m.properties))
+            self.seen.messages.append((m.topic, bytes(m.payload), m.retain, m.properties))
 
         def on_disconnect(*_: object) -> None:
             self.seen.gaps += 1

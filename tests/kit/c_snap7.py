@@ -24,7 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.kit.common import ROOT
+
 VENV = ROOT / ".venv-csnap7"
 # Its wheel holds libsnap7.so; 3.x is written in Python.
 REQUIREMENT = "python-snap7==2.1.0"

@@ -20,7 +20,7 @@ from typing import Self
 
 import psutil
 
-from tests.kit.procs import ROOT, until
+from tests.kit.common import ROOT, until
 
 CACHE = ROOT / ".venv-debian-root"
 # No pip, no ensurepip, no python3-venv: the bundle must do without.

@@ -15,8 +15,8 @@ from typing import Self
 import pytest
 
 from tests.kit import fleet
+from tests.kit.common import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "deploy" / "scripts"
 LISTENERS = (8883, 8083, 8884)
 

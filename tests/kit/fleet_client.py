@@ -67,7 +67,7 @@ class Client:
 
     def _on_message(self, client: Any, userdata: Any, message: paho.MQTTMessage) -> None:
         with self._changed:
-            self.messages.append((message.topic, message.payload))
+            self.messages.append((message.topic, bytes(message.payload)))
             self._changed.notify_all()
 
     def __enter__(self) -> Self:

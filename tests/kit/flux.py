@@ -6,11 +6,11 @@ import fcntl
 import json
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.kit.common import ROOT
+
 # Pinned: what it knows of the standard library changes with it.
 PACKAGE = "@influxdata/flux-lsp-node@0.8.40"
 FOLDER = ROOT / ".venv-node"

@@ -10,36 +10,19 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import urllib3
 
 from bus.topology import process_name
-
-ROOT = Path(__file__).parents[2]
+from tests.kit.common import ROOT, until
 
 
 def free_port() -> int:
     """A TCP port of loopback that nobody holds."""
     with socket.create_server(("127.0.0.1", 0)) as s:
         return int(s.getsockname()[1])
-
-
-def until(what: str, condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
-    """Polls ``condition`` until it is true and returns it; AssertionError after the deadline."""
-    deadline_s = time.monotonic() + timeout_s
-    last: object = None
-    while time.monotonic() < deadline_s:
-        try:
-            if value := condition():
-                return value
-        except (OSError, urllib3.exceptions.HTTPError) as e:
-            last = e
-        time.sleep(0.05)
-    raise AssertionError(f"not within {timeout_s} s: {what} ({last or 'condition false'})")
 
 
 def metrics_config(
@@ -81,7 +64,7 @@ def metrics_config(
         }
         for i, plc in enumerate(ids)
     ]
-    outputs = [
+    outputs: list[dict[str, Any]] = [
         {"name": n, "type": t, "locatarios": None, "from": "now"}
         for n, t in (("central", "mqtt"), ("backup", "http"))
     ]
@@ -180,7 +163,7 @@ class Rig:
             stderr=subprocess.DEVNULL,
         )
         log = self.folder / "metrics.log"
-        until("metrics READY", lambda: log.exists() and "READY" in log.read_text(), 15.0)
+        until(lambda: log.exists() and "READY" in log.read_text(), 15, "metrics READY")
         if self._feed:
             self.feeder = subprocess.Popen(
                 [

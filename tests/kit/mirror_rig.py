@@ -36,7 +36,7 @@ class MirrorRig:
         }  # fmt: skip
         config.update(mirror)
         config["target"] = {**target, **mirror.get("target", {})}
-        self.config = {
+        self.config: dict[str, Any] = {
             "process": "mirror-copia", "folder": "mirror", "item": "copia", "site": "s1",
             "locatario": "acme", "runtime": str(self.folder), "state": str(self.folder),
             "mirror": config,

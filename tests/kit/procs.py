@@ -10,24 +10,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.kit.common import ROOT, until
+
 T = TypeVar("T")
-
-
-def until(what: Callable[[], T], timeout_s: float, why: Callable[[], str] | str) -> T:
-    """Polls until ``what()`` is true; its value. Fails with ``why`` after ``timeout_s``."""
-    deadline_s = time.monotonic() + timeout_s
-    while not (value := what()):
-        if time.monotonic() > deadline_s:
-            raise AssertionError(f"not within {timeout_s} s: {why() if callable(why) else why}")
-        time.sleep(0.01)
-    return value
 
 
 class Service:

@@ -25,7 +25,8 @@ from bus import topology
 from bus.frames import Ack, Event, Heartbeat, Hello, Sample, Scan, Stats
 from bus.sockets import Bus, Port
 from services.runtime import loader, render
-from tests.kit.procs import Service, until
+from tests.kit.common import until
+from tests.kit.procs import Service
 from tests.kit.site import Site
 
 

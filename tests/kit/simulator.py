@@ -18,7 +18,8 @@ from typing import Any, Self
 import yaml
 
 from services.simulator.control import ask
-from tests.kit.site import PLC_EDGE, ROOT
+from tests.kit.common import ROOT
+from tests.kit.site import PLC_EDGE
 
 
 def free_ports(count: int) -> list[int]:

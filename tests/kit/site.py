@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 import xmlrpc.client
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -27,19 +26,10 @@ import psutil
 import yaml
 
 from services.runtime.supervise import rpc
+from tests.kit.common import ROOT, until
 
 T = TypeVar("T")
 PLC_EDGE = [sys.executable, "-P", "-m", "services.cli.main"]
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def wait_for(what: Callable[[], T], timeout_s: float, why: str) -> T:
-    """Polls until ``what()`` is true; its value. Fails with ``why`` after ``timeout_s``."""
-    deadline_s = time.monotonic() + timeout_s
-    while not (value := what()):
-        assert time.monotonic() < deadline_s, f"not within {timeout_s} s: {why}"
-        time.sleep(0.02)
-    return value
 
 
 class Site:
@@ -67,7 +57,7 @@ class Site:
             self.process = subprocess.Popen(
                 [*PLC_EDGE, "run", "-c", str(self.file)], stdout=log, stderr=log, cwd=ROOT
             )
-        wait_for(self._answers, 20, f"supervisord\n{self.logs()}")
+        until(self._answers, 20, lambda: f"supervisord\n{self.logs()}")
 
     def _answers(self) -> bool:
         assert self.process is not None
@@ -97,7 +87,7 @@ class Site:
             running = all(r["statename"] in ("RUNNING", "STARTING") for r in rows.values())
             return running and all(self.ready_pid(n) == r["pid"] for n, r in rows.items())
 
-        wait_for(all_ready, timeout_s, f"all READY\n{self.logs()}")
+        until(all_ready, timeout_s, lambda: f"all READY\n{self.logs()}")
 
     def ready_pid(self, name: str) -> int:
         """The pid in a process's last READY line; 0 when there is none."""
@@ -117,7 +107,7 @@ class Site:
     def wait_back(self, name: str, old_pid: int, timeout_s: float = 10) -> None:
         """Returns when another process of that name has said READY."""
         back = lambda: self.ready_pid(name) not in (0, old_pid)  # noqa: E731
-        wait_for(back, timeout_s, f"{name} back\n{self.logs()}")
+        until(back, timeout_s, lambda: f"{name} back\n{self.logs()}")
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """One ``plc-edge`` command with this configuration."""

@@ -47,7 +47,7 @@ class Processor:
         if isinstance(body, str):
             with contextlib.suppress(ValueError):
                 texts[body] = json.loads(body)
-        run = starlark_go.Starlark(globals={**self._constants, "decoded_texts": texts})
+        run: Any = starlark_go.Starlark(globals={**self._constants, "decoded_texts": texts})
         run.set(given=metric, kept=self._state)
         script = f"{self._script}\nstate = dict(kept)\nresult = apply(dict(given))\n"
         # Values that come from outside are frozen: copies of the dictionaries can be changed.

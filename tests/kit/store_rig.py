@@ -84,10 +84,12 @@ class Node:
         self._timers: list[list[Any]] = []
 
     def bind(self, wire: str, item: str = "") -> Queue:
-        return self._rig.wire(f"{wire}-{item}")
+        port: Queue = self._rig.wire(f"{wire}-{item}")
+        return port
 
     def connect(self, wire: str, item: str = "") -> Queue:
-        return self._rig.wire(f"acks-{self.name}" if wire == "acks" else f"{wire}-")
+        port: Queue = self._rig.wire(f"acks-{self.name}" if wire == "acks" else f"{wire}-")
+        return port
 
     def on_readable(self, _port: Queue, fn: Callable[[], None]) -> None:
         self._handlers.append(fn)
@@ -127,7 +129,8 @@ class Acks:
         self._rig = rig
 
     def send(self, frame: Any, topic: bytes = b"") -> bool:
-        return self._rig.wire(f"acks-{frame.plc}").send(frame)
+        port: Queue = self._rig.wire(f"acks-{frame.plc}")
+        return port.send(frame)
 
 
 class Output:
@@ -175,14 +178,14 @@ class Rig:
         self.state.mkdir()
         self.clock = Clock()
         for module in (keep_module, store_module, dispatch_module):
-            module.time = self.clock  # type: ignore[assignment]
+            vars(module)["time"] = self.clock
         self._wires: dict[str, Any] = {}
         self.oracles = {name: Oracle() for name in outputs}
         first = self.oracles[outputs[0]]
         for oracle in self.oracles.values():
             oracle.acquired = first.acquired
         self.source = first
-        self.config = {
+        self.config: dict[str, Any] = {
             "site": "planta-sp",
             "state": str(self.state),
             "store": {**STORE_CONFIG, **store},
@@ -275,5 +278,5 @@ class Rig:
 
     def close(self) -> None:
         for module in (keep_module, store_module, dispatch_module):
-            module.time = time  # type: ignore[assignment]
+            vars(module)["time"] = time
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.procs import until
+from tests.kit.common import until
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 

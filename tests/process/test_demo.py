@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.kit.site import ROOT, wait_for
+from tests.kit.common import ROOT, until
 
 DEMO = [sys.executable, "-P", "-m", "services.cli.main", "demo"]
 
@@ -64,7 +64,7 @@ def test_nothing_is_left_behind(ending: signal.Signals) -> None:
         assert len(of_demo(folder)) > 6
         process.send_signal(ending)
         process.wait(30)
-        wait_for(lambda: not of_demo(folder), 15, "every process gone")
+        until(lambda: not of_demo(folder), 15, "every process gone")
         # A killed demo cannot remove its folder; nothing runs in it any more.
         assert ending == signal.SIGKILL or not folder.exists()
     finally:

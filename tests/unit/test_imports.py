@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bus.topology import PROCESSES
+from tests.kit.common import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PROCESS_FOLDERS = {*PROCESSES, "simulator"}
 SHARED = {"runtime", "s7"}
 

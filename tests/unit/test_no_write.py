@@ -5,12 +5,11 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
-from pathlib import Path
 
 from services.s7 import telegram
 from services.s7.plan import Extent, make_plan
+from tests.kit.common import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SETUP, READ = 0xF0, 0x04
 # S7 functions that change something in a CPU: write, download, start, stop, PI services.
 CHANGING = {0x05, 0x1A, 0x1B, 0x1C, 0x28, 0x29}

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from bus import topology
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.kit.common import ROOT
 
 
 def test_topics_end_so_that_p1_does_not_match_p10() -> None:

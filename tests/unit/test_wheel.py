@@ -6,11 +6,10 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.kit.common import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ import orjson
 import psutil
 
 from tests.kit.box import Box
+from tests.kit.common import until
 from tests.kit.judge import Judge
-from tests.kit.site import wait_for
 
 # Of ten kills: six of one process, two of a pair, one of everything, one of supervisord.
 KINDS = ["one"] * 6 + ["pair"] * 2 + ["all", "supervisord"]
@@ -102,7 +102,7 @@ class Driver:
                 self.verdict.victims[name] += 1
         if kind == "one" and self._random.random() < 0.2:
             killed_s = time.monotonic()
-            wait_for(lambda: self._is_back(names[0], alive[names[0]]), 20, self._site.logs())
+            until(lambda: self._is_back(names[0], alive[names[0]]), 20, self._site.logs())
             self.verdict.back_s.append(time.monotonic() - killed_s)
 
     def _is_back(self, name: str, old_pid: int) -> bool:
@@ -123,7 +123,7 @@ class Driver:
         victim.kill()
         self.verdict.victims["supervisord"] += 1
         parent.wait(10)
-        wait_for(lambda: not self._site.descendants(), 10, "children end with supervisord")
+        until(lambda: not self._site.descendants(), 10, "children end with supervisord")
         self._site.start()
 
     def _memory(self) -> dict[str, float]:
@@ -149,7 +149,7 @@ class Driver:
                     return bool(time.time() * 1_000 - orjson.loads(payload)["ts"] < 1_000)
             return False
 
-        wait_for(current, timeout_s, f"{plc} current\n{self._site.logs()}")
+        until(current, timeout_s, lambda: f"{plc} current\n{self._site.logs()}")
 
     def judge(self) -> None:
         """Asks whether all that was acquired has come, once and in order (tests/kit/judge.py)."""

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+from tests.kit.common import until
 from tests.kit.dispatch_peer import DispatchPeer, check
-from tests.kit.procs import service, until
+from tests.kit.procs import service
 from tests.kit.publisher_rig import mqtt_config, run_folder
 from tests.kit.scripted_broker import Script, ScriptedBroker
 

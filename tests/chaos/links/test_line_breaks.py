@@ -5,12 +5,14 @@ order, all arrived within 10 s of the line's recovery.
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import pytest
 
 from tests.kit.broker import Broker
+from tests.kit.common import until
 from tests.kit.dispatch_peer import DispatchPeer, check
-from tests.kit.procs import service, until
+from tests.kit.procs import service
 from tests.kit.proxy import Proxy
 from tests.kit.publisher_rig import TOPIC, mqtt_config, run_folder
 
@@ -33,7 +35,7 @@ def test_nothing_is_lost(fault: str, tls: bool, fault_s: float) -> None:
         Proxy(broker.port) as proxy,
         DispatchPeer(run, "central") as peer,
     ):
-        certificates = {"ca": None, "cert": None, "key": None}
+        certificates: dict[str, str | None] = {"ca": None, "cert": None, "key": None}
         if broker.authority is not None:
             certificates["ca"] = str(broker.authority.ca)
         config = mqtt_config(run, proxy.port, tls=certificates if tls else False, window=WINDOW)
@@ -93,9 +95,8 @@ def test_the_broker_is_killed_and_comes_back() -> None:
                 peer.add(300)
                 peer.wait_done(10)
                 last = peer.rows[-1][7]
-                until(
-                    lambda seen=seen, last=last: last in seen.topic(TOPIC), 5, "the last one seen"
-                )
+                arrived = partial(lambda s, row: row in s.topic(TOPIC), seen, last)
+                until(arrived, 5, "the last one seen")
             got += seen.topic(TOPIC)
             broker.stop(kill=True)
             until(lambda: publisher.said("output_"), 5, publisher.stderr)

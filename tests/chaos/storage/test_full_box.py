@@ -20,7 +20,7 @@ from bus.sockets import Bus
 from tests.chaos.kills.driver import WINDOW, Driver
 from tests.chaos.storage.full import fill
 from tests.kit.box import Box
-from tests.kit.site import wait_for
+from tests.kit.common import until
 
 PLCS = ("prensa-01", "prensa-02")
 SCAN_S = 0.1
@@ -56,7 +56,7 @@ def status(box: Box) -> dict[str, Any]:
     bus = Bus(box.site.runtime)
     try:
         port = bus.connect("control")
-        wait_for(lambda: port.send(Request("status")), 5, "no control socket")
+        until(lambda: port.send(Request("status")), 5, "no control socket")
         assert port.socket.poll(10_000), "the store does not answer"
         reply = port.receive()
         assert isinstance(reply, Reply)
@@ -84,23 +84,23 @@ def test_a_full_disk_stops_neither_polling_nor_draining() -> None:
         for plc in PLCS:
             driver.wait_current(plc)
         box.stop_broker()
-        wait_for(lambda: status(box)["outputs"]["central"]["pending"] > 2 * OUTAGE_S / SCAN_S - 10,
+        until(lambda: status(box)["outputs"]["central"]["pending"] > 2 * OUTAGE_S / SCAN_S - 10,
                  20, "a backlog")  # fmt: skip
         with kept_full(box.site.state):
             from_ns = time.monotonic_ns()
-            wait_for(lambda: status(box)["disk_full"], 10, "the disk is full")
+            until(lambda: status(box)["disk_full"], 10, "the disk is full")
             backlog = status(box)["outputs"]["central"]["pending"]
             assert backlog > 10
             box.start_broker()
             drained = lambda: status(box)["outputs"]["central"]["pending"] == 0  # noqa: E731
-            wait_for(drained, 20, f"{backlog} rows drained while full\n{box.site.logs()}")
+            until(drained, 20, lambda: f"{backlog} rows drained while full\n{box.site.logs()}")
             assert status(box)["disk_full"], "it drained because it was not full any more"
             left_s = FULL_S - (time.monotonic_ns() - from_ns) / 1e9
             threading.Event().wait(max(0.0, left_s))  # as long as asked, at least
             to_ns = time.monotonic_ns()
             names = {row["name"] for row in box.site.table().values() if row["pid"]}
             assert names == set(box.site.table()), "somebody died of it"
-        wait_for(lambda: not status(box)["disk_full"], 10, "recovered alone")
+        until(lambda: not status(box)["disk_full"], 10, "recovered alone")
         for plc in PLCS:
             driver.wait_current(plc, 10)
             missed = missed_scans(box.simulator.reads_ns(plc), from_ns, to_ns)

@@ -75,7 +75,8 @@ def truncated(data: bytearray) -> None:
 
 
 # The least share of rows that must be saved.
-DAMAGE = {middle: 0.98, header: 0.0, head_size: 0.0, last_page: 0.98, everywhere: 0.5,
+DAMAGE: dict[Callable[[bytearray], None], float] = {
+         middle: 0.98, header: 0.0, head_size: 0.0, last_page: 0.98, everywhere: 0.5,
           truncated: 0.0}  # fmt: skip
 
 

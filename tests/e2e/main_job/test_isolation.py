@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
+from functools import partial
 from itertools import pairwise
 
 import psutil
 import pytest
 
 from tests.kit.box import Box, plc
+from tests.kit.common import until
 from tests.kit.simulator import free_ports
-from tests.kit.site import wait_for
 
 pytestmark = pytest.mark.timing
 
@@ -55,7 +56,8 @@ def test_kill_each_process_in_turn() -> None:
             print(f"{name}: {len(gaps)} scans, longest interval {max(gaps):.1f} ms")
             # A missed scan would show as an interval of two.
             assert max(gaps) < 2 * SCAN_MS - 10
-            wait_for(lambda name=name: box.subscriber.data(name)[-1]["seq"] > 20, 10, "messages")
+            newest = partial(lambda n: box.subscriber.data(n)[-1]["seq"] > 20, name)
+            until(newest, 10, "messages")
             assert_no_hole(box.subscriber.data(name))
 
 
@@ -136,7 +138,7 @@ def test_apply_starts_one_process_and_restarts_none() -> None:
         done = site.run("apply")
         assert (done.returncode, done.stdout.split()) == (0, ["started", "reader-prensa-03"])
         count = len(box.subscriber.data("prensa-03"))
-        wait_for(lambda: len(box.subscriber.data("prensa-03")) > count, 10, "the third PLC")
+        until(lambda: len(box.subscriber.data("prensa-03")) > count, 10, "the third PLC")
         after = {n: r["pid"] for n, r in site.table().items()}
         assert after.keys() - before.keys() == {"reader-prensa-03"}
         assert {n: after[n] for n in before} == before

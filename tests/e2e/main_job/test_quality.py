@@ -10,8 +10,8 @@ import pytest
 
 from services.reader import group as reader_group
 from tests.kit.box import Box, plc
+from tests.kit.common import until
 from tests.kit.fake_plc import FakePlc
-from tests.kit.site import wait_for
 
 pytestmark = pytest.mark.timing
 
@@ -39,31 +39,31 @@ def test_what_the_plc_refuses() -> None:
         box.real_plcs = [plc("forno-02", fake.port)]
         with box:
             # A bad field: named, its neighbours good, within a few scans.
-            wait_for(lambda: last(box, "forno-02").get("bad") == {"AI_Vibracao": "access_denied"},
+            until(lambda: last(box, "forno-02").get("bad") == {"AI_Vibracao": "access_denied"},
                      15, "only the denied field is bad")  # fmt: skip
             message = last(box, "forno-02")
             assert message["quality"] == "good"
             assert set(message["values"]) == NAMES - {"AI_Vibracao"}
             assert message["values"]["contador_bom"] == 152
-            wait_for(lambda: beat(box, "forno-02").get("status") == "degraded", 5, "heartbeat")
+            until(lambda: beat(box, "forno-02").get("status") == "degraded", 5, "heartbeat")
             assert beat(box, "forno-02")["failure"]["code"] == "fields_refused"
             # STOP: the CPU answers with frozen data.
             fake.cpu.running = False
-            wait_for(lambda: last(box, "forno-02").get("quality") == "uncertain", 5, "STOP")
+            until(lambda: last(box, "forno-02").get("quality") == "uncertain", 5, "STOP")
             assert last(box, "forno-02")["bad"]["*"] == "cpu_stop"
             fake.cpu.running = True
-            wait_for(lambda: last(box, "forno-02").get("quality") == "good", 5, "RUN")
+            until(lambda: last(box, "forno-02").get("quality") == "good", 5, "RUN")
             # PUT/GET taken away: everything is refused, nothing is sent as good.
             fake.cpu.refuses = True
-            wait_for(lambda: last(box, "forno-02").get("values") == {}, 15, "all refused")
+            until(lambda: last(box, "forno-02").get("values") == {}, 15, "all refused")
             assert last(box, "forno-02")["quality"] == "bad"
             assert set(last(box, "forno-02")["bad"].values()) == {"access_denied"}
             fake.cpu.refuses = False
             fake.denied.clear()
             # Asked for again every RETRY_S, no sooner.
-            wait_for(lambda: set(last(box, "forno-02").get("values", ())) == NAMES,
+            until(lambda: set(last(box, "forno-02").get("values", ())) == NAMES,
                      reader_group.RETRY_S + 10, "all good again")  # fmt: skip
-            wait_for(lambda: beat(box, "forno-02").get("status") == "online", 5, "online")
+            until(lambda: beat(box, "forno-02").get("status") == "online", 5, "online")
             assert "failure" not in beat(box, "forno-02")
             assert fake.violations == []
 
@@ -77,20 +77,20 @@ def test_a_plc_that_comes_and_goes() -> None:
         with box:
             box.wait_for_messages("forno-02", 5)
             fake.silent = True  # half-open: TCP lives, nobody answers
-            wait_for(lambda: last(box, "forno-02")["quality"] == "bad", 10, "half-open")
+            until(lambda: last(box, "forno-02")["quality"] == "bad", 10, "half-open")
             assert last(box, "forno-02")["bad"] == {"*": "plc_offline"}
-            wait_for(lambda: beat(box, "forno-02").get("status") == "offline", 5, "heartbeat")
+            until(lambda: beat(box, "forno-02").get("status") == "offline", 5, "heartbeat")
             assert beat(box, "forno-02")["failure"]["code"] == "timeout"
             fake.reset_all()
             fake.silent = False
             # It comes back as another CPU: another PDU, other jobs.
             fake.cpu.pdu_bytes, fake.cpu.jobs = 960, 8
-            wait_for(lambda: last(box, "forno-02")["quality"] == "good", 30, "back")
-            wait_for(lambda: "plc_changed" in box.site.log("reader-forno-02"), 5, "told")
+            until(lambda: last(box, "forno-02")["quality"] == "good", 30, "back")
+            until(lambda: "plc_changed" in box.site.log("reader-forno-02"), 5, "told")
             for _ in range(3):
                 fake.reset_all()
                 box.wait_for_messages("forno-02", 3)
-            wait_for(lambda: fake.open_connections == 1, 5, "no socket is leaked")
+            until(lambda: fake.open_connections == 1, 5, "no socket is leaked")
             assert fake.violations == []
 
 

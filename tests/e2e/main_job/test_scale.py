@@ -9,8 +9,9 @@ import psutil
 import pytest
 
 from tests.kit.box import plc
+from tests.kit.common import until
 from tests.kit.simulator import Simulator, free_ports
-from tests.kit.site import Site, wait_for
+from tests.kit.site import Site
 
 pytestmark = pytest.mark.timing
 
@@ -26,9 +27,7 @@ def test_fifty_readers() -> None:
         site = Site(config)
         begin_s = time.monotonic()
         with site:
-            wait_for(
-                lambda: all(simulator.reads_ns(p["id"]) for p in plcs), 30, "every PLC scanned"
-            )
+            until(lambda: all(simulator.reads_ns(p["id"]) for p in plcs), 30, "every PLC scanned")
             up_s = time.monotonic() - begin_s
             site.wait_running()
             readers = [site.pid(f"reader-{p['id']}") for p in plcs]

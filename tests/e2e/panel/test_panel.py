@@ -17,7 +17,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from tests.kit.browser import DESKTOP, PHONE, artefact, chromium, page
-from tests.kit.metrics_rig import Rig, until
+from tests.kit.common import until
+from tests.kit.metrics_rig import Rig
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -31,7 +32,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def rig() -> Iterator[Rig]:
     with Rig(machines=4) as rig:
-        until("ready", lambda: rig.get("/readyz").status == 200)
+        until(lambda: rig.get("/readyz").status == 200, 10, "ready")
         yield rig
 
 
@@ -159,7 +160,7 @@ def test_survives_the_loss_of_the_service(browser: Browser, rig: Rig) -> None:
             accessible(tab)
         finally:
             os.kill(pid, signal.SIGKILL)
-        until("back", lambda: rig.pid("metrics") not in (0, pid), 15)
+        until(lambda: rig.pid("metrics") not in (0, pid), 15, "back")
         expect(tab.locator("#lost")).to_be_hidden(timeout=15_000)
         expect(tab.locator("#contact")).to_have_text("ao vivo")
         expect(tab.locator("h1")).not_to_have_text("Sem contato")
@@ -214,7 +215,7 @@ def test_a_value_never_becomes_code(browser: Browser, rig: Rig) -> None:
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
 def test_smooth_with_50_plcs_of_1000_values(browser: Browser, size: tuple[int, int]) -> None:
     with Rig(plcs=50, groups=1, machines=10, fields=100) as rig:
-        until("all read", lambda: rig.get("/readyz").status == 200, 30)
+        until(lambda: rig.get("/readyz").status == 200, 30, "all read")
         with page(browser, size) as (tab, console):
             tab.goto(rig.url)
             expect(tab.locator("[data-plc]")).to_have_count(50)

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -74,7 +75,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 def test_real_faults_on_the_page(browser: Browser, broker: Broker) -> None:
     ports = free_ports(2)
-    plcs = [
+    plcs: list[dict[str, Any]] = [
         {"id": name, "host": "127.0.0.1", "port": port, "timeout": "1s",
          "groups": [{"name": "db500", "scan": "500ms", "fields": FIELDS}]}
         for name, port in zip(("prensa-01", "forno-02"), ports, strict=True)

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from tests.kit.common import ROOT
 from tests.kit.simulator import Simulator, free_ports
-from tests.kit.site import PLC_EDGE, ROOT
+from tests.kit.site import PLC_EDGE
 
 
 def probe(*words: str) -> subprocess.CompletedProcess[str]:

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from tests.kit.common import ROOT, until
 from tests.kit.simulator import Simulator, free_ports
-from tests.kit.site import PLC_EDGE, ROOT, wait_for
+from tests.kit.site import PLC_EDGE
 
 LAYOUT = """\
 name: maquina
@@ -253,9 +254,9 @@ def test_watch_on_a_terminal_is_a_table(simulator: Simulator) -> None:
     thread = threading.Thread(target=pump, daemon=True)
     thread.start()
     try:
-        wait_for(lambda: b"temperatura" in seen and b"PDU 480" in seen, 15, "the table")
+        until(lambda: b"temperatura" in seen and b"PDU 480" in seen, 15, "the table")
         simulator.tell("down prensa-01")
-        wait_for(lambda: b"127.0.0.1:" in seen and b"refused" in seen, 15, f"trouble: {seen!r}")
+        until(lambda: b"127.0.0.1:" in seen and b"refused" in seen, 15, f"trouble: {seen!r}")
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
     finally:

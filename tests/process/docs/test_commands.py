@@ -25,9 +25,9 @@ import pytest
 
 from services.cli import status
 from tests.kit.box import Box
-from tests.kit.markdown import PAGES, ROOT, SHELL, Block, blocks, spans
+from tests.kit.common import ROOT, until
+from tests.kit.markdown import PAGES, SHELL, Block, blocks, spans
 from tests.kit.simulator import free_ports
-from tests.kit.site import wait_for
 
 NEEDS = ("hardware", "root", "network", "central")
 # What the docs call it -> what it is in the test. Longest first, each place once.
@@ -158,7 +158,7 @@ class Plant:
             except status.MetricsUnavailable:
                 return False
 
-        wait_for(ready, 30, f"the site is ready\n{self.box.site.logs()}")
+        until(ready, 30, lambda: f"the site is ready\n{self.box.site.logs()}")
 
     def run(self, command: str) -> str:
         """Runs one; returns what is wrong with how it went, empty when nothing."""
@@ -191,7 +191,7 @@ class Plant:
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
         try:
-            wait_for(lambda: _works(other) or process.poll() is not None, 30, line)
+            until(lambda: _works(other) or process.poll() is not None, 30, line)
             started = _works(other)
             process.send_signal(signal.SIGINT)
             code = process.wait(20)

@@ -17,7 +17,8 @@ from services.cli.main import app
 from services.runtime import loader
 from services.runtime.errors import ConfigError
 from services.s7.layout import resolve_layout
-from tests.kit.markdown import PAGES, ROOT, SHELL, anchors, blocks, links, spans
+from tests.kit.common import ROOT
+from tests.kit.markdown import PAGES, SHELL, anchors, blocks, links, spans
 
 BASE = {
     "site": "planta-sp",

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.metrics_rig import ROOT, Rig, until
+from tests.kit.common import ROOT, until
+from tests.kit.metrics_rig import Rig
 from tests.process.doctor.kit import config, fault, findings
 
 
@@ -107,7 +108,7 @@ def test_stale_process(folder: Path) -> None:
 def test_a_process_that_is_down(folder: Path) -> None:
     fake = {"publisher-backup": "/bin/sh -c 'sleep 1.5; exit 78'"}
     with Rig(fake=fake, plcs=1) as rig:
-        until("permanent", lambda: rig.problem("process_config"))
+        until(lambda: rig.problem("process_config"), 10, "permanent")
         data = config(folder, metrics={"port": rig.port})
         data["paths"]["runtime"] = str(rig.folder)
         found = findings(folder, data)
@@ -122,10 +123,10 @@ def test_a_process_that_is_down(folder: Path) -> None:
 def test_supervisord_killed_but_its_socket_left(folder: Path) -> None:
     with Rig(plcs=1) as rig:
         assert rig.supervisord is not None
-        metrics = rig.pid("metrics") or until("pid", lambda: rig.pid("metrics"))
+        metrics = rig.pid("metrics") or until(lambda: rig.pid("metrics"), 10, "pid")
         rig.supervisord.kill()
         rig.supervisord.wait()
-        until("died with it", lambda: not Path(f"/proc/{metrics}").exists())
+        until(lambda: not Path(f"/proc/{metrics}").exists(), 10, "died with it")
         data = config(folder)
         data["paths"]["runtime"] = str(rig.folder)
         found = fault(findings(folder, data), "not_running")

@@ -14,12 +14,14 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from services.cli.doctor import examine
 from services.cli.doctor_finding import Finding
 from services.runtime import loader
 from tests.kit.broker import Broker
-from tests.kit.metrics_rig import Rig, free_port, until
+from tests.kit.common import until
+from tests.kit.metrics_rig import Rig, free_port
 from tests.kit.pki import Ca, encrypt
 from tests.process.doctor.kit import config, fault, findings, mosquitto, mqtt, write
 
@@ -78,12 +80,12 @@ def test_no_subscriber_sees_anything_of_it(tmp_path: Path) -> None:
     ):
         assert codes(ask(tmp_path, mqtt(tmp_path, broker.port)))[-1] == ("ok", "acl")
         # The broker keeps order: what comes after all that doctor did is the first we see.
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        client = paho.Client(CallbackAPIVersion.VERSION2)
         client.username_pw_set("edge", "segredo")
         client.connect("127.0.0.1", broker.port)
         client.loop_start()
         client.publish("plc/acme/prensa-01", b"data", qos=1).wait_for_publish(10)
-        until("seen", lambda: seen.messages)
+        until(lambda: seen.messages, 10, "seen")
         client.disconnect()
         client.loop_stop()
         assert [(topic, payload) for topic, payload, *_ in seen.messages] == [
@@ -127,7 +129,7 @@ def test_what_the_running_publisher_says_is_told(tmp_path: Path) -> None:
             output="central", status="down", pending=7,
             fields={"code": "acl", "message": "broker refuses plc/acme/prensa-01"},
         )  # fmt: skip
-        until("told", lambda: rig.problem("output_acl"))
+        until(lambda: rig.problem("output_acl"), 10, "told")
         data = config(tmp_path, outputs=[mqtt(tmp_path, port)])
         data["paths"]["runtime"] = str(rig.folder)
         found = fault(findings(tmp_path, data), "publisher_acl")

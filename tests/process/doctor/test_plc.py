@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from services.cli.doctor_finding import Finding
-from tests.kit.site import PLC_EDGE, ROOT
+from tests.kit.common import ROOT
+from tests.kit.site import PLC_EDGE
 from tests.process.doctor.kit import config, fault, findings, write
 from tests.process.doctor.plc import plc
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.fleet_broker import ROOT, SCRIPTS, run
+from tests.kit.common import ROOT
+from tests.kit.fleet_broker import SCRIPTS, run
 
 # As the real CLI: tab-separated columns, an error where nothing is found, JSON with --json.
 INFLUX = """\
@@ -51,7 +52,7 @@ def test_influx_setup_is_repeatable(tmp_path: Path) -> None:
         "TASKS": str(ROOT / "infra" / "influxdb" / "tasks"),
     }
     script = ROOT / "infra" / "influxdb" / "initdb.d" / "10-plc-edge.sh"
-    kept = {}
+    kept: dict[str, str] = {}
     for repeat in (False, True):
         done = subprocess.run([str(script)], env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from tests.kit import debian
+from tests.kit.common import ROOT, until
 from tests.kit.debian import Debian
-from tests.kit.procs import ROOT, until
 
 pytestmark = [
     pytest.mark.timeout(600),

@@ -15,13 +15,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import urllib3
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from services.runtime.supervise import rpc
-from tests.kit.metrics_rig import ROOT, Rig, metrics_config, until
+from tests.kit.common import ROOT, until
+from tests.kit.metrics_rig import Rig, metrics_config
 from tests.kit.pki import Ca, encrypt
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -30,7 +32,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
     with Rig(machines=2) as rig:
-        until("ready", lambda: rig.get("/readyz").status == 200)
+        until(lambda: rig.get("/readyz").status == 200, 10, "ready")
         yield rig
 
 
@@ -102,7 +104,7 @@ def test_trend_from_the_first_question_on(rig: Rig) -> None:
         trend: dict[str, list[float]] = rig.get(path).json()
         return trend if len(trend["values"]) >= 3 else None
 
-    trend = until("points", points)
+    trend = until(points, 10, "points")
     assert trend["ts"] == sorted(trend["ts"])
     assert all(60 < v < 100 for v in trend["values"])
     for wrong in (
@@ -114,7 +116,7 @@ def test_trend_from_the_first_question_on(rig: Rig) -> None:
         assert rig.get(f"/api/trend?{wrong}").status == 404
 
 
-def read_stream(rig: Rig, query: str, seconds: float) -> list[tuple[str, dict[str, object]]]:
+def read_stream(rig: Rig, query: str, seconds: float) -> list[tuple[str, dict[str, Any]]]:
     """(event name, data) of what comes in so many seconds."""
     response = rig.http.request(
         "GET",
@@ -163,17 +165,19 @@ def test_counters_survive_every_restart(rig: Rig) -> None:
     def count() -> float:
         return sample(rig, "plc_edge_published_total", output="central", result="ok") or 0.0
 
-    until("counted", lambda: count() > 42)
+    until(lambda: count() > 42, 10, "counted")
     before = count()
     rig.tell(restart="publisher-central")
-    until("goes on from there", lambda: count() > before)
+    until(lambda: count() > before, 10, "goes on from there")
     before = count()
     pid = rig.pid("metrics")
     os.kill(pid, signal.SIGKILL)
     until(
-        "metrics is back", lambda: rig.get("/healthz").status == 200 and rig.pid("metrics") != pid
+        lambda: rig.get("/healthz").status == 200 and rig.pid("metrics") != pid,
+        10,
+        "metrics is back",
     )
-    until("counters are back", lambda: count() >= before)
+    until(lambda: count() >= before, 10, "counters are back")
     assert count() < before + 42 * 20
 
 
@@ -182,17 +186,18 @@ def test_killed_process_becomes_event_metric_and_status(rig: Rig) -> None:
     assert before is not None
     os.kill(rig.pid("mirror-copia-db500"), signal.SIGKILL)
     until(
-        "restart counted",
         lambda: (
             sample(rig, "plc_edge_process_restarts_total", process="mirror-copia-db500")
             == before + 1
         ),
+        10,
+        "restart counted",
     )
     hello = read_stream(rig, "?panel=1", 0.5)[0][1]
     assert any(
         e["code"] == "process_restarted" and "mirror-copia-db500" in e["text"]
         for e in hello["events"]
-    )  # type: ignore[attr-defined]
+    )
     assert '"process_restarted"' in rig.log()
 
 
@@ -202,12 +207,12 @@ def test_plc_pulled_and_back(rig: Rig) -> None:
         status="offline",
         failure={"code": "timeout", "message": "no answer in 2 s", "since": 1, "attempts": 4},
     )
-    problem = until("told", lambda: rig.problem("plc_timeout", "forno-02"))
+    problem = until(lambda: rig.problem("plc_timeout", "forno-02"), 10, "told")
     assert problem["text"] == "No answer from the PLC at 192.168.0.11"
     assert sample(rig, "plc_edge_plc_up", plc="forno-02") == 0
-    until("not ready", lambda: rig.get("/readyz").status == 503, 8)
+    until(lambda: rig.get("/readyz").status == 503, 8, "not ready")
     rig.tell(plc="forno-02", status="online")
-    until("ready again", lambda: rig.get("/readyz").status == 200)
+    until(lambda: rig.get("/readyz").status == 200, 10, "ready again")
     assert sample(rig, "plc_edge_plc_up", plc="forno-02") == 1
 
 
@@ -216,13 +221,13 @@ def test_a_client_that_does_not_read_harms_nobody(rig: Rig) -> None:
     stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     stuck.connect(("127.0.0.1", rig.port))
     stuck.sendall(b"GET /api/stream HTTP/1.1\r\nHost: x\r\n\r\n")
-    until("it is counted", lambda: (sample(rig, "plc_edge_stream_clients") or 0) >= 1)
+    until(lambda: (sample(rig, "plc_edge_stream_clients") or 0) >= 1, 10, "it is counted")
     started_s = time.monotonic()
     assert len(read_stream(rig, "", 2.0)) > 10
     assert rig.get("/healthz").status == 200
     assert time.monotonic() - started_s < 3.5
     stuck.close()
-    until("gone", lambda: sample(rig, "plc_edge_stream_clients") == 0)
+    until(lambda: sample(rig, "plc_edge_stream_clients") == 0, 10, "gone")
 
 
 def test_a_client_that_does_not_read_is_cut_off() -> None:
@@ -232,9 +237,9 @@ def test_a_client_that_does_not_read_is_cut_off() -> None:
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         stuck.connect(("127.0.0.1", rig.port))
         stuck.sendall(b"GET /api/stream HTTP/1.1\r\nHost: x\r\n\r\n")
-        until("connected", lambda: sample(rig, "plc_edge_stream_clients") == 1)
+        until(lambda: sample(rig, "plc_edge_stream_clients") == 1, 10, "connected")
         name = "plc_edge_stream_clients_dropped_total"
-        until("cut off", lambda: sample(rig, name) == 1, 45)
+        until(lambda: sample(rig, name) == 1, 45, "cut off")
         assert sample(rig, "plc_edge_stream_clients") == 0
         # What the kernel still holds comes out, then it is over: nothing new is sent.
         stuck.settimeout(5)
@@ -268,7 +273,7 @@ def test_garbage_on_the_wire_is_counted(rig: Rig) -> None:
             found = sample(rig, "plc_edge_bus_refused_total", service="metrics", reason="malformed")
             return bool(found)
 
-        until("counted", refused)
+        until(refused, 10, "counted")
     finally:
         bus.close()
 
@@ -280,11 +285,11 @@ def test_new_configuration_without_a_restart(rig: Rig) -> None:
     new = rig.file.with_suffix(".new")
     new.write_text(json.dumps(config))
     new.rename(rig.file)
-    until("known", lambda: any(p["id"] == "nova-09" for p in rig.status()["plcs"]))
+    until(lambda: any(p["id"] == "nova-09" for p in rig.status()["plcs"]), 10, "known")
     assert rig.pid("metrics") == pid
     new.write_text(json.dumps(rig.config))
     new.rename(rig.file)
-    until("gone", lambda: all(p["id"] != "nova-09" for p in rig.status()["plcs"]))
+    until(lambda: all(p["id"] != "nova-09" for p in rig.status()["plcs"]), 10, "gone")
 
 
 def test_a_crash_loop_and_a_permanent_failure() -> None:
@@ -293,11 +298,11 @@ def test_a_crash_loop_and_a_permanent_failure() -> None:
         "publisher-backup": "/bin/sh -c 'sleep 1.5; exit 78'",
     }
     with Rig(fake=fake, plcs=1) as rig:
-        problem = until("permanent", lambda: rig.problem("process_config", "publisher-backup"))
+        problem = until(lambda: rig.problem("process_config", "publisher-backup"), 10, "permanent")
         assert "plc-edge apply" in problem["fix"]
-        until("flapping", lambda: rig.problem("process_flapping", "mirror-copia-db500"), 20)
+        until(lambda: rig.problem("process_flapping", "mirror-copia-db500"), 20, "flapping")
         assert sample(rig, "plc_edge_process_up", process="publisher-backup") == 0
-        until("not ready", lambda: rig.get("/readyz").status == 503)
+        until(lambda: rig.get("/readyz").status == 503, 10, "not ready")
 
 
 def test_requested_restarts_are_no_crash_loop() -> None:
@@ -311,7 +316,7 @@ def test_requested_restarts_are_no_crash_loop() -> None:
             rows = {p["name"]: p for p in rig.status()["processes"]}
             return all(rows[n]["up"] and rows[n]["pid"] != pid for n, pid in pids.items())
 
-        until("all run", all_new)
+        until(all_new, 10, "all run")
         for _ in range(3):
             pids = {name: rig.pid(name) for name in pids}
             supervisor.stopProcess(by_hand)
@@ -320,7 +325,7 @@ def test_requested_restarts_are_no_crash_loop() -> None:
             supervisor.removeProcessGroup(replaced)
             supervisor.addProcessGroup(replaced)
             os.kill(pids[killed], signal.SIGKILL)
-            until("all run again", all_new)
+            until(all_new, 10, "all run again")
         assert rig.problem("process_flapping", killed)
         for name, times in ((killed, 3), (by_hand, 0), (replaced, 0)):
             assert sample(rig, "plc_edge_process_restarts_total", process=name) == times
@@ -338,7 +343,7 @@ def test_certificates_about_to_end(tmp_path: Path) -> None:
     ]
     with Rig(plcs=1, certificates=certificates) as rig:
         subject = f"publisher-central: {Path(soon).name}"
-        until("warned", lambda: rig.problem("certificate_expiring", subject))
+        until(lambda: rig.problem("certificate_expiring", subject), 10, "warned")
         assert rig.problem("certificate_expired", f"publisher-backup: {Path(over).name}")
         end_s = sample(
             rig,
@@ -353,17 +358,21 @@ def test_certificates_about_to_end(tmp_path: Path) -> None:
 
 def test_a_frozen_supervisord_stops_nothing() -> None:
     with Rig(plcs=1) as rig:
-        until("ready", lambda: rig.get("/readyz").status == 200)
+        until(lambda: rig.get("/readyz").status == 200, 10, "ready")
         assert rig.supervisord is not None
         rig.supervisord.send_signal(signal.SIGSTOP)
         try:
-            problem = until("told", lambda: rig.problem("supervisor_unreachable"))
+            problem = until(lambda: rig.problem("supervisor_unreachable"), 10, "told")
             assert "does not answer" in problem["fix"]
             first = rig.get("/api/last").json()["messages"][0]["seq"]
-            until("values go on", lambda: rig.get("/api/last").json()["messages"][0]["seq"] > first)
+            until(
+                lambda: rig.get("/api/last").json()["messages"][0]["seq"] > first,
+                10,
+                "values go on",
+            )
         finally:
             rig.supervisord.send_signal(signal.SIGCONT)
-        until("back", lambda: not rig.problem("supervisor_unreachable"))
+        until(lambda: not rig.problem("supervisor_unreachable"), 10, "back")
 
 
 # -- authentication and TLS ---------------------------------------------------------------
@@ -450,7 +459,7 @@ def test_sigterm_with_open_streams_ends_at_once_and_cleanly() -> None:
         pid = rig.pid("metrics")
         started_s = time.monotonic()
         os.kill(pid, signal.SIGTERM)
-        until("another one", lambda: rig.pid("metrics") not in (0, pid), 10)
+        until(lambda: rig.pid("metrics") not in (0, pid), 10, "another one")
         log = (rig.folder / "supervisord.log").read_text()
         assert "exited: metrics (exit status 0" in log
         assert time.monotonic() - started_s < 6

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.metrics_rig import Rig, until
+from tests.kit.common import ROOT, until
+from tests.kit.metrics_rig import Rig
 from tests.kit.pki import Ca
-from tests.kit.site import PLC_EDGE, ROOT
+from tests.kit.site import PLC_EDGE
 from tests.process.doctor.kit import config, write
 
 
@@ -25,7 +26,7 @@ def status(rig: Rig, folder: Path, *options: str) -> subprocess.CompletedProcess
 @pytest.fixture
 def rig() -> Iterator[Rig]:
     with Rig(plcs=2) as rig:
-        until("ready", lambda: rig.get("/readyz").status == 200)
+        until(lambda: rig.get("/readyz").status == 200, 10, "ready")
         yield rig
 
 
@@ -41,7 +42,7 @@ def test_tables_json_and_exit_codes(rig: Rig, tmp_path: Path) -> None:
     assert [p["id"] for p in told["plcs"]] == ["prensa-01", "forno-02"]
     rig.tell(plc="forno-02", status="offline", failure={
         "code": "timeout", "message": "no answer in 2 s", "since": 1, "attempts": 3})  # fmt: skip
-    until("told", lambda: rig.problem("plc_timeout"))
+    until(lambda: rig.problem("plc_timeout"), 10, "told")
     said = status(rig, tmp_path)
     assert said.returncode == 1
     assert "forno-02: No answer from the PLC at 192.168.0.11" in said.stdout
@@ -76,7 +77,7 @@ def test_with_password_and_tls(tmp_path: Path) -> None:
     reference = {"file": str(password), "digest": "x"}
     tls = {"cert": cert, "key": key}
     with Rig(plcs=1, username="operador", password=reference, tls=tls) as rig:
-        until("ready", lambda: status(rig, tmp_path).returncode == 0, 20)
+        until(lambda: status(rig, tmp_path).returncode == 0, 20, "ready")
         # Another certificate in its place is not trusted.
         config = json.loads(rig.file.read_text())
         config["metrics"]["tls"]["cert"] = Ca(tmp_path, "other").issue("painel.local", -59)[0]

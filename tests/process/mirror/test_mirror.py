@@ -10,9 +10,9 @@ import time
 import pytest
 
 from tests.kit.c_snap7 import CServer
+from tests.kit.common import until
 from tests.kit.fake_plc import FakePlc
 from tests.kit.mirror_rig import MirrorRig
-from tests.kit.site import wait_for
 
 SENTINEL = 0x5A
 
@@ -311,7 +311,7 @@ def test_the_audit_tells_starts_stops_and_full_writes() -> None:
     with FakePlc({600: block}, writable={600: (0, 50)}) as plc, MirrorRig(plc.port, 50) as rig:
         rig.send_until(image, lambda: block == image)
         assert rig.service is not None
-        wait_for(lambda: "full_write" in rig.audit, 5, "audit")
+        until(lambda: "full_write" in rig.audit, 5, "audit")
         assert rig.service.terminate() == 0
         lines = [json.loads(line) for line in rig.audit.splitlines()]
         assert [line["what"] for line in lines] == ["start", "full_write", "stop"]

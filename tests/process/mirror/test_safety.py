@@ -13,9 +13,9 @@ from bus.topology import LIVE_MAX_AGE_MS
 from services.mirror.guard import Guard, WriteRefused
 from services.mirror.target import Target
 from services.runtime.errors import PlcUnavailable
+from tests.kit.common import until
 from tests.kit.fake_plc import FakePlc
 from tests.kit.mirror_rig import MirrorRig
-from tests.kit.procs import until
 from tests.kit.proxy import Proxy
 
 SIZE = 50

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from services.cli.status import ask
+from tests.kit.common import until
 from tests.kit.fake_plc import FakePlc
 from tests.kit.simulator import free_ports
-from tests.kit.site import Site, wait_for
+from tests.kit.site import Site
 
 SIZE = 500
 WATCHDOG = SIZE + 4
@@ -57,36 +58,36 @@ def test_reader_to_target() -> None:
         for _ in range(20):
             at = generator.randrange(SIZE - 40)
             mine[at : at + 40] = generator.randbytes(40)
-            wait_for(copied, 10, f"copied\n{site.logs()}")
+            until(copied, 10, lambda: f"copied\n{site.logs()}")
 
         shown = bytes(copy[:SIZE])
         source.down()  # the source's cable
-        wait_for(lambda: copy[WATCHDOG] == 0, 10, f"stale\n{site.logs()}")
+        until(lambda: copy[WATCHDOG] == 0, 10, lambda: f"stale\n{site.logs()}")
         mine[:4] = b"gone"
         assert copy[:SIZE] == shown
         source.up()
-        wait_for(copied, 20, f"copied again\n{site.logs()}")
+        until(copied, 20, lambda: f"copied again\n{site.logs()}")
 
         source.denied.add((500, 200, 210))  # part of the block
-        wait_for(lambda: copy[WATCHDOG] == 0, 10, f"bad\n{site.logs()}")
+        until(lambda: copy[WATCHDOG] == 0, 10, lambda: f"bad\n{site.logs()}")
         source.denied.clear()
-        wait_for(copied, 90, f"copied again\n{site.logs()}")
+        until(copied, 90, lambda: f"copied again\n{site.logs()}")
 
         pid, _ = site.kill("reader-prensa-01")
-        wait_for(lambda: copy[WATCHDOG] == 0, 10, f"reader killed\n{site.logs()}")
+        until(lambda: copy[WATCHDOG] == 0, 10, lambda: f"reader killed\n{site.logs()}")
         site.wait_back("reader-prensa-01", pid)
-        wait_for(copied, 20, f"copied again\n{site.logs()}")
+        until(copied, 20, lambda: f"copied again\n{site.logs()}")
 
         pid, _ = site.kill("mirror-copia")
         mine[:4] = os.urandom(4)
         site.wait_back("mirror-copia", pid)
-        wait_for(copied, 20, f"copied again\n{site.logs()}")
+        until(copied, 20, lambda: f"copied again\n{site.logs()}")
 
         def told() -> dict[str, Any] | None:
             found: dict[str, Any] = ask(site.runtime)["mirrors"][0]
             return found if found["status"] == "ok" and found["bytes"] else None
 
-        found = wait_for(told, 10, "the mirror's line in /api/status")
+        found = until(told, 10, "the mirror's line in /api/status")
         assert found["lag_ms"] < 1_000
         assert abs(found["last_write_ms"] / 1_000 - time.time()) < 60
         assert (found["mismatches"], found["refusals"]) == (0, 0)

@@ -9,9 +9,10 @@ import orjson
 import pytest
 
 from tests.kit.broker import Authority
+from tests.kit.common import until
 from tests.kit.dispatch_peer import DispatchPeer, check
 from tests.kit.http_sink import Answer, HttpSink, Post
-from tests.kit.procs import service, until
+from tests.kit.procs import service
 from tests.kit.publisher_rig import http_config, run_folder
 
 

@@ -14,9 +14,10 @@ from bus.frames import GAP_ROW, Heartbeat, State, Stats
 from bus.sockets import Bus
 from services.runtime.clock import now_ms
 from tests.kit.broker import Authority, Broker
+from tests.kit.common import until
 from tests.kit.dispatch_peer import DispatchPeer, check
 from tests.kit.pki import encrypt
-from tests.kit.procs import service, until
+from tests.kit.procs import service
 from tests.kit.publisher_rig import PLC, TOPIC, mqtt_config, run_folder
 
 STATUS = "edge/acme/planta-sp/status"
@@ -123,11 +124,12 @@ def test_heartbeats_are_retained_and_a_silent_reader_is_offline() -> None:
         assert offline["failure"]["code"] == "reader_silent"
         assert offline["ts"] - beat.ts_ms >= 1_400
         peer.beat(_beat("degraded", failure={"code": "field", "message": "one bad field"}))
-        online = lambda: [  # noqa: E731
-            m for m in map(orjson.loads, seen.topic(BEAT)) if m["status"] == "degraded"
-        ]
-        until(online, 5, "the reader is back")
-        assert online()[0]["failure"]["code"] == "field"
+
+        def degraded() -> list[dict[str, Any]]:
+            beats = [orjson.loads(payload) for payload in seen.topic(BEAT)]
+            return [b for b in beats if b["status"] == "degraded"]
+
+        assert until(degraded, 5, "the reader is back")[0]["failure"]["code"] == "field"
         with broker.subscribe(BEAT) as later:
             until(lambda: later.messages, 5, "retained")
             assert later.messages[0][2]
@@ -445,12 +447,20 @@ def test_what_it_says_of_itself() -> None:
             listen()
             return any(s.status == status for s in states)
 
+        def published() -> int:
+            listen()
+            return int(samples.get(("plc_edge_published_total", "ok"), 0))
+
+        def fault() -> Any:
+            listen()
+            return states[-1].fields.get("code")
+
         try:
             with service(mqtt_config(run, broker.port)) as publisher:
                 peer.add(40)
                 until(lambda: said("ok"), 5, publisher.stderr)
                 until(
-                    lambda: listen() or samples.get(("plc_edge_published_total", "ok")) == 40,
+                    lambda: published() == 40,
                     5,
                     publisher.stderr,
                 )
@@ -463,7 +473,7 @@ def test_what_it_says_of_itself() -> None:
                 broker.stop(kill=True)
                 until(lambda: said("down"), 5, publisher.stderr)
                 until(
-                    lambda: listen() or states[-1].fields.get("code") == "refused",
+                    lambda: fault() == "refused",
                     5,
                     lambda: str(states[-1]),
                 )

@@ -7,8 +7,9 @@ import time
 
 import psutil
 
+from tests.kit.common import until
 from tests.kit.dispatch_peer import DispatchPeer, check
-from tests.kit.procs import service, until
+from tests.kit.procs import service
 from tests.kit.publisher_rig import run_folder, stdout_config
 
 

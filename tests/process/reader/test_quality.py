@@ -6,6 +6,7 @@ import datetime
 import socket
 import struct
 import time
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -230,6 +231,10 @@ def test_a_plc_that_accepts_and_resets_is_not_online() -> None:
         rig.wait(lambda: rig.metric("plc_edge_reconnects_total") >= 4)
 
 
+def newest_is(rig: ReaderRig, quality: str) -> bool:
+    return [m["quality"] for m in rig.messages[-1:]] == [quality]
+
+
 @needs_strace
 def test_an_unsynchronised_clock_is_uncertain() -> None:
     with (
@@ -241,7 +246,10 @@ def test_an_unsynchronised_clock_is_uncertain() -> None:
             # struct timex: maxerror is its fourth word.
             timex = (bytes(24) + error_us.to_bytes(8, "little")).hex()
             with tampered(pid, "clock_adjtime", f"retval=0:poke_exit=@arg2={timex}"):
-                rig.wait(lambda q=quality: [m["quality"] for m in rig.messages[-1:]] == [q])
+                newest = partial(
+                    lambda q: [m["quality"] for m in rig.messages[-1:]] == [q], quality
+                )
+                rig.wait(newest)
         doubted = next(m for m in rig.messages if m["quality"] == "uncertain")
         assert doubted["bad"] == {"*": "clock_unsynchronised"}
         assert doubted["values"] == {f"f{i}": i + 0.5 for i in range(4)}

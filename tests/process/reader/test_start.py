@@ -13,8 +13,9 @@ import pytest
 
 from services.runtime import loader, render
 from tests.kit.box import plc
+from tests.kit.common import ROOT
 from tests.kit.simulator import free_ports
-from tests.kit.site import ROOT, Site
+from tests.kit.site import Site
 
 STARTS = 7
 

@@ -19,8 +19,9 @@ import snap7
 from services.s7.field import Field
 from services.s7.layout import resolve_inline
 from services.s7.types import decode_value
+from tests.kit.common import ROOT, until
 from tests.kit.simulator import Simulator, free_ports
-from tests.kit.site import PLC_EDGE, ROOT, wait_for
+from tests.kit.site import PLC_EDGE
 
 FIELDS = [
     {"name": "ligado", "address": "DB1.DBX0.0"},
@@ -77,7 +78,7 @@ def test_values_are_plausible_and_move(simulator: Simulator) -> None:
     assert first["nome"]
     assert first["hora"].startswith("20")
     assert len(first["serie"]) == 4
-    moved = wait_for(
+    moved = until(
         lambda: {k for k, v in values(client).items() if v != first[k]}
         >= {"temperatura", "contador", "ligado", "serie"},
         20, "every kind of value moves",
@@ -91,7 +92,7 @@ def test_the_alive_field_moves() -> None:
     with Simulator(config(*free_ports(1), alive=alive), "--tick-ms", "10") as running:
         client = connect(running.ports["plc-00"])
         first = bytes(client.db_read(2, 10, 2))
-        wait_for(lambda: bytes(client.db_read(2, 10, 2)) != first, 10, "alive moves")
+        until(lambda: bytes(client.db_read(2, 10, 2)) != first, 10, "alive moves")
         client.disconnect()
 
 
@@ -244,7 +245,7 @@ def test_a_cpu_in_stop_answers_with_frozen_data(simulator: Simulator) -> None:
     assert bytes(client.read_szl(0x0424, 0).Data)[4 + 3] == 4
     frozen, ticking = values(client), connect(simulator.ports["plc-01"])
     before = values(ticking)
-    wait_for(lambda: values(ticking) != before, 10, "the other PLC goes on")
+    until(lambda: values(ticking) != before, 10, "the other PLC goes on")
     assert values(client) == frozen
     client.disconnect()
     ticking.disconnect()

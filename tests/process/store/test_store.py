@@ -18,7 +18,8 @@ import pytest
 from bus import topology
 from bus.frames import Ack, Deliver, Hello, Ready, Receipt, Reply, Request, Sample
 from bus.sockets import Bus
-from tests.kit.procs import ROOT, Service, service, until
+from tests.kit.common import ROOT, until
+from tests.kit.procs import Service, service
 from tests.kit.tracing import needs_strace, tampered
 
 EPOCH = 1_764_000_000_000

@@ -25,7 +25,7 @@ def offsets(layout: Layout) -> dict[str, tuple[str, Any]]:
     if layout.addressed:
         resolve_inline(layout.fields)
         return {f["name"]: ("", f["address"]) for f in layout.fields}
-    doc = {"name": layout.name, "fields": layout.fields}
+    doc: dict[str, Any] = {"name": layout.name, "fields": layout.fields}
     if layout.record_bytes is not None:
         doc["record"] = layout.record_bytes
     resolve_layout(doc, db=layout.db or 1)

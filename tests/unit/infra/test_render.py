@@ -16,8 +16,8 @@ from services.infra import model, render
 from services.runtime import loader
 from services.runtime.errors import ConfigError
 from tests.kit import fleet
+from tests.kit.common import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 SCRIPTS = sorted((ROOT / "deploy" / "scripts").glob("*.sh"))
 
 
@@ -108,7 +108,7 @@ def test_dashboards() -> None:
         assert board["id"] is None
         uids.add(board["uid"])
         titles.add(board["title"])
-        cells = set()
+        cells: set[tuple[int, int]] = set()
         for panel in board["panels"]:
             assert panel["datasource"]["uid"] in ("plc-edge-influx", "plc-edge-prometheus")
             assert panel["targets"]

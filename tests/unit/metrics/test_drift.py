@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from services.metrics.catalog import HELP
+from tests.kit.common import ROOT
 
-ROOT = Path(__file__).parents[3]
 # Names of Flux tasks begin with a digit after the prefix.
 NAME = re.compile(r"\bplc_edge_[a-z][a-z0-9_]+\b")
 SUFFIX = re.compile(r"_(bucket|count|sum)$")

@@ -81,7 +81,7 @@ class World:
         self, group: str = "fast", quality: str = "good", age_ms: int = 0, **body: Any
     ) -> None:
         # As the reader writes it: the machine stands before the values.
-        head = {key: body.pop(key) for key in ("machine", "seq") if key in body}
+        head: dict[str, Any] = {key: body.pop(key) for key in ("machine", "seq") if key in body}
         values = body.pop("values", {"x": 1.5})
         body = {
             "plc_id": "p1",

@@ -53,7 +53,8 @@ def test_gap() -> None:
 def parse(data: str) -> tuple[str, str, str]:
     """(measurement and tags, fields, time), as InfluxDB's parser finds them: a backslash before
     what is special takes its meaning away, quotes count only after an unescaped ``=``."""
-    parts, start, quoted, value = [], 0, False, False
+    parts: list[str] = []
+    start, quoted, value = 0, False, False
     for i, c in enumerate(data):
         escaped = i > 0 and data[i - 1] == "\\"
         if len(parts) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import struct
-from typing import Any
+from typing import Any, Literal
 
 from hypothesis import strategies as st
 
@@ -41,6 +41,9 @@ def _integers(bits: int, *, signed: bool) -> st.SearchStrategy[int]:
     )  # fmt: skip
 
 
+# UTF-16 halves: no characters by themselves.
+_SURROGATES: tuple[Literal["Cs"]] = ("Cs",)
+
 SCALARS: dict[str, st.SearchStrategy[Any]] = {
     "BOOL": st.booleans(),
     **{n: _integers(8, signed=False) for n in ("BYTE", "USINT")},
@@ -56,7 +59,7 @@ SCALARS: dict[str, st.SearchStrategy[Any]] = {
     ),
     "LREAL": st.floats(allow_nan=False, allow_infinity=False),
     "CHAR": st.characters(max_codepoint=255),
-    "WCHAR": st.characters(max_codepoint=0xFFFF, exclude_categories=("Cs",)),
+    "WCHAR": st.characters(max_codepoint=0xFFFF, exclude_categories=_SURROGATES),
     "S5TIME": _s5,
     "TIMER": _s5,
     "COUNTER": st.integers(0, 999),
@@ -76,17 +79,19 @@ def types(draw: st.DrawFn, bases: tuple[str, ...] = (*SCALARS, "STRING", "WSTRIN
     base = draw(st.sampled_from(bases))
     text = f"{base}[{draw(st.integers(1, 12))}]" if base.endswith("STRING") else base
     dims = draw(st.lists(st.tuples(st.integers(-3, 3), st.integers(1, 11)), max_size=3))
-    if dims and draw(st.booleans()):
+    array: bool = draw(st.booleans())
+    if dims and array:
         text += "[" + ",".join(f"{low}..{low + n - 1}" for low, n in dims) + "]"
     return parse_type(text)
 
 
 def values(t: S7Type) -> st.SearchStrategy[Any]:
     """What a field of this type may read as."""
+    one: st.SearchStrategy[Any]
     if t.base == "STRING":
         one = st.text(st.characters(max_codepoint=255), max_size=t.length)
     elif t.base == "WSTRING":
-        one = st.text(st.characters(exclude_categories=("Cs",)), max_size=t.length // 2)
+        one = st.text(st.characters(exclude_categories=_SURROGATES), max_size=t.length // 2)
     else:
         one = SCALARS[t.base]
     for count in reversed(t.counts):
