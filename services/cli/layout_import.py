@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import sys
@@ -45,12 +46,25 @@ def layout_import(
         str | None,
         typer.Option("--machines", help="This array of structures becomes one layout per element."),
     ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option("--encoding", help="Code page of sources that are not Unicode, e.g. cp932."),
+    ] = None,
+    type_bytes: Annotated[
+        list[str] | None,
+        typer.Option("--type-bytes", help="NAME=N: a system type without source takes N bytes."),
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Computes offsets by the classic rules and says which lines the configuration takes."""
+    sizes = dict(_type_bytes(text) for text in type_bytes or ())
     try:
-        found = layouts(collect(files), block, machines)
+        codecs.lookup(encoding or "utf-8")
+    except LookupError:
+        fail(f"--encoding {encoding}: unknown; e.g. cp1250, cp1251, cp932, cp936", EXIT_USAGE)
+    try:
+        found = layouts(collect(files, encoding, sizes), block, machines)
     except SourceError as e:
         for problem in e.problems:
             error_console.print(str(problem), markup=False, highlight=False, soft_wrap=True)
@@ -72,6 +86,13 @@ def layout_import(
         error_console.print(
             _advice(layout, out, config), markup=False, highlight=False, soft_wrap=True
         )
+
+
+def _type_bytes(text: str) -> tuple[str, int]:
+    name, _, size = text.rpartition("=")
+    if not name.strip() or not size.strip().isdecimal():
+        fail(f"--type-bytes {text}: NAME=N is expected, e.g. R_TRIG=6", EXIT_USAGE)
+    return name.strip().strip('"'), int(size)
 
 
 def _write(found: list[Layout], out: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from services.s7.importers import simaticml, tag_tables, text
 from services.s7.importers.model import Place, SourceError, SourceProblem, Sources
-from services.s7.importers.reading import decode
+from services.s7.importers.reading import GUESSED, decode
 
 _Reader = Callable[[bytes, str, Sources], None]
 _DECLARES = re.compile(r"(?im)^\s*(DATA_BLOCK|TYPE|FUNCTION_BLOCK)\b")
@@ -17,7 +18,14 @@ _DECLARES = re.compile(r"(?im)^\s*(DATA_BLOCK|TYPE|FUNCTION_BLOCK)\b")
 
 def _text(reader: Callable[[str, str, Sources], None]) -> _Reader:
     def read(data: bytes, file: str, into: Sources) -> None:
-        reader(decode(data, file, into.notes), file, into)
+        content = decode(data, file, into.notes, into.encoding)
+        guessed = f"{file}: {GUESSED}"
+        try:
+            reader(content, file, into)
+        except SourceError as e:
+            if guessed in into.notes:
+                e.problems[0] = replace(e.problems[0], hint=e.problems[0].hint or GUESSED)
+            raise
 
     return read
 
@@ -44,13 +52,23 @@ _KINDS: dict[str, _Reader] = {
     ".json": _text(tag_tables.read_json),
     ".sdf": _text(tag_tables.read_sdf),
     ".asc": _text(tag_tables.read_asc),
-    ".seq": _text(tag_tables.read_asc),
+    ".seq": _text(tag_tables.read_seq),
+    ".dif": tag_tables.refuse_dif,
 }
 
 
-def collect(files: Sequence[Path]) -> Sources:
-    """Reads every file; what is wrong in them stands in ``problems``, all at once."""
-    sources = Sources()
+def collect(
+    files: Sequence[Path],
+    encoding: str | None = None,
+    type_bytes: Mapping[str, int] | None = None,
+) -> Sources:
+    """Reads every file; what is wrong in them stands in ``problems``, all at once.
+
+    ``encoding`` is that of texts that are not Unicode. ``type_bytes``: sizes of types that have no
+    source, by name.
+    """
+    sources = Sources(encoding=encoding)
+    sources.type_bytes = {name.lower(): size for name, size in (type_bytes or {}).items()}
     for path in files:
         file = str(path)
         try:
@@ -78,7 +96,7 @@ def _reader(path: Path, data: bytes) -> _Reader:
         return known
     if data[:2] == b"PK":
         return tag_tables.read_xlsx
-    content = decode(data, str(path), [])
+    content = decode(data, str(path), [], "latin-1")
     head = content.lstrip()[:1]
     if head == "<":
         return simaticml.read

@@ -17,7 +17,9 @@ class NotConstant(Exception):
 def evaluate(text: str, constants: Mapping[str, str]) -> int:
     """The value of an expression. Raises NotConstant.
 
-    ``constants`` maps names in lower case to expressions, which may name further constants.
+    ``constants`` maps names in lower case to expressions, which may name further constants; those
+    of a block itself begin with ``#``. As in TIA Portal ``"X"`` means the global one and ``#X`` the
+    local one; where there is no such, the other.
     """
     try:
         return _Expression(text, constants, ()).value()
@@ -28,6 +30,7 @@ def evaluate(text: str, constants: Mapping[str, str]) -> int:
 class _Expression:
     def __init__(self, text: str, constants: Mapping[str, str], inside: tuple[str, ...]) -> None:
         self.text, self.constants, self.inside = text, constants, inside
+        self.in_global = bool(inside) and not inside[-1].startswith("#")
         self.parts = [m for m in _TOKEN.finditer(text) if m[0].strip()]
         self.at = 0
 
@@ -89,11 +92,13 @@ class _Expression:
             return result
         if other in ("-", "+"):
             return -self.factor() if other == "-" else self.factor()
-        key = (quoted or name or "").lower()
+        plain = (quoted or name or "").lower()
         if other == "*":
             raise NotConstant("an array without bounds has no size")
-        if not key:
+        if not plain:
             raise NotConstant(f"{self.text!r} is no integer expression")
+        order = (plain, f"#{plain}") if quoted or self.in_global else (f"#{plain}", plain)
+        key = next((k for k in order if k in self.constants), plain)
         if key in self.inside:
             raise NotConstant(f"constant {key!r} is defined by itself")
         if key not in self.constants:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,16 +76,27 @@ def layouts(
         place = Place(chosen[0].place.file if chosen else "--block")
         raise SourceError([SourceProblem(place, f"no block {block!r}; there is: {names}")])
     out: list[Layout] = []
+    refused: list[SourceProblem] = []
     for b in chosen:
-        if _refused(b, placer):
+        if (why := _refusal(b, placer)) is not None:
+            refused.append(why)
             continue
+        scope = ChainMap(b.constants, sources.constants)
         # Sizes first: they find every problem, and leaves of a type within itself have no end.
-        placer.size_bytes(b.body, sources.constants)
-        if not placer.problems:
-            out += _block_layouts(b, placer, sources, machines)
+        placer.size_bytes(b.body, scope)
+        if placer.problems:
+            continue
+        made = [one for one in _block_layouts(b, placer, scope, machines) if one.fields]
+        out += made
+        if not made and not placer.problems:
+            refused.append(SourceProblem(b.place, f"block {b.name!r} holds nothing to publish"))
     if block is None:
         out += _tag_layouts(sources, placer)
     problems = [*sources.problems, *placer.problems]
+    if out:
+        placer.notes += [f"left out: {why}" for why in refused]
+    else:
+        problems += refused
     for layout in out:
         problems += _refused_by_configuration(layout)
     if problems:
@@ -123,11 +135,17 @@ def _blocks(sources: Sources, placer: Placer) -> list[Block]:
         for name in _names(definition.body)
         if (found := placer.definition(name)) is not None
     }
-    return [
-        Block(d.name, None, Named(d.name, d.place, quoted=True), d.place, d.optimized, classic=True)
-        for d in sources.types.values()
-        if id(d) not in used
+    alone = [d for d in sources.types.values() if id(d) not in used]
+    placer.notes += [
+        f"{d.place}: {d.name!r} is a function block: this is what an instance of it holds"
+        for d in alone
+        if d.function_block
     ]
+    return [
+        Block(d.name, None, Named(d.name, d.place, quoted=True), d.place, d.optimized,
+              classic=d.classic or not d.function_block)
+        for d in alone
+    ]  # fmt: skip
 
 
 def _names(kind: object) -> Iterator[str]:
@@ -145,29 +163,34 @@ def _matches(block: Block, wanted: str) -> bool:
     return wanted in (block.name.lower(), f"db{block.number}", str(block.number))
 
 
-def _refused(block: Block, placer: Placer) -> bool:
-    """Whether a block is optimised: its offsets are then the compiler's secret."""
+def _refusal(block: Block, placer: Placer) -> SourceProblem | None:
+    """Why a block has no layout: it is optimised, so its offsets are the compiler's secret; or it
+    is the instance of a system block, which has no source."""
     definition: TypeDef | None = None
     if isinstance(block.body, Named):
-        definition = placer.definition(block.body.name)
+        kind = block.body
+        definition = placer.definition(kind.name)
+        is_system = kind.name.upper().startswith("SFB") and definition is None
+        if is_system and not system_types.structure(kind.name):
+            message = f"block {block.name!r} is an instance of {kind.name}, which has no source"
+            return SourceProblem(block.place, message)
     optimized = block.optimized
     if optimized is None and definition is not None:
         optimized = definition.optimized
     if optimized:
         message = f"block {block.name!r} has optimized access: its members have no fixed offsets"
-        placer.problems.append(SourceProblem(block.place, message, OPTIMIZED_HINT))
-    elif optimized is None and not block.classic:
+        return SourceProblem(block.place, message, OPTIMIZED_HINT)
+    if optimized is None and not block.classic:
         placer.notes.append(
             f"{block.place}: {block.name!r} does not say whether its access is optimized; these"
             ' offsets hold only if "Optimized block access" is not ticked'
         )
-    return bool(optimized)
+    return None
 
 
 def _block_layouts(
-    block: Block, placer: Placer, sources: Sources, machines: str | None
+    block: Block, placer: Placer, scope: Mapping[str, str], machines: str | None
 ) -> Iterator[Layout]:
-    scope = sources.constants
     body, inner = placer.resolve(block.body, scope)
     title = block.name
     if isinstance(body, Array):
@@ -180,8 +203,6 @@ def _block_layouts(
         yield _layout(block, title, leaves, placer.size_bytes(body, inner))
         return
     if not isinstance(body, Struct):
-        message = f"block {block.name!r} is one {body.name}: it holds nothing to publish"
-        placer.problems.append(SourceProblem(block.place, message))
         return
     placed, size_bytes = placer.struct(body, inner)
     alone = placed[0][0] if len(placed) == 1 else None
@@ -308,10 +329,21 @@ def _tag_layouts(sources: Sources, placer: Placer) -> Iterator[Layout]:
         by_db.setdefault(item.db, []).append(item)
     for db, items in sorted(by_db.items()):
         leaves = [leaf for item in items for leaf in _located_leaves(item, placer)]
-        notes = []
-        fields = _fields(sorted(leaves, key=lambda leaf: (leaf.byte, leaf.bit)), notes)
+        leaves.sort(key=lambda leaf: (leaf.byte, leaf.bit))
+        notes, names = [], set()
         place = Place(items[0].place.file)
-        yield Layout(f"db{db}", f"DB{db}", fields, db, notes=notes, place=place)
+        if all(leaf.byte % 2 == 0 or leaf.type.element_bytes == 1 for leaf in leaves):
+            fields = _fields(leaves, notes)
+            yield Layout(f"db{db}", f"DB{db}", fields, db, notes=notes, place=place)
+            continue
+        # Not declared like this in a block, but readable: e.g. the block of a received telegram.
+        fields = [
+            {"name": _field_name(leaf.path, leaf.place, names, notes),
+             "address": _address(f"DB{db}.DB", leaf)}
+            for leaf in leaves
+        ]  # fmt: skip
+        title = f"DB{db}"
+        yield Layout(f"db{db}", title, fields, addressed=True, notes=notes, place=place)
 
 
 def _located_leaves(item: Located, placer: Placer) -> Iterator[Leaf]:

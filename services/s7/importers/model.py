@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
@@ -91,13 +93,15 @@ class Member:
 
 @dataclass(slots=True)
 class TypeDef:
-    """A UDT or an FB; ``constants`` are its own."""
+    """A UDT or an FB; ``constants`` are its own, ``#`` before their names (lower case)."""
 
     name: str
     body: Type
     place: Place
     optimized: bool | None = None
     constants: dict[str, str] = field(default_factory=dict)
+    function_block: bool = False
+    classic: bool = False
 
 
 @dataclass(slots=True)
@@ -112,6 +116,8 @@ class Block:
     comment: str = ""
     classic: bool = False
     """From STEP 7, where nothing is optimised."""
+    constants: dict[str, str] = field(default_factory=dict)
+    """Its own, as a type's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +147,7 @@ class Located:
 class Sources:
     """All that was read from all files."""
 
+    encoding: str | None = None
     types: dict[str, TypeDef] = field(default_factory=dict)
     """By name in lower case: names are case-insensitive (STEP 7 and TIA alike)."""
     expanded: dict[str, TypeDef] = field(default_factory=dict)
@@ -154,15 +161,46 @@ class Sources:
     """Numbers of data blocks that a symbol table names, by name in lower case."""
     aliases: dict[str, str] = field(default_factory=dict)
     """``udt 5``, ``fb 10`` -> symbolic name (lower case), from a symbol table."""
+    type_bytes: dict[str, int] = field(default_factory=dict)
+    """Sizes that the user gives for types without a source, by name in lower case."""
     notes: list[str] = field(default_factory=list)
     problems: list[SourceProblem] = field(default_factory=list)
 
     def add_type(self, definition: TypeDef) -> None:
-        """Adds a UDT or FB; the same name twice is a problem."""
+        """Adds a UDT or FB; twice the same is read once, two that differ are a problem."""
         key = definition.name.lower()
-        before = self.types.get(key)
-        if before is not None and before.place != definition.place:
-            message = f"type {definition.name!r} is declared twice, first at {before.place}"
-            hint = "give one of the two files only"
+        before = self.types.setdefault(key, definition)
+        if before is definition or before.place == definition.place:
+            return
+        same = before.constants == definition.constants
+        if not same or _shape(before.body) != _shape(definition.body):
+            message = f"type {definition.name!r} is declared otherwise at {before.place}"
+            hint = "export the sources anew, all from the same version of the program"
             self.problems.append(SourceProblem(definition.place, message, hint))
-        self.types[key] = definition
+
+    @contextmanager
+    def gather(self) -> Iterator[None]:
+        """What is wrong in one row does not hide what is wrong in the next."""
+        try:
+            yield
+        except SourceError as e:
+            self.problems += e.problems
+
+    def add_block(self, block: Block) -> None:
+        """Adds a data block; twice the same is read once."""
+        for before in self.blocks:
+            if (before.name.lower(), before.number) == (block.name.lower(), block.number):
+                if _shape(before.body) == _shape(block.body):
+                    return
+                text = f"{block.place}: {block.name!r} is declared otherwise at {before.place}: two"
+                self.notes.append(f"{text} layouts are made")
+        self.blocks.append(block)
+
+
+def _shape(kind: Type) -> object:
+    """What makes two declarations the same: names and types, not places and comments."""
+    if isinstance(kind, Named):
+        return kind.name.lower(), str(kind.length)
+    if isinstance(kind, Array):
+        return tuple(map(str, kind.bounds)), _shape(kind.element)
+    return tuple((m.name.lower(), _shape(m.type)) for m in kind.members), kind.sections

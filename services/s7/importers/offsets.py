@@ -9,6 +9,7 @@ the elements of an array of odd strings lie at even bytes.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -55,10 +56,19 @@ class Leaf:
 class _Elementary:
     name: str
     length: int
+    opaque_bytes: int | None = None
+    """The user's word for the size of a type that no source declares."""
 
     @property
     def size_bytes(self) -> int:
-        return system_types.size_bytes(self.name, self.length)
+        """A BOOL takes 1: it packs."""
+        return self.array_bytes(())
+
+    def array_bytes(self, bounds: tuple[tuple[int, int], ...]) -> int:
+        """Of an array of it."""
+        if self.opaque_bytes is None:
+            return system_types.size_bytes(self.name, self.length, bounds)
+        return self.opaque_bytes * math.prod(high - low + 1 for low, high in bounds)
 
 
 class Placer:
@@ -85,11 +95,16 @@ class Placer:
         definition = self.definition(kind.name)
         if definition is not None:
             return self._inside(definition)
+        if (size_bytes := self.sources.type_bytes.get(kind.name.lower())) is not None:
+            return _Elementary(kind.name, 0, size_bytes + size_bytes % 2), scope
         if (body := system_types.structure(kind.name)) is not None:
             return body, scope
         hint = "give the file that declares it too (.udt, .scl, .awl or its XML export)"
-        if kind.name.upper().startswith(("SFB", "FB")):
-            hint = "give the source of that function block too"
+        if not kind.quoted:
+            hint += (
+                "; for a system type, which has none, give the bytes it takes (from the offset of"
+                f" what follows it in TIA Portal or STEP 7): --type-bytes {kind.name}=N"
+            )
         self._problem(kind.place, f"type {kind.name!r} is unknown", hint)
         return Struct((), kind.place), scope
 
@@ -164,7 +179,7 @@ class Placer:
             return 0
         element, inner = self.resolve(resolved.element, scope)
         if isinstance(element, _Elementary):
-            return system_types.size_bytes(element.name, element.length, bounds)
+            return element.array_bytes(bounds)
         count = 1
         for low, high in bounds:
             count *= high - low + 1
@@ -191,7 +206,7 @@ class Placer:
                 size_bits, align_bits = 1, 1
             else:
                 size_bits = 8 * self._measure(resolved, inner)
-                align_bits = 8 if size_bits == 8 and isinstance(resolved, _Elementary) else 16
+                align_bits = 8 if size_bits <= 8 and isinstance(resolved, _Elementary) else 16
             start_bits = -(-at_bits // align_bits) * align_bits
             if odd_string is not None and align_bits < 16 and start_bits % 16:
                 self.notes.append(

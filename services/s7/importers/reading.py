@@ -6,10 +6,15 @@ from services.s7.importers.model import Place, wrong
 
 # A program of a whole plant is a few MB.
 MAX_BYTES = 64 * 2**20
+GUESSED = (
+    "not UTF-8, read as Windows-1252; where names or comments look wrong give the code page of the"
+    " PC that it comes from: --encoding cp932, cp936, cp1250, cp1251"
+)
 
 
-def decode(data: bytes, file: str, notes: list[str]) -> str:
-    """The text of a source. STEP 7 writes the Windows code page: read as cp1252, with a note.
+def decode(data: bytes, file: str, notes: list[str], encoding: str | None = None) -> str:
+    """The text of a source. STEP 7 writes the Windows code page of its PC: read as ``encoding``, or
+    as cp1252 with a note.
 
     Raises SourceError for what is no text.
     """
@@ -22,19 +27,20 @@ def decode(data: bytes, file: str, notes: list[str]) -> str:
     elif data[0:1] == b"\0" and data[2:3] == b"\0":
         encodings = ["utf-16-be"]
     else:
-        encodings = ["utf-8-sig", "cp1252"]
-    for encoding in encodings:
+        encodings = ["utf-8-sig", encoding or "cp1252"]
+    for name in encodings:
         try:
-            text = data.decode(encoding)
+            text = data.decode(name)
         except UnicodeDecodeError:
             continue
         if "\0" in text:
             break
-        if encoding == "cp1252":
-            notes.append(f"{file}: not UTF-8, read as Windows-1252; check names with accents")
+        if name == "cp1252" and encoding is None:
+            notes.append(f"{file}: {GUESSED}")
         return text
     raise wrong(
         Place(file),
-        "is not text",
-        "give an exported source (.db, .udt, .scl, .awl, .xml, .xlsx, .csv, .sdf, .asc, .json)",
+        f"is no text in {' or '.join(encodings).replace('utf-8-sig', 'UTF-8')}",
+        "give an exported source (.db, .udt, .scl, .awl, .xml, .xlsx, .csv, .sdf, .asc, .json), and"
+        " the code page of the PC that it comes from: --encoding cp932, cp936, cp1250, cp1251",
     )

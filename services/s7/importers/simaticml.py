@@ -78,22 +78,23 @@ def _optimized(node: Node) -> bool | None:
     return None if not layout else layout.lower() == "optimized"
 
 
-def _interface(node: Node, file: str, into: Sources) -> Struct:
-    """The members of all sections, in the order of memory."""
+def _interface(node: Node, file: str, into: Sources) -> tuple[Struct, dict[str, str]]:
+    """The members of all sections, in the order of memory; the block's own constants."""
     interface = _attributes(node).child("Interface") or node.child("Interface")
     sections = interface.child("Sections") if interface else None
     return _sections(sections or Node("Sections", {}, node.line), file, into)
 
 
-def _sections(sections: Node, file: str, into: Sources) -> Struct:
+def _sections(sections: Node, file: str, into: Sources) -> tuple[Struct, dict[str, str]]:
     by_order: dict[int, list[Member]] = {}
+    constants: dict[str, str] = {}
     for section in sections.children:
         name = section.attributes.get("Name", "None")
         if name == "Constant":
             for member in section.children:
                 value = member.value("StartValue")
                 if value:
-                    into.constants[member.attributes.get("Name", "").lower()] = value
+                    constants[f"#{member.attributes.get('Name', '').lower()}"] = value
         order = _SECTIONS.get(name)
         if order is None:
             continue
@@ -105,7 +106,7 @@ def _sections(sections: Node, file: str, into: Sources) -> Struct:
     for order in sorted(by_order):
         starts.append(len(members))
         members += by_order[order]
-    return Struct(tuple(members), Place(file, sections.line), tuple(starts))
+    return Struct(tuple(members), Place(file, sections.line), tuple(starts)), constants
 
 
 def _member(node: Node, file: str, into: Sources) -> Member:
@@ -134,7 +135,7 @@ def _type(node: Node, datatype: str, place: Place, into: Sources) -> Type:
     inside = [c for c in node.children if c.tag == "Member"]
     members = tuple(_member(m, place.file, into) for m in inside)
     if not members and (sections := node.child("Sections")):
-        members = _sections(sections, place.file, into).members
+        members = _sections(sections, place.file, into)[0].members
     replaced = _STRUCT_END.sub(f'"{_PLACEHOLDER}"', datatype)
     return _fill(parse_type(replaced, place), Struct(members, place))
 
@@ -154,20 +155,21 @@ def _expansion(node: Node, kind: Type, place: Place, into: Sources) -> None:
     # Of system types an export shows only what a program may use: no sizes from there.
     if sections is None or not isinstance(kind, Named) or not kind.quoted:
         return
-    body = _sections(sections, place.file, into)
+    body, constants = _sections(sections, place.file, into)
     if body.members:
-        into.expanded.setdefault(kind.name.lower(), TypeDef(kind.name, body, place))
+        definition = TypeDef(kind.name, body, place, constants=constants)
+        into.expanded.setdefault(kind.name.lower(), definition)
 
 
 def _plc_struct(node: Node, file: str, into: Sources) -> None:
-    body = _interface(node, file, into)
+    body, _ = _interface(node, file, into)
     into.add_type(TypeDef(_name(node, file), body, Place(file, node.line)))
 
 
 def _function_block(node: Node, file: str, into: Sources) -> None:
-    body = _interface(node, file, into)
+    body, constants = _interface(node, file, into)
     place = Place(file, node.line)
-    into.add_type(TypeDef(_name(node, file), body, place, _optimized(node)))
+    into.add_type(TypeDef(_name(node, file), body, place, _optimized(node), constants, True))
 
 
 def _data_block(node: Node, file: str, into: Sources) -> None:
@@ -175,7 +177,7 @@ def _data_block(node: Node, file: str, into: Sources) -> None:
     attributes = _attributes(node)
     name = _name(node, file)
     number = attributes.value("Number") or ""
-    interface = _interface(node, file, into)
+    interface, constants = _interface(node, file, into)
     body: Type = interface
     if node.tag == "SW.Blocks.ArrayDB":
         body = _array_db(attributes, place)
@@ -183,10 +185,8 @@ def _data_block(node: Node, file: str, into: Sources) -> None:
         body = Named(instance_of, place, quoted=True)
     elif not interface.members:
         raise wrong(place, f"data block {name!r} has no members")
-    into.blocks.append(
-        Block(name, int(number) if number.isdigit() and number != "0" else None, body, place,
-              _optimized(node))
-    )  # fmt: skip
+    known = int(number) if number.isdigit() and number != "0" else None
+    into.add_block(Block(name, known, body, place, _optimized(node), constants=constants))
 
 
 def _array_db(attributes: Node, place: Place) -> Array:

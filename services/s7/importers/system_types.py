@@ -27,6 +27,8 @@ _ALIASES = types.ALIASES | {name: base for base, names in _HARDWARE.items() for 
 _OPAQUE = {
     "POINTER": 6, "ANY": 10, "BLOCK_FB": 2, "BLOCK_FC": 2, "BLOCK_DB": 2, "BLOCK_SDB": 2,
     "TIMER": 2, "COUNTER": 2,
+    # "occupies no space in the instance data block or work memory" (TIA Portal help, VARIANT).
+    "VARIANT": 0,
 }  # fmt: skip
 # System data types whose length Siemens gives (TIA Portal help, "System data types"; 3 bytes take
 # 4, a structure ends at an even byte) but whose members an export shows only in part: placed as a
@@ -40,6 +42,8 @@ _SYSTEM = {
     **{f"IEC_{t.removesuffix('INT')}COUNTER": size for t, size in _COUNTERS.items()},
     **{f"{c}_{t}": size for c in ("CTU", "CTD", "CTUD") for t, size in _COUNTERS.items()},
 }
+# Passed by reference as in-out parameters: the instance DB holds a POINTER of 6 bytes.
+_BY_REFERENCE = frozenset(("STRING", "WSTRING", "DT", "DTL", *_SYSTEM))
 _TIMER = "IN:BOOL PT:TIME | Q:BOOL ET:TIME | STATE:BYTE STIME:TIME ATIME:TIME"
 # Instances of the standard function blocks of S7-300/400; | begins a section.
 _BLOCKS = {
@@ -60,6 +64,20 @@ def canonical(name: str) -> str | None:
     return name if name in _OPAQUE or name in _SYSTEM or publishable(name) else None
 
 
+def by_value(name: str) -> bool:
+    """Whether an in-out parameter of that type lies in the instance DB itself."""
+    name = canonical(name) or ""
+    return bool(name) and name not in _BY_REFERENCE
+
+
+def of_1200(name: str) -> str:
+    """``TON``, ``CTU`` as a S7-1200/1500 means them: IEC timers and counters, not SFBs."""
+    word = name.upper()
+    if word in ("TON", "TOF", "TP", "TONR"):
+        return f"{word}_TIME"
+    return f"{word}_INT" if word in ("CTU", "CTD", "CTUD") else name
+
+
 def publishable(name: str) -> bool:
     """Whether a canonical type holds a value that a layout can name."""
     known = name in types.ELEMENTARY or name in ("STRING", "WSTRING")
@@ -70,7 +88,7 @@ def size_bytes(name: str, length: int, bounds: tuple[tuple[int, int], ...] = ())
     """Bytes of a canonical type, or of an array of it; a BOOL takes 1 (it packs)."""
     if publishable(name):
         return types.S7Type(name, length, bounds).size_bytes
-    one_bytes = _OPAQUE.get(name) or _SYSTEM[name]
+    one_bytes = _OPAQUE[name] if name in _OPAQUE else _SYSTEM[name]
     return one_bytes * math.prod(high - low + 1 for low, high in bounds)
 
 

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import warnings
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 
 from services.s7.importers.model import (
@@ -31,15 +30,22 @@ _HEADINGS = {
     ),
     "address": (
         "logical address", "logische adresse", "adresse logique", "dirección lógica",
-        "indirizzo logico", "endereço lógico", "address", "adresse", "endereço", "逻辑地址",
+        "indirizzo logico", "endereço lógico", "address", "adresse", "dirección", "indirizzo",
+        "endereço", "逻辑地址",
     ),
     "comment": (
         "comment", "kommentar", "commentaire", "comentario", "commento", "comentário", "注释",
     ),
     "value": ("value", "wert", "valeur", "valor", "valore", "值"),
 }  # fmt: skip
+# Headings that only a table of HMI tags has: its addresses are optional, its strings have lengths.
+_HMI = frozenset(("hmi data type", "hmi-datentyp", "plc tag", "plc-variable", "access method"))
+# STEP 7 cuts what is longer than its column of ten.
+_CUT = {"TIME_OF_DA": "TIME_OF_DAY", "DATE_AND_T": "DATE_AND_TIME"}
+_NOTHING = ("<no value>",)
 _BLOCK = re.compile(r"(DB|FB|UDT|FC|OB|SFB|SFC|SDB|VAT)\s*(\d+)", re.IGNORECASE)
 _FLAGS = frozenset(("true", "false", "wahr", "falsch", "vrai", "faux", "verdadero", "falso"))
+_INTEGER = re.compile(r"[+-]?\d+|\d+#[0-9A-Fa-f_]+")
 _SNAP7_ARRAY = re.compile(r"(?i)(?!W?STRING|FSTRING)(\w+)\s*\[\s*(\d+)\s*\]")
 
 
@@ -51,14 +57,13 @@ def read_xlsx(data: bytes, file: str, into: Sources) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # styles that openpyxl does not know
             book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as e:
-        raise wrong(Place(file), f"not an xlsx workbook: {e}") from None
+            sheets = [list(sheet.iter_rows(values_only=True)) for sheet in book.worksheets]
+    except Exception as e:  # openpyxl raises whatever its parsers meet, e.g. TypeError for a style
+        hint = "open it in Excel or LibreOffice and save it anew, or save the sheet as .csv"
+        raise wrong(Place(file), f"not an xlsx workbook that can be read: {e}", hint) from None
     found = False
-    for sheet in book.worksheets:
-        rows = [
-            (n, ["" if c is None else str(c) for c in row])
-            for n, row in enumerate(sheet.iter_rows(values_only=True), start=1)
-        ]
+    for sheet in sheets:
+        rows = [(n, ["" if c is None else str(c) for c in row]) for n, row in enumerate(sheet, 1)]
         found |= _table(rows, file, into)
     if not found:
         raise _no_table(file)
@@ -78,7 +83,8 @@ def read_csv(text: str, file: str, into: Sources) -> None:
             for line, values in rows[i + 1 :]:
                 if any(v.strip() for v in values):
                     item = dict(zip(headings, (v.strip() for v in values), strict=False))
-                    _located(item.get("tag", ""), item, Place(file, line), into)
+                    with into.gather():
+                        _located(item.get("tag", ""), item, Place(file, line), into)
             return
     if not _table(rows, file, into):
         raise _no_table(file)
@@ -96,9 +102,10 @@ def read_json(text: str, file: str, into: Sources) -> None:
     for name, item in data.items():
         line = _line_of(text, json.dumps(name), json.dumps(name, ensure_ascii=False))
         place = Place(file, line)
-        if not isinstance(item, dict):
-            raise wrong(place, f"tag {name!r} is no object of db, offset and type")
-        _located(name, item, place, into)
+        with into.gather():
+            if not isinstance(item, dict):
+                raise wrong(place, f"tag {name!r} is no object of db, offset and type")
+            _located(name, item, place, into)
 
 
 def _line_of(text: str, *candidates: str) -> int:
@@ -134,17 +141,24 @@ def _snap7_type(text: str, place: Place) -> Type:
 
 
 def read_sdf(text: str, file: str, into: Sources) -> None:
-    """Quoted columns without headings: name, address, type, (flags,) comment."""
-    reader = csv.reader(io.StringIO(text))
+    """Quoted columns without headings: name, address, type, (flags,) comment. A constant has
+    ``CONSTANT`` for its address, and its value somewhere behind."""
+    reader = csv.reader(io.StringIO(text), skipinitialspace=True)
     for row in reader:
         columns = [c.strip() for c in row]
         place = Place(file, reader.line_num)
         if not any(columns):
             continue
-        if len(columns) < 3:
-            raise wrong(place, "a symbol has at least name, address and type")
-        rest = [c for c in columns[3:] if c and c.lower() not in _FLAGS]
-        _symbol(columns[0], columns[1], columns[2], rest[0] if rest else "", place, into)
+        with into.gather():
+            if len(columns) < 3:
+                raise wrong(place, "a symbol has at least name, address and type")
+            rest = [c for c in columns[3:] if c and c.lower() not in _FLAGS]
+            if columns[1].upper() == "CONSTANT":
+                numbers = [c for c in rest if _INTEGER.fullmatch(c)]
+                if numbers:  # of others nobody makes bounds
+                    into.constants[columns[0].lower()] = numbers[-1]
+                continue
+            _symbol(columns[0], columns[1], columns[2], rest[0] if rest else "", place, into)
 
 
 def read_asc(text: str, file: str, into: Sources) -> None:
@@ -153,10 +167,40 @@ def read_asc(text: str, file: str, into: Sources) -> None:
         if not line.strip():
             continue
         place = Place(file, number)
-        if not line.startswith("126,"):
-            raise wrong(place, "not a line of a symbol table: it begins with 126,")
-        name, address, kind = line[4:28], line[28:40], line[40:50]
-        _symbol(name.strip(), address.strip(), kind.strip(), line[50:130].strip(), place, into)
+        with into.gather():
+            if not line.startswith("126,"):
+                raise wrong(place, "not a line of a symbol table: it begins with 126,")
+            name, address, kind = (line[a:b].strip() for a, b in ((4, 28), (28, 40), (40, 50)))
+            kind = _CUT.get(kind.upper(), kind)
+            _symbol(name, address, kind, line[50:130].strip(), place, into)
+
+
+def read_seq(text: str, file: str, into: Sources) -> None:
+    """STEP 7's sequential list: tab, address, tab, symbol, tab, comment. It has no types: of use
+    are the blocks' numbers and single bits."""
+    untyped = 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        columns = [c.strip() for c in line.lstrip("\t").split("\t")]
+        if len(columns) < 2 or not columns[0]:
+            continue
+        address, name = columns[0], columns[1]
+        is_bit = "." in address
+        if not is_bit and not _BLOCK.fullmatch(address):
+            untyped += 1
+            continue
+        with into.gather():
+            comment = columns[2] if len(columns) > 2 else ""
+            _symbol(name, address, "BOOL" if is_bit else "", comment, Place(file, number), into)
+    if untyped:
+        into.notes.append(
+            f"{file}: a .seq table has no data types: {untyped} symbols are left out; export a .sdf"
+        )
+
+
+def refuse_dif(_data: bytes, file: str, _into: Sources) -> None:
+    """Raises SourceError."""
+    hint = "export the symbol table from STEP 7 as .sdf or .asc"
+    raise wrong(Place(file), "tables in Data Interchange Format (.dif) are not read", hint)
 
 
 def _no_table(file: str) -> Exception:
@@ -171,10 +215,14 @@ def _table(rows: Sequence[tuple[int, Sequence[str]]], file: str, into: Sources) 
     """Reads a table below the first row that has the headings; False where there is none."""
     for i, (_, row) in enumerate(rows):
         columns = _columns(row)
+        if _HMI & {cell.strip().lower() for cell in row}:
+            hint = "export the PLC's tag table (PLC tags > Show all tags > Export)"
+            raise wrong(Place(file, rows[i][0]), "a table of HMI tags, not of PLC tags", hint)
         if {"name", "type"} <= set(columns) and {"address", "value"} & set(columns):
             for line, values in rows[i + 1 :]:
                 cells = {k: values[c].strip() for k, c in columns.items() if c < len(values)}
-                _row(cells, Place(file, line), into)
+                with into.gather():
+                    _row(cells, Place(file, line), into)
             return True
     return False
 
@@ -196,7 +244,10 @@ def _row(cells: dict[str, str], place: Place, into: Sources) -> None:
     if "address" not in cells and cells.get("value"):
         into.constants[name.lower()] = cells["value"]
         return
-    _symbol(name, cells.get("address", ""), kind, cells.get("comment", ""), place, into)
+    address = cells.get("address", "")
+    if address.lower() in _NOTHING:
+        address = ""
+    _symbol(name, address, kind, cells.get("comment", ""), place, into)
 
 
 def _symbol(name: str, address: str, kind: str, comment: str, place: Place, into: Sources) -> None:

@@ -26,7 +26,7 @@ from services.s7.importers.model import (
     wrong,
 )
 
-# What may stand between a block's name and its declarations, each with a value on its line …
+# What may stand between a block's name and its declarations, each with a value …
 _HEADER_VALUES = frozenset(("AUTHOR", "FAMILY", "NAME", "VERSION", "TITLE", "CODE_VERSION1"))
 # … or alone.
 _HEADER_FLAGS = frozenset(
@@ -40,9 +40,17 @@ _SECTIONS = {"VAR_INPUT": 0, "VAR_OUTPUT": 1, "VAR_IN_OUT": 2, "VAR": 3, "VAR_ST
 _NO_MEMORY = frozenset(("VAR_TEMP", "VAR_EXTERNAL"))
 _NUMBERED = frozenset(("UDT", "FB", "SFB", "DB", "FC", "SFC", "OB", "SDB"))
 _STRINGS = frozenset(("STRING", "WSTRING"))
-# Passed by reference as in-out parameters: the instance DB holds a POINTER of 6 bytes.
-_BY_REFERENCE = frozenset(("STRING", "WSTRING", "DT", "DTL"))
+# What ends such a value, where the next thing stands on the same line.
+_NO_VALUE = (
+    _HEADER_VALUES | _HEADER_FLAGS | _SECTIONS.keys() | _NO_MEMORY | _NUMBERED
+    | {"STRUCT", "ARRAY", "CONST", "LABEL", "BEGIN"}
+)  # fmt: skip
+_END_OF_BLOCK = re.compile(r"END_(DATA_BLOCK|FUNCTION_BLOCK|FUNCTION|TYPE|ORGANIZATION_BLOCK)")
+# A section of a kind that does not exist (VAR_STATIC), or one behind the code.
+_ANY_SECTION = re.compile(r"VAR(_\w+)?|CONST")
 _ATTRIBUTE = re.compile(r"(\w+)\s*:=\s*'([^']*)'")
+# SIMATIC SD, TIA Portal's other text format (V20), writes attributes in double quotes.
+_SIMATIC_SD = re.compile(r'S7_(Optimized|BlockNumber)\s*:=\s*"')
 
 
 def read(text: str, file: str, into: Sources, *, classic: bool) -> None:
@@ -50,6 +58,12 @@ def read(text: str, file: str, into: Sources, *, classic: bool) -> None:
 
     Raises SourceError at the first thing that is not understood, with its line.
     """
+    if match := _SIMATIC_SD.search(text):
+        raise wrong(
+            Place(file, text.count("\n", 0, match.start()) + 1),
+            "a SIMATIC SD document (.s7dcl) is not read",
+            'in TIA Portal choose "Generate source from blocks" (.db, .udt, .scl), or export XML',
+        )
     _Parser(text, file, into, classic).parse()
 
 
@@ -76,6 +90,8 @@ class _Sections:
 class _Parser:
     def __init__(self, text: str, file: str, into: Sources, classic: bool) -> None:
         self.file, self.into, self.classic = file, into, classic
+        self.is_1200 = False
+        """The block at hand speaks of optimized access: it is of an S7-1200/1500."""
         self.line_offset = 0
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         self.tokens: list[Token] = []
@@ -180,18 +196,30 @@ class _Parser:
                 access = self.pragmas().get("s7_optimized_access")
                 if access is not None:
                     header.optimized = access.strip().upper() == "TRUE"
+                    self.is_1200 = True
             elif token.word in _HEADER_VALUES and self.following.text in (":", "="):
-                self.take()
-                while self.token.line == token.line and self.token.kind != "end":
-                    self.take()
+                self.header_value()
             elif token.word in _HEADER_FLAGS:
                 self.take()
             else:
                 return header
 
+    def header_value(self) -> None:
+        """``VERSION : 0.1``, ``AUTHOR : me``: to the end of the line, or to what is no value."""
+        word = self.take()
+        self.take()
+        of_more = ("number", "other") if word.word == "VERSION" else ("name", "number", "other")
+        kinds: tuple[str, ...] = (*of_more, "name", "quoted", "string")
+        while self.token.line == word.line and self.token.kind in kinds:
+            if self.token.word in _NO_VALUE or _END_OF_BLOCK.fullmatch(self.token.word):
+                return
+            self.take()
+            kinds = of_more
+
     def type_definition(self) -> None:
         place = self.place(self.tokens[self.at - 1])
         name = self.block_name()
+        self.is_1200 = False
         header = self.header()
         self.accept(":")
         body = self.type()
@@ -203,16 +231,33 @@ class _Parser:
     def function_block(self) -> None:
         place = self.place(self.tokens[self.at - 1])
         name = self.block_name()
+        self.is_1200 = False
         header = self.header()
         sections = self.sections()
-        self.skip_to("END_FUNCTION_BLOCK")
+        self.code("END_FUNCTION_BLOCK")
         body = sections.struct(place)
-        self.into.add_type(TypeDef(name, body, place, header.optimized, sections.constants))
+        self.into.add_type(
+            TypeDef(name, body, place, header.optimized, sections.constants, True, self.classic)
+        )
+
+    def code(self, end: str) -> None:
+        """Skips to the block's end; a declaration that is not understood is no code."""
+        while self.token.kind != "end":
+            word, after = self.token.word, self.tokens[min(self.at + 2, len(self.tokens) - 1)]
+            declares = self.following.kind in ("name", "quoted") and after.text in (":", ",")
+            if _ANY_SECTION.fullmatch(word) and (declares or self.following.word in _SECTION_FLAGS):
+                known = word in _SECTIONS or word in _NO_MEMORY or word == "CONST"
+                what = "behind what is no declaration" if known else "is no section of a block"
+                hint = "sections are VAR_INPUT, VAR_OUTPUT, VAR_IN_OUT, VAR, VAR_TEMP, VAR CONSTANT"
+                self.fail(f"{word} {what}", hint)
+            if self.take().word == end:
+                return
 
     def data_block(self) -> None:
         place = self.place(self.tokens[self.at - 1])
         name = self.block_name()
         quoted = self.tokens[self.at - 1].kind == "quoted"
+        self.is_1200 = False
         header = self.header()
         constants: dict[str, str] = {}
         body: Type
@@ -229,9 +274,8 @@ class _Parser:
         self.skip_to("END_DATA_BLOCK")
         match = re.fullmatch(r"DB(\d+)", name) if not quoted else None
         number = int(match[1]) if match else None
-        self.into.constants |= constants
-        block = Block(name, number, body, place, header.optimized, classic=self.classic)
-        self.into.blocks.append(block)
+        block = Block(name, number, body, place, header.optimized, "", self.classic, constants)
+        self.into.add_block(block)
 
     # --- declarations ------------------------------------------------------------------------
 
@@ -274,7 +318,7 @@ class _Parser:
             if self.token.kind == "assign":
                 self.take()
                 parts = self.until(";")
-                out.constants[name.text.lstrip("#").lower()] = " ".join(parts)
+                out.constants[f"#{name.text.lstrip('#').lower()}"] = " ".join(parts)
             self.expect(";", f"after the constant {name.text!r}")
 
     def members(self, end: str) -> list[Member]:
@@ -295,10 +339,7 @@ class _Parser:
             names.append(token)
             self.pragmas()
             if self.token.word == "AT":
-                self.fail(
-                    f"{token.text!r} is an AT overlay (a second view of the same bytes)",
-                    "remove the AT line from the source: the bytes are read under their first name",
-                )
+                return self.overlay(token)
             if not self.accept(","):
                 break
         self.expect(":", f"after {names[-1].text!r}")
@@ -321,6 +362,20 @@ class _Parser:
         comment = next((self.comments[n] for n in lines if n in self.comments), "")
         return [Member(n.text, kind, self.place(n), comment) for n in names]
 
+    def overlay(self, name: Token) -> list[Member]:
+        """``name AT other : type;`` is a second view of the same bytes: no room, no field."""
+        self.take()
+        other = self.name("the variable that AT names")
+        self.expect(":", f"after {other.text!r}")
+        self.type()
+        self.pragmas()
+        self.accept(";")
+        self.into.notes.append(
+            f"{self.place(name)}: {name.text!r} is an AT view of {other.text!r}, left out: the"
+            " bytes are read under their first name"
+        )
+        return []
+
     def type(self) -> Type:
         token = self.name("a type")
         place = self.place(token)
@@ -339,7 +394,9 @@ class _Parser:
             length = _bound(self.until(closing))
             self.expect(closing, "after the length of a string")
             return Named(word, place, length)
-        name = token.text
+        if word == "REF_TO":
+            self.fail("REF_TO exists in blocks with optimized access only")
+        name = system_types.of_1200(token.text) if self.is_1200 else token.text
         while self.token.text == "." and self.following.kind in ("name", "quoted"):
             self.take()  # a type of a library or namespace: Lib.Motor
             name += f".{self.take().text}"
@@ -392,10 +449,8 @@ def _bound(parts: list[str]) -> Bound:
 def by_reference(member: Member) -> Member:
     """An in-out as its instance holds it: elementary types by value, others by pointer."""
     kind = member.type
-    if isinstance(kind, Named) and not kind.quoted:
-        name = system_types.canonical(kind.name)
-        if name is not None and name not in _BY_REFERENCE:
-            return member
+    if isinstance(kind, Named) and not kind.quoted and system_types.by_value(kind.name):
+        return member
     return Member(member.name, Named("POINTER", member.place), member.place, member.comment)
 
 

@@ -143,7 +143,20 @@ def test_access_not_said_is_noted(tmp_path: Path) -> None:
 REFUSED = {
     "unknown type": (block("a : Int;\nb : Foo;"), 5, "'Foo' is unknown", "give the file"),
     "unresolved UDT": (block('a : Int;\nb : "UDT_X";'), 5, "'UDT_X' is unknown", "give the file"),
-    "AT overlay": (block("a : Word;\nb AT a : Array[0..15] of Bool;"), 5, "AT overlay", "remove"),
+    "reference": (block("a : REF_TO Int;"), 4, "optimized access only", ""),
+    "no such section": (
+        'FUNCTION_BLOCK "F"\nVAR_INPUT a : Int; END_VAR\nVAR_STATIC b : Int; END_VAR\nBEGIN\n'
+        "END_FUNCTION_BLOCK",
+        3,
+        "VAR_STATIC is no section",
+        "VAR_TEMP",
+    ),
+    "SIMATIC SD": (
+        '{ S7_BlockNumber := "101"; S7_Optimized := "TRUE" }\nDATA_BLOCK V\nVAR a : Bool; END_VAR',
+        1,
+        "SIMATIC SD",
+        "Generate source",
+    ),
     "optimized FB": (
         "FUNCTION_BLOCK \"F\"\n{ S7_Optimized_Access := 'TRUE' }\nVAR a : Int; END_VAR\nBEGIN\n"
         'END_FUNCTION_BLOCK\nDATA_BLOCK "D"\n"F"\nBEGIN\nEND_DATA_BLOCK',
@@ -171,13 +184,13 @@ REFUSED = {
         'TYPE "A" STRUCT x : Int; END_STRUCT; END_TYPE\n'
         'TYPE "a" STRUCT x : Real; END_STRUCT; END_TYPE\n' + block('a : "A";'),
         2,
-        "declared twice",
+        "declared otherwise",
         "",
     ),
     "a timer": (
         "DATA_BLOCK \"T\"\n{ S7_Optimized_Access := 'FALSE' }\nIEC_TIMER\nBEGIN\nEND_DATA_BLOCK",
         1,
-        "is one IEC_TIMER",
+        "holds nothing to publish",
         "",
     ),
     "too deep": (block("a : " + "STRUCT b : " * 3_000), 0, "nested too deep", ""),
@@ -255,7 +268,6 @@ def test_xml_that_is_none_of_ours(tmp_path: Path, text: str) -> None:
         ("a.csv", "x,y\n1,2\n", "headings"),
         ("a.csv", "tag,db,offset,type\na,x,0,INT\n", "no number"),
         ("a.csv", "tag,db,offset,type,bit\na,1,0,BOOL,9\n", "outside 0 to 7"),
-        ("a.csv", "tag,db,offset,type\na,1,3,REAL\n", "'a': byte 3 is odd"),
         ("a.csv", "tag,db,offset,type\na,1,65534,REAL\n", "'a': a reaches byte 65537"),
         ("a.sdf", '"a","MW 10","REAL"\n', "is REAL, its address MW 10 is not"),
         ("a.sdf", '"a","MB 10","BOOL"\n', "is BOOL, its address MB 10 is not"),
@@ -267,6 +279,8 @@ def test_xml_that_is_none_of_ours(tmp_path: Path, text: str) -> None:
         ("a.sdf", '"a","M 0.0"\n', "at least name"),
         ("a.sdf", '"a","X 0.0","BOOL"\n', "is not understood"),
         ("a.sdf", '"a","MW 10","FOO"\n', "is unknown"),
+        ("a.dif", "TABLE", "Interchange"),
+        ("a.csv", "Name,Data type,HMI data type,Address\na,Int,Int,%MW0\n", "HMI tags"),
     ],
 )
 def test_tables_that_are_none_of_ours(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -290,3 +304,177 @@ def test_no_text_makes_a_traceback(text: str) -> None:
         with contextlib.suppress(SourceError):
             read(head + text, "f.db", sources, classic=True)
             layouts(sources)
+
+
+# --- what real sources hold ------------------------------------------------------------------
+
+NO = "{ S7_Optimized_Access := 'FALSE' }"
+
+
+def imports(folder: Path, **files: str) -> list[Layout]:
+    """Several files together; ``a_db`` becomes a.db."""
+    paths = []
+    for name, text in files.items():
+        paths.append(folder / name.replace("_", "."))
+        paths[-1].write_text(text, encoding="utf-8")
+    return layouts(collect(paths))
+
+
+def test_an_in_out_of_a_system_type_is_a_pointer(tmp_path: Path) -> None:
+    text = f"""FUNCTION_BLOCK "F"
+    {NO}
+    VAR_IN_OUT tmr : IEC_TIMER; i : Int; d : DTL; ctr : CTU_INT; v : Variant; END_VAR
+    VAR state : Int; END_VAR
+    BEGIN
+    END_FUNCTION_BLOCK
+    DATA_BLOCK "iF"
+    {NO}
+    "F"
+    BEGIN
+    END_DATA_BLOCK"""
+    (layout,) = imported(tmp_path, text, "fonte.scl")
+    # VARIANT takes no room; IEC_TIMER, DTL and CTU_INT are pointers of 6 bytes.
+    assert places(layout) == {"i": 6, "state": 20}
+
+
+def test_local_and_global_constants_are_told_apart(tmp_path: Path) -> None:
+    fb = f"""FUNCTION_BLOCK "F"
+    {NO}
+    VAR CONSTANT Max : Int := 2; END_VAR
+    VAR a : Array[1.."MAX"] of Int; b : Array[1..#Max] of Int; c : Int; END_VAR
+    BEGIN
+    END_FUNCTION_BLOCK
+    DATA_BLOCK "i" {NO} "F" BEGIN END_DATA_BLOCK"""
+    tags = "Name,Data Type,Value\nMAX,Int,10\n"
+    (layout,) = imports(tmp_path, f_scl=fb, t_csv=tags)
+    assert [(f["type"], f["offset"]) for f in layout.fields] == [
+        ("INT[1..10]", 0), ("INT[1..2]", 20), ("INT", 24),
+    ]  # fmt: skip
+
+
+FB_XML = """<?xml version="1.0"?><Document><SW.Blocks.FB ID="0"><AttributeList>
+<Interface><Sections>
+<Section Name="Static"><Member Name="a" Datatype="Array[1..#N] of Int" /></Section>
+<Section Name="Constant"><Member Name="N" Datatype="Int"><StartValue>{n}</StartValue></Member>
+</Section></Sections></Interface>
+<MemoryLayout>Standard</MemoryLayout><Name>{name}</Name></AttributeList></SW.Blocks.FB></Document>"""
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_constants_of_exported_function_blocks_are_their_own(tmp_path: Path, order: int) -> None:
+    instances = "".join(f'DATA_BLOCK "i{n}" {NO} "{n}" BEGIN END_DATA_BLOCK\n' for n in "AB")
+    glob = f'DATA_BLOCK "g" {NO} STRUCT a : Array[1.."N"] of Int; END_STRUCT; BEGIN END_DATA_BLOCK'
+    files = {
+        "a_xml": FB_XML.format(name="A", n=3),
+        "b_xml": FB_XML.format(name="B", n=10),
+        "i_db": instances + glob,
+        "t_csv": "Name,Data Type,Value\nN,Int,7\n",
+    }
+    found = imports(tmp_path, **dict(list(files.items())[::order]))
+    types = {layout.title: layout.fields[0]["type"] for layout in found}
+    assert types == {"iA": "INT[1..3]", "iB": "INT[1..10]", "g": "INT[1..7]"}
+
+
+def test_declarations_on_the_line_of_the_version(tmp_path: Path) -> None:
+    text = f"""DATA_BLOCK "g" {NO} VERSION : 0.1 VAR a : Int; END_VAR VAR b : Int; END_VAR
+    BEGIN
+    END_DATA_BLOCK
+    DATA_BLOCK "h" {NO} AUTHOR : J.Doe VERSION : 1.0.2 NON_RETAIN STRUCT c : Int; END_STRUCT;
+    BEGIN
+    END_DATA_BLOCK
+    TYPE "u" VERSION : 0.1 STRUCT d : Int; END_STRUCT; END_TYPE
+    DATA_BLOCK "k" {NO} VERSION : 0.1 NON_RETAIN "u" BEGIN END_DATA_BLOCK"""
+    found = imported(tmp_path, text)
+    assert [places(layout) for layout in found] == [{"a": 0, "b": 2}, {"c": 0}, {"d": 0}]
+
+
+def test_a_timer_is_that_of_the_cpu(tmp_path: Path) -> None:
+    body = "STRUCT t : TON; n : Int; END_STRUCT; BEGIN END_DATA_BLOCK"
+    (new,) = imported(tmp_path, f'DATA_BLOCK "D" {NO} {body}')
+    (old,) = imported(tmp_path, f'DATA_BLOCK "D" {body}', "fonte.awl")
+    assert (places(new)["n"], places(old)["n"]) == (16, 22)
+
+
+def test_an_overlay_takes_no_room(tmp_path: Path) -> None:
+    text = f"""FUNCTION_BLOCK "F" {NO}
+    VAR a : Word; b AT a : Array[0..15] of Bool; c : Int; END_VAR
+    BEGIN END_FUNCTION_BLOCK
+    DATA_BLOCK "i" {NO} "F" BEGIN END_DATA_BLOCK"""
+    (layout,) = imported(tmp_path, text, "fonte.scl")
+    assert places(layout) == {"a": 0, "c": 2}
+    assert any("'b' is an AT view of 'a'" in note for note in layout.notes)
+
+
+def test_a_function_block_alone_says_what_it_is(tmp_path: Path) -> None:
+    text = 'FUNCTION_BLOCK "F" VAR a : Int; END_VAR BEGIN END_FUNCTION_BLOCK'
+    (layout,) = imported(tmp_path, text, "fonte.scl")
+    assert any("is a function block" in note for note in layout.notes)
+    assert any("does not say whether its access is optimized" in note for note in layout.notes)
+
+
+def test_blocks_without_a_layout_do_not_cost_the_others(tmp_path: Path) -> None:
+    good = block("a : Int;")
+    text = good + good.replace('"X"', '"opt"').replace("FALSE", "TRUE")
+    text += f'DATA_BLOCK "IEC_Timer_0_DB" {NO} IEC_TIMER BEGIN END_DATA_BLOCK\n'
+    text += 'FUNCTION_BLOCK "E" BEGIN END_FUNCTION_BLOCK\n'
+    text += f'DATA_BLOCK "iE" {NO} "E" BEGIN END_DATA_BLOCK\nDATA_BLOCK DB 9 SFB 12 BEGIN'
+    (layout,) = imported(tmp_path, text + "\nEND_DATA_BLOCK")
+    assert layout.title == "X"
+    left_out = [note for note in layout.notes if note.startswith("left out: ")]
+    assert len(left_out) == 4
+    assert "untick" in left_out[0]
+
+
+def test_the_same_type_in_several_files_is_one(tmp_path: Path) -> None:
+    udt = 'TYPE "u" STRUCT a : Int; // um\nEND_STRUCT; END_TYPE\n'
+    one = udt + f'DATA_BLOCK "A" {NO} "u" BEGIN END_DATA_BLOCK'
+    two = udt.replace("// um", "// outro") + f'DATA_BLOCK "B" {NO} "u" BEGIN END_DATA_BLOCK'
+    assert [layout.title for layout in imports(tmp_path, a_scl=one, b_scl=two)] == ["A", "B"]
+
+
+def test_the_size_of_a_type_without_source_can_be_given(tmp_path: Path) -> None:
+    file = tmp_path / "fonte.db"
+    file.write_text(block("r : R_TRIG; f : Array[0..1] of F_TRIG; n : Int;"))
+    with pytest.raises(SourceError) as e:
+        layouts(collect([file]))
+    assert "--type-bytes R_TRIG=N" in e.value.problems[0].hint
+    (layout,) = layouts(collect([file], type_bytes={"R_TRIG": 6, "f_trig": 5}))
+    assert places(layout) == {"n": 18}
+
+
+def test_a_code_page_can_be_named(tmp_path: Path) -> None:
+    file = tmp_path / "fonte.awl"
+    file.write_bytes(block("温度 : Int; // 度").encode("cp932"))
+    with pytest.raises(SourceError) as e:
+        layouts(collect([file]))
+    assert "--encoding cp932" in e.value.problems[0].hint
+    (layout,) = layouts(collect([file], "cp932"))
+    assert places(layout) == {"温度": 0}
+
+
+def test_tags_at_odd_bytes_are_read_by_address(tmp_path: Path) -> None:
+    (layout,) = imports(tmp_path, t_csv="tag,db,offset,type\na,1,3,REAL\nb,1,7,BOOL\n")
+    assert layout.addressed
+    assert layout.fields == [
+        {"name": "a", "address": "DB1.DBD3:REAL"}, {"name": "b", "address": "DB1.DBX7.0"},
+    ]  # fmt: skip
+
+
+def test_symbol_tables_as_they_are(tmp_path: Path) -> None:
+    sdf = '"red", "Q 0.0", "BOOL", "lamp"\n"MAX","CONSTANT","Int","","","","c","222",""\n'
+    seq = "\tM 1.0\tpump\tthe pump\n\tMW 4\tspeed\t\n\tDB 7\tX\t\n"
+    asc = "126," + "now".ljust(24) + "MD     20".ljust(12) + "TIME_OF_DA" + "clock".ljust(80) + "\n"
+    db = block('a : Array[1.."MAX"] of Byte;')
+    x, tags = imports(tmp_path, a_sdf=sdf, b_seq=seq, c_asc=asc, x_db=db)
+    assert (x.db, x.record_bytes) == (7, 222)
+    assert {f["name"]: f["address"] for f in tags.fields} == {
+        "red": "Q0.0", "pump": "M1.0", "now": "MD20:TOD",
+    }  # fmt: skip
+    assert any("1 symbols are left out" in note for note in x.notes)
+
+
+def test_every_bad_row_at_once(tmp_path: Path) -> None:
+    rows = "Name,Data Type,Logical Address\na,,%MW0\nb,Int,%MW2\nc,,%MW4\n"
+    with pytest.raises(SourceError) as e:
+        imports(tmp_path, t_csv=rows)
+    assert [p.place.line for p in e.value.problems] == [2, 4]
