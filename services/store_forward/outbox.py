@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +21,8 @@ import apsw
 from bus.frames import GAP_ROW, SAMPLE_ROW, Sample
 from services.runtime.clock import now_ms
 from services.runtime.failpoints import hit
-from services.store_forward.gaps import Gap, Tally, between
+from services.store_forward.gaps import Gap, Tally
+from services.store_forward.mending import Mender, Quarantine
 from services.store_forward.segment import (
     NO_ROOM,
     SEGMENT_BYTES,
@@ -30,14 +30,12 @@ from services.store_forward.segment import (
     Row,
     Segment,
     Where,
-    sync_folder,
+    remove,
 )
 from services.store_forward.state import NEWEST, Cursor, State
 
 # Held back so that a gap row can be written when the disk is full: it comes before the unlink.
 RESERVE_BYTES = 512 * 1024
-# A row has at least this size on disk: how many a segment of unknown content may have had.
-ROW_MIN_BYTES = 64
 # 2020-01-01: what is stamped earlier was stamped by a clock that nobody had set.
 CLOCK_SET_MS = 1_577_836_800_000
 # For so long after a start nothing is called old.
@@ -82,19 +80,23 @@ class Outbox:
         self._event = on_event
         self.dropped: dict[str, int] = {}
         """Rows dropped since the start, by reason; one where nobody knows how many."""
-        self.quarantined = 0
+        self._quarantine = Quarantine(folder, on_event)
         self._opened_s = time.monotonic()
         self._suspect: Segment | None = None
         """What an I/O error came from: nobody knows what its file holds until it is mended."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Opening writes a little, also on a full disk; the reserve is taken again afterwards.
-        _unlink(folder / "reserve")
-        self.state = State(folder / "state.db", self._put_aside)
+        remove(folder / "reserve")
+        self.state = State(folder / "state.db", self._quarantine.put_aside)
         self._told: list[tuple[str, int, str]] = []
         self.cursors: dict[str, Cursor] = self.state.cursors()
         self.streams: dict[str, Where] = {}
         """PLC -> its newest committed row."""
         self.segments: list[Segment] = []
+        self._mender = Mender(
+            folder, self.state, self.segments, self._quarantine,
+            segment_bytes=self.bounds.segment_bytes, durability=durability, gap_row=self._gap_row,
+        )  # fmt: skip
         self._pending: list[Row] = []
         self._pending_streams: dict[str, Where] = {}
         self.pending_bytes = 0
@@ -126,7 +128,7 @@ class Outbox:
         for path in self.folder.glob("*.seg.new"):
             whole = path.with_suffix("")
             if whole.exists():  # died while mending: what it was made from is still there
-                _unlink(path)
+                remove(path)
             else:
                 path.rename(whole)
         paths = sorted(self.folder.glob("*.seg"))
@@ -134,7 +136,7 @@ class Outbox:
             behind = int(paths[i + 1].stem) - 1 if i + 1 < len(paths) else 0
             segment, size_known = None, False
             try:
-                segment = self._open(path)
+                segment = Segment(path, self._durability)
                 if segment.last_pos < behind:
                     raise Corrupt(f"{path.name}: ends at row {segment.last_pos} of {behind}")
                 size_known = True
@@ -143,17 +145,12 @@ class Outbox:
             except Corrupt as e:
                 if segment is None:
                     segment = Segment(path, self._durability, damaged=True)
-                segment = self._rebuild(
-                    path, segment, str(e), behind, size_known=size_known, running=False
-                )
+                segment = self._mender.rebuild(segment, str(e), behind, None, size_known=size_known)
             self.segments.append(segment)
         if self.segments:
-            self.streams = self._streams_now(self.segments[-1])
+            self.streams = self._mender.streams_now(self.segments[-1])
             self._unlink_dropped()
         self._tell()
-
-    def _open(self, path: Path) -> Segment:
-        return Segment(path, self._durability)
 
     def _unlink_dropped(self) -> None:
         """A power cut may bring back what was dropped; its gap rows say how far that went."""
@@ -170,137 +167,13 @@ class Outbox:
         newest = self.segments[-1].last_pos if self.segments else 0
         return max([newest, *(max(c.done, c.skip_to) for c in self.cursors.values())]) + 1
 
-    def _put_aside(self, path: Path, reason: str) -> None:
-        aside = self.folder / "quarantine"
-        aside.mkdir(mode=0o700, exist_ok=True)
-        target = aside / f"{path.name}.{now_ms()}"
-        for suffix in ("", "-wal"):
-            with contextlib.suppress(FileNotFoundError):
-                Path(f"{path}{suffix}").rename(f"{target}{suffix}")
-        # Two at most: damage must not fill the disk.
-        for old in sorted(aside.glob("*.seg.*[0-9]"), key=os.path.getmtime)[:-2]:
-            _unlink(old)
-        self.quarantined += 1
-        self._event("error", "quarantined", f"damaged outbox file put aside: {reason}")
-
     def _mend(self, segment: Segment, reason: str) -> None:
         """Replaces a damaged segment by what can be read of it, and says what cannot."""
         index = self.segments.index(segment)
         behind = self.segments[index + 1].first_pos - 1 if index + 1 < len(self.segments) else 0
-        self.segments[index] = self._rebuild(segment.path, segment, reason, behind)
+        self.segments[index] = self._mender.rebuild(segment, reason, behind, self.streams)
         self._suspect = None
         self._tell()
-
-    def _rebuild(
-        self,
-        path: Path,
-        segment: Segment,
-        reason: str,
-        behind: int,
-        *,
-        size_known: bool = True,
-        running: bool = True,
-    ) -> Segment:
-        """A new file with what is left of a damaged one, gap rows in the places of what is lost.
-
-        ``behind``: its last position where a later segment tells it, 0 for the newest.
-        ``size_known``: its ``last_pos`` can be trusted. ``running``: so can ``self.streams``.
-        """
-        first_pos = segment.first_pos
-        if behind and not size_known:
-            segment.last_pos = max(segment.last_pos, behind)
-        rows = self._left(segment, segment.last_pos if behind or size_known else sys.maxsize)
-        newest = max([first_pos - 1, *(r.pos for r in rows)])
-        if size_known:
-            last_pos = max(newest, segment.last_pos)
-        elif behind:
-            last_pos = behind
-        else:
-            # Nobody knows how many rows it had; leave room for as many as fit.
-            size_bytes = max(path.stat().st_size, self.bounds.segment_bytes)
-            last_pos = newest + size_bytes // ROW_MIN_BYTES
-        end = self._streams_behind(first_pos, running)
-        places = _FreePlaces(first_pos, last_pos, rows)
-        gaps = self._lost(first_pos, rows, end) if places else []
-        for gap in gaps:
-            place = next(places, None)
-            if place is None:
-                break
-            rows.append(self._gap_row(place, gap, "corrupt"))
-        rows.sort(key=lambda r: r.pos)
-        fresh_path = path.with_suffix(".seg.new")
-        _unlink(fresh_path)
-        fresh = self._open(fresh_path)
-        try:
-            streams = end if end is not None else self._streams_of(first_pos, rows)
-            holes = list(_FreePlaces(first_pos, last_pos, rows).ranges())
-            fresh.append(rows, streams, holes=holes, last_pos=last_pos)
-        except BaseException:
-            fresh.unlink()
-            raise
-        fresh.close()
-        segment.close()
-        self._put_aside(path, reason)
-        fresh_path.rename(path)
-        sync_folder(self.folder)
-        self._copy(rows)
-        mended = self._open(path)
-        mended.appended_s, mended.written_ms = segment.appended_s, segment.written_ms
-        return mended
-
-    def _left(self, segment: Segment, last_pos: int) -> list[Row]:
-        """What can be had of a damaged segment's rows up to ``last_pos``, in order."""
-        rows = {r.pos: r for r in self.state.copies(segment.first_pos, last_pos)}
-        rows.update((r.pos, r) for r in segment.salvage())
-        return [rows[pos] for pos in sorted(rows)]
-
-    def _streams_behind(self, first_pos: int, running: bool) -> dict[str, Where] | None:
-        """Where the streams stand at a damaged segment's end; None where nobody knows."""
-        later = [s.first_pos for s in self.segments if s.first_pos > first_pos]
-        later += [int(p.stem) for p in self.folder.glob("*.seg") if int(p.stem) > first_pos]
-        if later and (marked := self.state.marked(min(later))):
-            return marked
-        if later:
-            return None
-        return dict(self.streams) if running else None
-
-    def _streams_of(self, first_pos: int, rows: Iterable[Row]) -> dict[str, Where]:
-        """What is known for certain of where streams stand after these rows."""
-        streams = self._streams_before(first_pos)
-        for r in rows:
-            known = streams.get(r.plc)
-            here = Where(r.locatario, r.epoch, r.seq, r.ts_ms)
-            if r.kind == SAMPLE_ROW and (known is None or known[1:3] < here[1:3]):
-                streams[r.plc] = here
-        return streams
-
-    def _streams_now(self, newest: Segment) -> dict[str, Where]:
-        """Where streams stand: never behind where they stood when the newest segment began, though
-        a damaged WAL makes SQLite go back to before it knew.
-        """
-        streams = self._streams_before(newest.first_pos)
-        for plc, where in newest.streams().items():
-            if plc not in streams or streams[plc][1:3] <= where[1:3]:
-                streams[plc] = where
-        return streams
-
-    def _streams_before(self, first_pos: int) -> dict[str, Where]:
-        streams = self.state.marked(first_pos)
-        for segment in self.segments:
-            if segment.first_pos < first_pos:
-                with contextlib.suppress(Corrupt):
-                    streams = {**segment.streams(), **streams}
-        return streams
-
-    def _lost(self, first_pos: int, rows: list[Row], end: dict[str, Where] | None) -> list[Gap]:
-        gaps = between(self._streams_before(first_pos), rows, end)
-        if end is None:
-            # Streams that began in it are known only from what was noted last.
-            told = {(g.plc, g.epoch) for g in gaps}
-            for plc, w in self.state.marked(NEWEST).items():
-                if (plc, w.epoch) not in told:
-                    gaps.append(Gap(plc, w.locatario, w.epoch, 1, None, None, w.ts_ms))
-        return gaps
 
     # -- outputs -------------------------------------------------------------------------
 
@@ -362,7 +235,7 @@ class Outbox:
             "max_bytes": self.bounds.max_size_bytes,
             "free_bytes": self.free_bytes,
             "segments": len(self.segments),
-            "quarantined": self.quarantined,
+            "quarantined": self._quarantine.count,
             "disk_full": "",
             "dropped": self.dropped,
             "outputs": {
@@ -484,15 +357,10 @@ class Outbox:
                 self._suspect = segment
                 self._mend(segment, f"{type(e).__name__}: {e}")
                 self.segments[-1].append(self._pending, self._pending_streams, floor=floor)
-            self._copy(self._pending)
+            self.state.keep_copies(self._pending)
         except (apsw.Error, OSError, Corrupt) as e:
             self._forget_pending()
             raise DiskFull(f"{type(e).__name__}: {e}") from None
-
-    def _copy(self, rows: Iterable[Row]) -> None:
-        """Keeps a second copy of what no stream's numbers would tell of."""
-        with contextlib.suppress(apsw.Error):  # the rows are committed: this must not undo them
-            self.state.keep_copies(r for r in rows if r.kind == GAP_ROW or r.outputs)
 
     def _clear_pending(self) -> None:
         self._pending = []
@@ -519,11 +387,11 @@ class Outbox:
 
     def _new_segment(self, first_pos: int) -> Segment:
         path = self.folder / f"{first_pos:020d}.seg"
-        _unlink(path)
+        remove(path)
         try:
-            segment = self._open(path)
+            segment = Segment(path, self._durability)
         except BaseException:
-            _unlink(path)  # half made, it would look damaged after a restart
+            remove(path)  # half made, it would look damaged after a restart
             raise
         try:
             segment.append([], self.streams, floor=max((s.floor for s in self.segments), default=0))
@@ -689,7 +557,7 @@ class Outbox:
 
     def drop_for_space(self) -> bool:
         """On a full disk: gives up the oldest segment for new rows; whether there was one."""
-        _unlink(self.folder / "reserve")
+        remove(self.folder / "reserve")
         try:
             if len(self.segments) == 1 and self.segments[0].size_bytes > 2 * RESERVE_BYTES:
                 self.segments.append(self._new_segment(self.last_pos + 1))
@@ -749,9 +617,9 @@ class Outbox:
                 self.segments.append(self._new_segment(self._pending[0].pos))
             self.segments[-1].append(self._pending, {}, floor=floor)
         except apsw.FullError:
-            _unlink(self.folder / "reserve")
+            remove(self.folder / "reserve")
             self.segments[-1].append(self._pending, {}, floor=floor)
-        self._copy(self._pending)
+        self.state.keep_copies(self._pending)
 
     def _tally(self, segments: Iterable[Segment], cursors: dict[str, Cursor], reason: str) -> None:
         """Queues gap rows for what would be lost with these segments."""
@@ -779,8 +647,9 @@ class Outbox:
             try:
                 rows = segment.read(at, 1_000)
             except Corrupt:
-                left = self._left(segment, segment.last_pos)
-                for gap in self._lost(segment.first_pos, left, self._streams_behind(at + 1, True)):
+                left = self._mender.left(segment, segment.last_pos)
+                end = self._mender.streams_behind(at + 1, self.streams)
+                for gap in self._mender.lost(segment.first_pos, left, end):
                     self._queue_gap(gap, "corrupt")
                 yield from (r for r in left if r.pos > at)
                 return
@@ -797,36 +666,3 @@ class Outbox:
         for segment in self.segments:
             segment.close()
         self.state.close()
-
-
-class _FreePlaces:
-    """Positions of a segment that hold no row, in order; false when there are none."""
-
-    def __init__(self, first_pos: int, last_pos: int, rows: Iterable[Row]) -> None:
-        self._ranges: list[tuple[int, int]] = []
-        at = first_pos
-        for row in rows:
-            if row.pos > at:
-                self._ranges.append((at, row.pos - 1))
-            at = row.pos + 1
-        if at <= last_pos:
-            self._ranges.append((at, last_pos))
-        self._each = (p for first, last in self._ranges for p in range(first, last + 1))
-
-    def __bool__(self) -> bool:
-        return bool(self._ranges)
-
-    def __iter__(self) -> Iterator[int]:
-        return self._each
-
-    def __next__(self) -> int:
-        return next(self._each)
-
-    def ranges(self) -> list[tuple[int, int]]:
-        """As (first, last)."""
-        return self._ranges
-
-
-def _unlink(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -302,8 +302,7 @@ class Segment:
     def unlink(self) -> None:
         """Closes it and gives its space back."""
         self.close()
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        remove(self.path)
 
 
 def _newest_ms(path: Path) -> int:
@@ -326,3 +325,9 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def remove(path: Path) -> None:
+    """A database file and what SQLite keeps beside it; what is gone already is no error."""
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import apsw
 
+from bus.frames import GAP_ROW
 from services.runtime.clock import now_ms
 from services.store_forward.segment import DAMAGE, Corrupt, Row, Where, crc
 
@@ -178,11 +179,12 @@ class State:
 
     def keep_copies(self, rows: Iterable[Row]) -> None:
         """Of gap rows and of what is sent again to one output: were they damaged, the rows around
-        them would not show that they were there. A full disk is no error: then there is one copy.
+        them would not show that they were there. No failure is an error: then there is one copy,
+        and it is committed.
         """
-        values = [r.values() for r in rows]
+        values = [r.values() for r in rows if r.kind == GAP_ROW or r.outputs]
         if values:
-            with contextlib.suppress(apsw.FullError, apsw.IOError), self._db:
+            with contextlib.suppress(apsw.Error), self._db:
                 self._db.executemany(
                     f"INSERT OR REPLACE INTO copy VALUES ({','.join('?' * 10)})", values
                 )

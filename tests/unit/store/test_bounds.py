@@ -15,6 +15,7 @@ import pytest
 
 from bus.frames import GAP_ROW, Sample
 from services.store_forward import outbox as outbox_module
+from services.store_forward.mending import Mender
 from services.store_forward.outbox import Bounds, Outbox
 
 EPOCH = 1_764_000_000_000
@@ -191,7 +192,7 @@ def test_a_full_disk_only_delays_what_age_asks_for(
     monkeypatch.setattr(outbox_module, "CLOCK_SETTLES_S", 0.0)
     outbox = opened(folder, "a", max_age_s=3_600)
     outbox.segments[0]._db.execute("UPDATE stream SET crc = 0")
-    monkeypatch.setattr(Outbox, "_rebuild", no_room)
+    monkeypatch.setattr(Mender, "rebuild", no_room)
     outbox.reclaim()
     monkeypatch.undo()
     rows, gaps, _ = everything(outbox, "a")
