@@ -69,15 +69,15 @@ class Ring:
 
     def _recover(self) -> None:
         found: dict[tuple[int, int], tuple[int, int]] = {}
-        at = self._map.find(MAGIC, ROWS_FROM)
+        at = self._next_magic(ROWS_FROM)
         while at >= 0:
             row = self._check(at)
             if row is not None:
                 epoch, seq, length = row
                 found[epoch, seq] = (at, length)
-                at = self._map.find(MAGIC, at + _HEADER.size + length)
+                at = self._next_magic(at + _HEADER.size + length)
             else:
-                at = self._map.find(MAGIC, at + 1)
+                at = self._next_magic(at + 1)
         noted = max(self._slot(at) for at in SLOTS)
         self.epoch, self.last_seq = max([noted, *found])
         here = sorted((seq for epoch, seq in found if epoch == self.epoch), reverse=True)
@@ -98,6 +98,13 @@ class Ring:
                 self._rows.appendleft((damaged, 0, 0))
             self._rows.appendleft((seq, offset, length))
             expect, before = seq - 1, offset
+
+    def _next_magic(self, start: int) -> int:
+        # Never up to the map's end: before 3.11.5 (Debian 12 has 3.11.2) mmap.find reads one byte
+        # behind the end that it is given. Where no page follows the map that is a SIGSEGV, again at
+        # each start (python/cpython#105235). No row begins after the last place for a header.
+        end = self.size_bytes - _HEADER.size + len(MAGIC)
+        return self._map.find(MAGIC, start, end) if start < end else -1
 
     def _slot(self, at: int) -> tuple[int, int]:
         epoch, seq, crc = _HEAD.unpack_from(self._map, at)

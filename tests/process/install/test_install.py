@@ -131,7 +131,7 @@ def wait_online(machine: Debian) -> dict[str, Any]:
         up = bool(found["processes"]) and all(p["up"] for p in found["processes"])
         return up and [p["status"] for p in found["plcs"]] == ["online"]
 
-    until(online, 30, lambda: json.dumps(found, indent=1))
+    until(online, 30, lambda: json.dumps(found, indent=1) + "\n" + machine.logs())
     return found
 
 

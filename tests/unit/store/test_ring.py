@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import shutil
@@ -35,6 +36,32 @@ def filled(path: Path, count: int) -> Ring:
     for seq in range(1, count + 1):
         ring.append(seq, frame(seq))
     return ring
+
+
+class Guarded(mmap.mmap):
+    """A map in which a search must stay before the end: in Python 3.11.2 it reads one byte more."""
+
+    def find(self, sub: bytes, start: int = 0, end: int | None = None) -> int:  # type: ignore[override]
+        assert end is not None
+        assert 0 <= start <= end < len(self)
+        return super().find(sub, start, end)
+
+
+@pytest.mark.parametrize("last_bytes", [1, 900, 60_000])
+def test_recovery_never_reads_behind_the_map(
+    path: Path, monkeypatch: pytest.MonkeyPatch, last_bytes: int
+) -> None:
+    ring = filled(path, 1)
+    ring.append(2, b"x" * last_bytes)
+    # The last row ends where the map ends.
+    room = SIZE_BYTES - ring._end - 32
+    ring.append(3, b"x" * room)
+    assert ring._end == SIZE_BYTES
+    ring.close()
+    monkeypatch.setattr(mmap, "mmap", Guarded)
+    again = Ring(path, SIZE_BYTES)
+    assert [again.frame(seq) for seq in (2, 3)] == [b"x" * last_bytes, b"x" * room]
+    again.close()
 
 
 @pytest.mark.parametrize("count", [1, 50, 200, 1_000, 3_333])
