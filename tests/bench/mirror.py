@@ -15,9 +15,8 @@ import psutil
 from snap7.client import Client
 
 from tests.bench.result import Options, Result, percentiles, rows
-from tests.kit.common import until
+from tests.kit.common import free_ports, until
 from tests.kit.fake_plc import FakePlc
-from tests.kit.simulator import free_ports
 from tests.kit.site import Site
 
 SIZE = 500

@@ -21,8 +21,7 @@ import snap7
 from tests.bench.result import Figures, Options, Result, rows
 from tests.bench.watch import Cpu, Scrape
 from tests.kit.c_snap7 import CServer
-from tests.kit.common import until
-from tests.kit.simulator import free_ports
+from tests.kit.common import free_ports, until
 from tests.kit.site import Site
 
 PLC = "forno-02"

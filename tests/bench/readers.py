@@ -13,8 +13,8 @@ import time
 from tests.bench.result import Figures, Options, Result, rows
 from tests.bench.watch import Cpu, idle_percent, pss_mb, site_pids
 from tests.kit.box import plc
-from tests.kit.common import until
-from tests.kit.simulator import Simulator, free_ports
+from tests.kit.common import free_ports, until
+from tests.kit.simulator import Simulator
 from tests.kit.site import Site
 
 COUNTS = (1, 10, 50)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -21,8 +22,8 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from services.cli.demo_broker import EDGE_USER, VIEWER_USER, DemoBroker
-from tests.kit.common import ROOT, until
-from tests.kit.simulator import Simulator, free_ports
+from tests.kit.common import ROOT, free_port, free_ports, until
+from tests.kit.simulator import Simulator
 from tests.kit.site import Site
 
 LAYOUT = str(ROOT / "deploy" / "layouts" / "db500.yaml")
@@ -109,6 +110,9 @@ class Box:
                 self._mount(self.site.state)
                 stack.callback(self._unmount)
             self.broker = DemoBroker(self.site.folder / "broker")
+            self.broker.port = free_port()
+            # That one port another box, or a demo, may have taken when this broker comes back.
+            self.broker.plain_port = None
             self._start_broker()
             stack.callback(self.stop_broker)
             self.config["outputs"] = [
@@ -148,8 +152,16 @@ class Box:
         with (self.broker.folder / "mosquitto.conf").open("a") as conf:
             # The subscriber's session survives a restart.
             conf.write(f"persistence true\npersistence_location {self.broker.folder}/\n")
-        with (self.site.folder / "broker.log").open("ab") as log:
-            self._broker = subprocess.Popen(command, stdout=log, stderr=log)
+        log = self.site.folder / "broker.log"
+        with log.open("ab") as file:
+            self._broker = subprocess.Popen(command, stdout=file, stderr=file)
+
+        def listens() -> bool:
+            assert self._broker.poll() is None, log.read_text()
+            socket.create_connection(("127.0.0.1", self.broker.port), 1).close()
+            return True
+
+        until(listens, 10, log.read_text)
 
     def stop_broker(self) -> None:
         """Ends Mosquitto, which writes its sessions down."""

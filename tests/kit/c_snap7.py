@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.kit.common import ROOT
+from tests.kit.common import ROOT, free_ports
 
 VENV = ROOT / ".venv-csnap7"
 # Its wheel holds libsnap7.so; 3.x is written in Python.
@@ -75,8 +75,6 @@ class CServer:
     """One server on a free port; ``blocks`` maps DB number to its content."""
 
     def __init__(self, blocks: Mapping[int, bytes], port: int | None = None) -> None:
-        from tests.kit.simulator import free_ports
-
         self.port = port or free_ports(1)[0]
         self._blocks = blocks
 

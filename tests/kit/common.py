@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +14,27 @@ import urllib3
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
+_FIRST_PORT = 20_000
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports of 127.0.0.1 that nobody uses now, all different; and that nobody is given while
+    their listener is down: they lie below those that the kernel gives to clients.
+    """
+    clients = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    found: list[int] = []
+    while len(found) < count:
+        port = random.SystemRandom().randrange(_FIRST_PORT, int(clients[0]))
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            if port not in found:
+                found.append(port)
+    return found
+
+
+def free_port() -> int:
+    """One of them."""
+    return free_ports(1)[0]
 
 
 def until(what: Callable[[], T | None], timeout_s: float, why: Callable[[], str] | str) -> T:

@@ -45,6 +45,7 @@ from types import TracebackType
 from typing import Self
 
 from services.simulator.station import DB, Session, Station, connection_confirm, frame
+from tests.kit.common import free_port
 
 _DENIED, _FAULT = 0x03, 0x01
 REORDER_S = 0.004
@@ -117,7 +118,7 @@ class FakePlc:
         self._lock = threading.RLock()
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self.port = port
+        self.port = port or free_port()
         self._listener: socket.socket | None = None
 
     @property
@@ -144,7 +145,6 @@ class FakePlc:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
         listener.listen(16)
-        self.port = listener.getsockname()[1]
         self._listener = listener
         self._run(self._accept, listener)
 

@@ -15,7 +15,7 @@ from typing import Self
 import pytest
 
 from tests.kit import fleet
-from tests.kit.common import ROOT
+from tests.kit.common import ROOT, free_port
 
 SCRIPTS = ROOT / "deploy" / "scripts"
 LISTENERS = (8883, 8083, 8884)
@@ -33,13 +33,6 @@ def run(script: str, *arguments: str, env: dict[str, str] | None = None) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nobody uses now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 class Broker:

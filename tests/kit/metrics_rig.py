@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,13 +15,7 @@ from typing import Any
 import urllib3
 
 from bus.topology import process_name
-from tests.kit.common import ROOT, until
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nobody holds."""
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return int(s.getsockname()[1])
+from tests.kit.common import ROOT, free_port, until
 
 
 def metrics_config(

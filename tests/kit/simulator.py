@@ -7,7 +7,6 @@ with Simulator(config, "--control", path) as simulator:
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -20,18 +19,6 @@ import yaml
 from services.simulator.control import ask
 from tests.kit.common import ROOT
 from tests.kit.site import PLC_EDGE
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports of 127.0.0.1 that nobody uses now, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [int(s.getsockname()[1]) for s in sockets]
-    finally:
-        for s in sockets:
-            s.close()
 
 
 class Simulator:

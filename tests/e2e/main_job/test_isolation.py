@@ -11,8 +11,7 @@ import psutil
 import pytest
 
 from tests.kit.box import Box, plc
-from tests.kit.common import until
-from tests.kit.simulator import free_ports
+from tests.kit.common import free_ports, until
 
 pytestmark = pytest.mark.timing
 

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from tests.kit.box import plc
-from tests.kit.common import until
-from tests.kit.simulator import Simulator, free_ports
+from tests.kit.common import free_ports, until
+from tests.kit.simulator import Simulator
 from tests.kit.site import Site
 
 pytestmark = pytest.mark.timing

@@ -17,8 +17,8 @@ from playwright.sync_api import Browser, expect
 
 from tests.e2e.panel.test_panel import accessible, open_group
 from tests.kit.browser import PHONE, artefact, chromium, page
-from tests.kit.metrics_rig import free_port
-from tests.kit.simulator import Simulator, free_ports
+from tests.kit.common import free_port, free_ports
+from tests.kit.simulator import Simulator
 from tests.kit.site import Site
 
 pytestmark = pytest.mark.timeout(180)

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from tests.kit.common import ROOT
-from tests.kit.simulator import Simulator, free_ports
+from tests.kit.common import ROOT, free_ports
+from tests.kit.simulator import Simulator
 from tests.kit.site import PLC_EDGE
 
 SOURCES = ROOT / "tests" / "unit" / "importers" / "sources"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.kit.common import ROOT
-from tests.kit.simulator import Simulator, free_ports
+from tests.kit.common import ROOT, free_ports
+from tests.kit.simulator import Simulator
 from tests.kit.site import PLC_EDGE
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.kit.common import ROOT, until
-from tests.kit.simulator import Simulator, free_ports
+from tests.kit.common import ROOT, free_ports, until
+from tests.kit.simulator import Simulator
 from tests.kit.site import PLC_EDGE
 
 LAYOUT = """\

@@ -25,9 +25,8 @@ import pytest
 
 from services.cli import status
 from tests.kit.box import Box
-from tests.kit.common import ROOT, until
+from tests.kit.common import ROOT, free_ports, until
 from tests.kit.markdown import PAGES, SHELL, Block, blocks, spans
-from tests.kit.simulator import free_ports
 
 NEEDS = ("hardware", "root", "network", "central")
 # What the docs call it -> what it is in the test. Longest first, each place once.

@@ -14,7 +14,7 @@ import yaml
 from services.cli.doctor import examine
 from services.cli.doctor_finding import Finding
 from services.runtime import loader
-from tests.kit.metrics_rig import free_port
+from tests.kit.common import free_port
 
 GROUP = {"name": "db500", "db": 500, "scan": "1s", "layout": "db500.yaml",
          "machines": {"count": 4, "stride": 14}}  # fmt: skip

@@ -20,8 +20,8 @@ from services.cli.doctor import examine
 from services.cli.doctor_finding import Finding
 from services.runtime import loader
 from tests.kit.broker import Broker
-from tests.kit.common import until
-from tests.kit.metrics_rig import Rig, free_port
+from tests.kit.common import free_port, until
+from tests.kit.metrics_rig import Rig
 from tests.kit.pki import Ca, encrypt
 from tests.process.doctor.kit import config, fault, findings, mosquitto, mqtt, write
 

@@ -12,7 +12,8 @@ import pytest
 import tree_sitter
 import tree_sitter_powershell
 
-from tests.kit.simulator import Simulator, free_ports
+from tests.kit.common import free_ports
+from tests.kit.simulator import Simulator
 
 SCRIPTS = sorted((Path(__file__).resolve().parents[3] / "deploy" / "scripts").glob("*.ps1"))
 LANGUAGE = tree_sitter.Language(tree_sitter_powershell.language())

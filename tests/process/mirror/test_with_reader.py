@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from services.cli.status import ask
-from tests.kit.common import until
+from tests.kit.common import free_ports, until
 from tests.kit.fake_plc import FakePlc
-from tests.kit.simulator import free_ports
 from tests.kit.site import Site
 
 SIZE = 500

@@ -13,8 +13,7 @@ import pytest
 
 from services.runtime import loader, render
 from tests.kit.box import plc
-from tests.kit.common import ROOT
-from tests.kit.simulator import free_ports
+from tests.kit.common import ROOT, free_ports
 from tests.kit.site import Site
 
 STARTS = 7

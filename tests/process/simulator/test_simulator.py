@@ -19,8 +19,8 @@ import snap7
 from services.s7.field import Field
 from services.s7.layout import resolve_inline
 from services.s7.types import decode_value
-from tests.kit.common import ROOT, until
-from tests.kit.simulator import Simulator, free_ports
+from tests.kit.common import ROOT, free_ports, until
+from tests.kit.simulator import Simulator
 from tests.kit.site import PLC_EDGE
 
 FIELDS = [
