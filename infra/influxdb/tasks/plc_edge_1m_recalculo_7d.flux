@@ -1,6 +1,5 @@
 // Rendered by `plc-edge infra render`. processo -> processo_1m.
 import "date"
-import "join"
 
 // What came late (an outbox replayed after days without a broker) missed the minute's own task:
 // every night all whole days that processo_raw still keeps are computed again. Same points, same
@@ -46,34 +45,30 @@ from(bucket: "processo")
 
 // Booleans: the share of the time that they were true. Messages come on change, so a plain mean
 // would count changes; a grid of 5 s counts time. Only minutes with a message count: a silent PLC is
-// neither on nor off.
-flags =
-    from(bucket: "processo")
-        |> range(start: before, stop: stop)
-        |> filter(fn: (r) => contains(value: r._field, set: booleans))
-
-seen =
-    flags
-        |> range(start: start, stop: stop)
-        |> aggregateWindow(every: 1m, fn: count, createEmpty: false, timeSrc: "_start")
-
-// A selector drops empty windows, a mean of one value does not: first the last of each 5 s, then the grid.
-held =
-    flags
-        |> aggregateWindow(every: 5s, fn: last, createEmpty: false, timeSrc: "_start")
-        |> aggregateWindow(every: 5s, fn: mean, createEmpty: true, timeSrc: "_start")
-        |> fill(usePrevious: true)
-        |> range(start: start, stop: stop)
-        |> aggregateWindow(every: 1m, fn: mean, createEmpty: false, timeSrc: "_start")
-
-join.inner(
-    left: held,
-    right: seen,
-    on: (l, r) => l._time == r._time,
-    as: (l, r) => ({l with seen: r._value}),
-)
-    |> drop(columns: ["seen"])
-    // Not in `as`: a join must leave the columns of the group key alone.
-    |> map(fn: (r) => ({r with _field: r._field + "_duty"}))
+// neither on nor off. (No join: it fails where series have different tags.)
+from(bucket: "processo")
+    |> range(start: before, stop: stop)
+    |> filter(fn: (r) => contains(value: r._field, set: booleans))
+    // A selector drops empty windows, a mean of one value does not: first the last of each 5 s, then the grid.
+    |> aggregateWindow(every: 5s, fn: last, createEmpty: false, timeSrc: "_start")
+    |> aggregateWindow(every: 5s, fn: mean, createEmpty: true, timeSrc: "_start")
+    |> duplicate(column: "_value", as: "said")
+    |> fill(usePrevious: true)
+    |> range(start: start, stop: stop)
+    |> window(every: 1m)
+    |> reduce(
+        identity: {on: 0.0, known: 0.0, messages: 0.0},
+        fn: (r, accumulator) =>
+            ({
+                on: accumulator.on + (if exists r._value then r._value else 0.0),
+                known: accumulator.known + (if exists r._value then 1.0 else 0.0),
+                messages: accumulator.messages + (if exists r.said then 1.0 else 0.0),
+            }),
+    )
+    |> filter(fn: (r) => r.messages > 0.0)
+    |> map(
+        fn: (r) => ({r with _time: r._start, _value: r.on / r.known, _field: r._field + "_duty"}),
+    )
+    |> drop(columns: ["on", "known", "messages"])
     |> to(bucket: "processo_1m")
     |> yield(name: "duty")
