@@ -197,7 +197,7 @@ def processes(site: Site) -> list[Finding]:
             "error",
             f"process {r.name}",
             "process_down",
-            f"is {r.state} (exit status {r.exit_status})",
+            f"is {r.state} ({r.last_end})",
             f"see {site.config.paths.log_dir}/{r.name}.log",
         )
         for r in down

@@ -150,7 +150,7 @@ def _from_supervisor(socket: str, site: str, why: str) -> dict[str, Any]:
                     "process_down",
                     row.name,
                     f"The process is {row.state}",
-                    f"see its log (exit status {row.exit_status})",
+                    f"see its log ({row.last_end})",
                 )
             )
     return {

@@ -191,8 +191,8 @@ def _why(row: process_table.Row) -> str:
     if row.state == "STOPPED":
         return "stopped by hand"
     if row.state == "BACKOFF":
-        return "ends right after its start: see its log"
-    return f"ended with exit status {row.exit_status}: see its log"
+        return f"ends right after its start ({row.last_end}): see its log"
+    return f"ended ({row.last_end}): see its log"
 
 
 def _event(level: str, code: str, text: str, **fields: object) -> Event:

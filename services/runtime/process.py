@@ -8,6 +8,7 @@ state needs no locks, and a reader stays under 25 MB (asyncio alone costs 5 MB a
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import fcntl
 import heapq
 import json
@@ -296,6 +297,8 @@ def main(folder: str, setup: Setup) -> NoReturn:
         else:
             os._exit(EXIT_OK)
 
+    # Where the interpreter itself dies (SIGSEGV, SIGBUS), the log tells at which line.
+    faulthandler.enable()
     process: Process | None = None
     signal.signal(signal.SIGTERM, on_terminate)
     signal.signal(signal.SIGINT, on_terminate)

@@ -49,6 +49,11 @@ class Row:
         """Seconds since its start; 0 when it does not run."""
         return max(0, self.now_s - self.start_s) if self.pid else 0
 
+    @property
+    def last_end(self) -> str:
+        """How it ended last, in words."""
+        return "killed by a signal" if self.exit_status < 0 else f"exit status {self.exit_status}"
+
 
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -152,6 +153,15 @@ def test_acknowledged_rows_outlive_kill_9(folder: Path, peer: Peer) -> None:
         peer.take(3_100)
         assert peer.got == list(range(1, 3_101))
         assert store.terminate() == 0
+
+
+def test_a_crash_of_the_interpreter_is_in_the_log(folder: Path) -> None:
+    """Whatever a library does: the line at which a process died can be read in its log."""
+    with service(rendered(folder)) as store:
+        store.process.send_signal(signal.SIGSEGV)
+        assert store.process.wait(5) == -signal.SIGSEGV
+        until(lambda: store.said("services/store_forward/__main__.py"), 5, store.stderr)
+        assert store.said("Fatal Python error: Segmentation fault")
 
 
 def test_an_output_that_starts_anew_gets_what_it_did_not_settle(folder: Path, peer: Peer) -> None:

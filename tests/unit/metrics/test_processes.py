@@ -80,6 +80,15 @@ def test_permanent_failure_and_fatal() -> None:
     assert t.entries["reader-p1"].why == "can't find command"
 
 
+def test_the_end_is_told_in_words() -> None:
+    t, _ = table()
+    codes(t, row())
+    codes(t, row("BACKOFF", exit_status=-1))
+    assert "killed by a signal" in t.entries["reader-p1"].why
+    codes(t, row("EXITED", exit_status=1))
+    assert "exit status 1" in t.entries["reader-p1"].why
+
+
 def test_stopped_by_hand() -> None:
     t, _ = table()
     codes(t, row())
