@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 import sys
@@ -60,8 +59,8 @@ def layout_import(
     """Computes offsets by the classic rules and says which lines the configuration takes."""
     sizes = dict(_type_bytes(text) for text in type_bytes or ())
     try:
-        codecs.lookup(encoding or "utf-8")
-    except LookupError:
+        b"".decode(encoding or "utf-8")
+    except (LookupError, UnicodeError):
         fail(f"--encoding {encoding}: unknown; e.g. cp1250, cp1251, cp932, cp936", EXIT_USAGE)
     try:
         found = layouts(collect(files, encoding, sizes), block, machines)

@@ -18,12 +18,13 @@ _DECLARES = re.compile(r"(?im)^\s*(DATA_BLOCK|TYPE|FUNCTION_BLOCK)\b")
 
 def _text(reader: Callable[[str, str, Sources], None]) -> _Reader:
     def read(data: bytes, file: str, into: Sources) -> None:
-        content = decode(data, file, into.notes, into.encoding)
-        guessed = f"{file}: {GUESSED}"
+        content, guessed = decode(data, file, into.encoding)
+        if guessed:
+            into.notes.append(f"{file}: {GUESSED}")
         try:
             reader(content, file, into)
         except SourceError as e:
-            if guessed in into.notes:
+            if guessed:
                 e.problems[0] = replace(e.problems[0], hint=e.problems[0].hint or GUESSED)
             raise
 
@@ -96,7 +97,7 @@ def _reader(path: Path, data: bytes) -> _Reader:
         return known
     if data[:2] == b"PK":
         return tag_tables.read_xlsx
-    content = decode(data, str(path), [], "latin-1")
+    content, _ = decode(data, str(path), "latin-1")
     head = content.lstrip()[:1]
     if head == "<":
         return simaticml.read

@@ -172,8 +172,7 @@ class Sources:
         before = self.types.setdefault(key, definition)
         if before is definition or before.place == definition.place:
             return
-        same = before.constants == definition.constants
-        if not same or _shape(before.body) != _shape(definition.body):
+        if not _is_same(before, definition):
             message = f"type {definition.name!r} is declared otherwise at {before.place}"
             hint = "export the sources anew, all from the same version of the program"
             self.problems.append(SourceProblem(definition.place, message, hint))
@@ -190,11 +189,20 @@ class Sources:
         """Adds a data block; twice the same is read once."""
         for before in self.blocks:
             if (before.name.lower(), before.number) == (block.name.lower(), block.number):
-                if _shape(before.body) == _shape(block.body):
+                if _is_same(before, block):
                     return
                 text = f"{block.place}: {block.name!r} is declared otherwise at {before.place}: two"
                 self.notes.append(f"{text} layouts are made")
         self.blocks.append(block)
+
+
+def _is_same(first: TypeDef | Block, second: TypeDef | Block) -> bool:
+    """Whether both declare the same; then the first knows what either said of its access."""
+    if (first.constants, _shape(first.body)) != (second.constants, _shape(second.body)):
+        return False
+    if first.optimized is None:
+        first.optimized = second.optimized
+    return second.optimized in (None, first.optimized)
 
 
 def _shape(kind: Type) -> object:
@@ -202,5 +210,7 @@ def _shape(kind: Type) -> object:
     if isinstance(kind, Named):
         return kind.name.lower(), str(kind.length)
     if isinstance(kind, Array):
-        return tuple(map(str, kind.bounds)), _shape(kind.element)
-    return tuple((m.name.lower(), _shape(m.type)) for m in kind.members), kind.sections
+        return tuple((str(low), str(high)) for low, high in kind.bounds), _shape(kind.element)
+    # That the first section begins at the first member, an XML export says and a text does not.
+    sections = [start for start in kind.sections if start]
+    return tuple((m.name.lower(), _shape(m.type)) for m in kind.members), tuple(sections)

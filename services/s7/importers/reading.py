@@ -12,9 +12,9 @@ GUESSED = (
 )
 
 
-def decode(data: bytes, file: str, notes: list[str], encoding: str | None = None) -> str:
-    """The text of a source. STEP 7 writes the Windows code page of its PC: read as ``encoding``, or
-    as cp1252 with a note.
+def decode(data: bytes, file: str, encoding: str | None = None) -> tuple[str, bool]:
+    """The text of a source, and whether its code page is a guess: STEP 7 writes the Windows code
+    page of its PC, read as ``encoding``, else as cp1252.
 
     Raises SourceError for what is no text.
     """
@@ -31,13 +31,11 @@ def decode(data: bytes, file: str, notes: list[str], encoding: str | None = None
     for name in encodings:
         try:
             text = data.decode(name)
-        except UnicodeDecodeError:
+        except UnicodeError:
             continue
         if "\0" in text:
             break
-        if name == "cp1252" and encoding is None:
-            notes.append(f"{file}: {GUESSED}")
-        return text
+        return text, name == "cp1252" and encoding is None
     raise wrong(
         Place(file),
         f"is no text in {' or '.join(encodings).replace('utf-8-sig', 'UTF-8')}",

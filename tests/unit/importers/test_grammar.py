@@ -432,6 +432,28 @@ def test_the_same_type_in_several_files_is_one(tmp_path: Path) -> None:
     assert [layout.title for layout in imports(tmp_path, a_scl=one, b_scl=two)] == ["A", "B"]
 
 
+def test_a_block_whose_newer_source_is_optimized_is_refused(tmp_path: Path) -> None:
+    """Alike but for the access: the older export must not hide what the newer one says."""
+    old = block("a : Int;", head="")
+    with pytest.raises(SourceError, match="optimized access"):
+        imports(tmp_path, a_db=old, b_db=block("a : Int;").replace("FALSE", "TRUE"))
+    first, second = imports(
+        tmp_path, a_db=block("a : Int;"), b_db=block("a : Real;"), c_db=block("a : Int;")
+    )
+    assert (places(first), places(second)) == ({"a": 0}, {"a": 0})
+    assert any("is declared otherwise" in note for note in first.notes)
+
+
+def test_a_type_as_source_and_as_export_is_one(tmp_path: Path) -> None:
+    udt = 'TYPE "u"\nSTRUCT a : Int; b : Array[0..1] of Bool;\nEND_STRUCT;\nEND_TYPE\n'
+    xml = """<?xml version="1.0"?><Document><SW.Types.PlcStruct ID="0"><AttributeList><Interface>
+    <Sections><Section Name="None"><Member Name="a" Datatype="Int" /><Member Name="b"
+    Datatype="Array[0..1] of Bool" /></Section></Sections></Interface><Name>u</Name>
+    </AttributeList></SW.Types.PlcStruct></Document>"""
+    (layout,) = imports(tmp_path, u_udt=udt, u_xml=xml, d_db=block('x : "u";'))
+    assert places(layout) == {"x.a": 0, "x.b": 2}
+
+
 def test_the_size_of_a_type_without_source_can_be_given(tmp_path: Path) -> None:
     file = tmp_path / "fonte.db"
     file.write_text(block("r : R_TRIG; f : Array[0..1] of F_TRIG; n : Int;"))
