@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.infra.dashboards import INFLUX
+from services.infra.dashboards import INFLUX, NEWEST_BEAT
 from services.infra.model import Fleet, Tenant
 
 Json = dict[str, Any]
 
 # (uid, title, Flux, condition on its value, how long, what to do)
-# Of silence it tells for three days: a PLC that went on Friday still counts on Monday. The newest
-# heartbeat of each PLC, whatever its address was.
 _HEARTBEAT = 'r._measurement == "heartbeat"'
+_NEWEST = "\n    |> ".join(NEWEST_BEAT)
 RULES: tuple[tuple[str, str, str, tuple[str, float], str, str], ...] = (
     (
         "sem-dados",
         "CLP sem dados",
+        # Of silence it tells for three days: a PLC that went on Friday still counts on Monday.
         f"""\
 from(bucket: "platform_metrics")
     |> range(start: -3d)
     |> filter(fn: (r) => {_HEARTBEAT} and r._field == "online")
-    |> last()
-    |> group(columns: ["plc_id", "locatario_id"])
-    |> sort(columns: ["_time"])
-    |> last()
+    |> {_NEWEST}
     |> map(fn: (r) => ({{r with _value: if r._time < date.sub(d: 2m, from: now())
         then 0.0 else r._value}}))
     |> group()

@@ -19,12 +19,16 @@ _PROCESS = "r.locatario_id =~ /^${locatario:regex}$/ and r.plc_id =~ /^${plc:reg
 _MACHINE = 'filter(fn: (r) => (if exists r.machine then r.machine else "") =~ /^${maquina:regex}$/)'
 
 
-# The newest heartbeat of each PLC, whatever its address was; one of two minutes ago is none.
-ONLINE_NOW = (
+# The newest heartbeat of each PLC, whatever its address was.
+NEWEST_BEAT = (
     "last()",
     'group(columns: ["plc_id", "locatario_id"])',
     'sort(columns: ["_time"])',
     "last()",
+)
+# One of two minutes ago is none.
+ONLINE_NOW = (
+    *NEWEST_BEAT,
     "map(fn: (r) => ({r with _value: if uint(v: v.timeRangeStop) - uint(v: r._time) >"
     " uint(v: 120000000000) then 0.0 else r._value}))",
     "group()",
