@@ -167,16 +167,16 @@ class Mirror:
         now_s = time.monotonic()
         if self._dialing or now_s < self._next_try_s:
             return
-        copy = self._image is not None and now_s >= self._next_write_s
-        if not copy and (self._source_why in ("", WAITING) or self._watchdog_is("stale")):
+        image = self._image if now_s >= self._next_write_s else None
+        if image is None and (self._source_why in ("", WAITING) or self._watchdog_is("stale")):
             return
         if self._target is None:
             self._dialing = True
             self._background.run(self._dial, self._dialed)
             return
         try:
-            if copy and self._image is not None:
-                self._copy(self._target, self._image)
+            if image is not None:
+                self._copy(self._target, image)
             else:
                 self._show_watchdog(self._target, "stale")
         except PlcUnavailable as e:
