@@ -65,7 +65,7 @@ def measure(seconds: float, **mirror: Any) -> tuple[list[float], float]:
     ):
         site.wait_running()
         source.moving = True
-        until(lambda: copy[SIZE - 1] != 0, 20, site.logs())
+        until(lambda: copy[SIZE - 1] != 0, 20, site.logs)
         end_s, seen = time.monotonic() + seconds, copy[SIZE - 1]
         while time.monotonic() < end_s:
             n = copy[SIZE - 1]

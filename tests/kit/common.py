@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,21 +16,32 @@ import urllib3
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
-_FIRST_PORT = 20_000
+_FIRST_PORT, _WORKERS = 20_000, 4
+
+
+def _ports() -> Iterator[int]:
+    """Each of this worker's own before any comes again, so that nobody is given one that another
+    test has been given and not opened yet.
+    """
+    # Below those that the kernel gives to clients: a port is still free when its listener is back.
+    end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+    size = (end - _FIRST_PORT) // _WORKERS
+    first = _FIRST_PORT + worker * size
+    return itertools.cycle(random.SystemRandom().sample(range(first, first + size), size))
+
+
+_PORTS = _ports()
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports of 127.0.0.1 that nobody uses now, all different; and that nobody is given while
-    their listener is down: they lie below those that the kernel gives to clients.
-    """
-    clients = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    """TCP ports of 127.0.0.1 that nobody uses now, all different."""
     found: list[int] = []
     while len(found) < count:
-        port = random.SystemRandom().randrange(_FIRST_PORT, int(clients[0]))
+        port = next(_PORTS)
         with socket.socket() as s, contextlib.suppress(OSError):
             s.bind(("127.0.0.1", port))
-            if port not in found:
-                found.append(port)
+            found.append(port)
     return found
 
 

@@ -13,11 +13,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tests.kit.common import ROOT, until
-
-T = TypeVar("T")
 
 
 class Service:

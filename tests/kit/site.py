@@ -20,7 +20,7 @@ import time
 import xmlrpc.client
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import psutil
 import yaml
@@ -28,7 +28,6 @@ import yaml
 from services.runtime.supervise import rpc
 from tests.kit.common import ROOT, until
 
-T = TypeVar("T")
 PLC_EDGE = [sys.executable, "-P", "-m", "services.cli.main"]
 
 

@@ -102,7 +102,7 @@ class Driver:
                 self.verdict.victims[name] += 1
         if kind == "one" and self._random.random() < 0.2:
             killed_s = time.monotonic()
-            until(lambda: self._is_back(names[0], alive[names[0]]), 20, self._site.logs())
+            until(lambda: self._is_back(names[0], alive[names[0]]), 20, self._site.logs)
             self.verdict.back_s.append(time.monotonic() - killed_s)
 
     def _is_back(self, name: str, old_pid: int) -> bool:
