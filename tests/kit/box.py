@@ -104,7 +104,8 @@ class Box:
 
     def __enter__(self) -> Self:
         with self._stack as stack:
-            self.simulator = stack.enter_context(Simulator(self.config))
+            if self.config["plcs"]:
+                self.simulator = stack.enter_context(Simulator(self.config))
             self.site = Site(self.config)
             if self._state_mb:
                 self._mount(self.site.state)
