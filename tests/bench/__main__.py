@@ -21,8 +21,8 @@ from tests.bench.result import Options, Result
 
 QUICK = ("decode", "change", "frames", "outbox", "keep", "scan")
 BENCHES = (
-    *QUICK, "network", "reader", "new-values", "publisher", "latency", "drain", "mirror", "dashboard", "readers",
-    "jitter", "site",
+    *QUICK, "network", "reader", "new-values", "publisher", "latency", "drain", "mirror",
+    "dashboard", "readers", "jitter", "site",
 )  # fmt: skip
 
 
