@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from services.reader.message import Message
 from services.s7 import telegram as t
 from services.s7.change import ChangeFilter
 from services.s7.decode import Record
+from services.s7.encode import Encoder, pays_for
 from services.s7.field import Field
 from services.s7.plan import Extent, Plan, Telegram, make_plan
 
@@ -44,7 +45,7 @@ class _Machine:
         self.fields = fields
         self.message = message
         self.filter = ChangeFilter(fields, max_silence_s, clock)
-        self.record: Record | None = None
+        self.record: Record | Encoder | None = None
         """Decodes what is read of it; None where all of it is refused."""
 
 
@@ -125,8 +126,15 @@ class Group:
             ]
             base = min((place for _, place in places), default=0)
             fields = [f.at(place - base) for f, place in places]
-            machine.record = Record(fields, base) if fields else None
+            machine.record = self._decoder(fields, base) if fields else None
         self._mapped = True
+
+    def _decoder(self, fields: list[Field], base: int) -> Record | Encoder:
+        """Decodes only what somebody looks at: a deadband, the clock."""
+        looked_at = self._timestamp is not None or (
+            not self._always and any(f.deadband is not None for f in fields)
+        )
+        return Encoder(fields, base) if not looked_at and pays_for(fields) else Record(fields, base)
 
     def reset(self) -> None:
         """A new connection: nothing is known of what the PLC refuses, everything is news."""
@@ -243,17 +251,17 @@ class Group:
                 outcome.quality = quality
             body = machine.message.body(stamp_ms, quality, latency_ms, values, bad)
             outcome.shown.append(body)
-            if machine.filter.passes(values, bad, changed, now_s) or everything or self._always:
+            if self._always or machine.filter.passes(values, bad, changed, now_s) or everything:
                 outcome.bodies.append(body)
         self._published_all = True
         return outcome
 
     def _decode_machine(
         self, machine: _Machine, image: bytes, missing: dict[Extent, str]
-    ) -> tuple[bool, dict[str, Any], dict[str, str]]:
+    ) -> tuple[bool, Mapping[str, Any], dict[str, str]]:
         record = machine.record
         changed = record.changed(image) if record is not None else False
-        values = record.values if record is not None else {}
+        values: Mapping[str, Any] = record.values if record is not None else {}
         bad = record.bad if record is not None else {}
         if missing or self.refused:
             gone = {**self.refused, **missing}

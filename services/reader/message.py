@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from services.s7.encode import Encoded
+
 VERSION = 1
 
 
@@ -62,7 +64,7 @@ class Message:
                     seq,
                     quality.encode(),
                     latency_ms,
-                    orjson.dumps(values),
+                    values.json if isinstance(values, Encoded) else orjson.dumps(values),
                 )
             )
             return body + (b',"bad":%s}' % orjson.dumps(bad) if bad else b"}")

@@ -41,7 +41,7 @@ class Reals:
         is too short.
         """
         if _native is not None:
-            return _native.shorten(part, self.places, _shorten_one)
+            return _native.shorten(part, self.places, shorten_one)
         return shorten(self._row.unpack_from(part))
 
 
@@ -54,7 +54,7 @@ def not_finite(part: bytes, at: int) -> str:
 _RAW = struct.Struct(">I")
 
 
-def _shorten_one(raw: int) -> float | None:
+def shorten_one(raw: int) -> float | None:
     """One value, the slow and obvious way."""
     try:
         return shortest(struct.unpack(">f", _RAW.pack(raw))[0])
@@ -117,7 +117,7 @@ def shorten_fresh(raws: Sequence[int]) -> list[float | None]:
         left = [*set(left).difference(again), *(again[i] for i in wrong)]
     for i in left:
         # Powers of two (their lower neighbour is nearer), zeros, the very large and small.
-        out[i] = _shorten_one(raws[i])
+        out[i] = shorten_one(raws[i])
     return out
 
 
