@@ -1,4 +1,5 @@
-"""Hands rows to one output, never more unsettled than its window; one cursor per output.
+"""Hands rows to one output (any consumer: services/consumer), never more than its window unsettled;
+one cursor per output.
 
 An output that starts anew (another session) is served again from its durable cursor; what it does
 not settle stays. Lanes: ``strict`` sends all in order; ``lanes`` sends new rows beside the backlog.
@@ -30,7 +31,7 @@ class Dispatch:
     def __init__(self, name: str, config: dict[str, Any], replay: dict[str, Any]) -> None:
         self.name = name
         self.configure(config)
-        self._lanes_wanted = replay["mode"] == "lanes"
+        self._lanes_wanted = replay["mode"] == "lanes" and not config["strict"]
         self._live_weight: int = replay["live_weight"]
         self._max_rate: int | None = replay["max_rate"]
         self._allowance = 0.0

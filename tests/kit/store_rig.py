@@ -25,7 +25,7 @@ from services.store_forward import dispatch as dispatch_module
 from services.store_forward import store as store_module
 from tests.kit.oracle import Oracle
 
-STORE_CONFIG = {
+STORE_CONFIG: dict[str, Any] = {
     "max_size_bytes": 2**30,
     "max_age_s": 1e9,
     "min_free_bytes": 0,
@@ -189,7 +189,9 @@ class Rig:
             "site": "planta-sp",
             "state": str(self.state),
             "store": {**STORE_CONFIG, **store},
-            "outputs": [{"name": n, "locatarios": None, "from": "oldest"} for n in outputs],
+            "outputs": [
+                {"name": n, "locatarios": None, "from": "oldest", "strict": False} for n in outputs
+            ],
             "plcs": [],
         }
         self.plcs = [f"p{i + 1}" for i in range(plcs)]
