@@ -23,8 +23,8 @@ from services.runtime.process import Process
 READY_S = 1.0
 READY_RETRY_S = 0.05
 STATE_S = 1.0
-# Receipts are gathered so long: one for each acknowledgement would cost the store more than the
-# rows do. It adds nothing to the latency of a message.
+# At most one receipt in so long: one for each acknowledgement would cost the store more than the
+# rows do.
 RECEIPT_S = 0.005
 
 
@@ -60,6 +60,8 @@ class Intake:
         self._taker = taker
         self.name = process.item or process.name
         self._receipt_due = False
+        self._receipt_s = 0.0
+        """When receipts were sent last."""
         self._asking = False
         self._status, self._code, self._message = "down", "", "not connected yet"
         self._since_ms = now_ms()
@@ -130,12 +132,18 @@ class Intake:
                     self._receipt_soon()
 
     def _receipt_soon(self) -> None:
-        if not self._receipt_due:
+        if self._receipt_due:
+            return
+        due_s = self._receipt_s + RECEIPT_S
+        if due_s <= time.monotonic():
+            self._send_receipts()
+        else:
             self._receipt_due = True
-            self._process.at(time.monotonic() + RECEIPT_S, self._send_receipts)
+            self._process.at(due_s, self._send_receipts)
 
     def _send_receipts(self) -> None:
         self._receipt_due = False
+        self._receipt_s = time.monotonic()
         for receipt in self._ledger.receipts():
             hit("consumer.before_receipt")
             if self._receipts.send(receipt):  # else with the next Ready

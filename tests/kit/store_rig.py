@@ -103,6 +103,9 @@ class Node:
     def at(self, at_s: float, fn: Callable[[], None]) -> None:
         self._timers.append([at_s, None, fn])
 
+    def look_again(self, _port: Queue) -> None:
+        """Every handler has its turn."""
+
     def event(self, _level: str, code: str, text: str, **fields: Any) -> None:
         self.events.append(f"{code}: {text} {fields or ''}")
 
