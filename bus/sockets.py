@@ -32,6 +32,8 @@ class Port:
         self.role = role
         self.wire = wire
         self.dropped = 0
+        self.drained = False
+        """The last ``receive`` found nothing."""
         self.refused: dict[str, int] = {"malformed": 0, "version": 0}
 
     def send(self, frame: Frame, topic: bytes = b"") -> bool:
@@ -56,8 +58,12 @@ class Port:
         """The next good frame that waits, or None."""
         while True:
             try:
-                data = self.socket.recv_multipart(zmq.NOBLOCK)[-1]
+                if self.role == "sub":
+                    data = self.socket.recv_multipart(zmq.NOBLOCK)[-1]
+                else:
+                    data = self.socket.recv(zmq.NOBLOCK)
             except zmq.Again:
+                self.drained = True
                 return None
             try:
                 return unpack(data)
@@ -69,6 +75,12 @@ class Port:
     def subscribe(self, topic: bytes) -> None:
         """For SUB ends: take what begins with ``topic``."""
         self.socket.setsockopt(zmq.SUBSCRIBE, topic)
+
+    def fileno(self) -> int:
+        """What becomes readable when frames have come since the last ``receive`` (edge, not level:
+        zmq_getsockopt(3), ZMQ_FD).
+        """
+        return int(self.socket.getsockopt(zmq.FD))
 
     def close(self) -> None:
         """Closes at once; what the peer has not taken is sent again by whoever keeps it."""

@@ -28,6 +28,7 @@ from services.runtime.config import (
     Plc,
     Tls,
 )
+from services.runtime.consumers import consumers, reserved
 from services.runtime.errors import ConfigError, Problem
 from services.runtime.tls import EncryptedKey, refuse_encrypted
 from services.runtime.yaml_lines import KeyPath, dotted, line_of
@@ -300,6 +301,11 @@ def _duplicates(config: Config, file: str, lines: dict[KeyPath, int]) -> Iterato
                 path = (*at, last, key)
                 message = f"{name!r} stands {times} times in `{dotted(at)}`"
                 yield Problem(file, dotted(path), message, line_of(lines, path), "rename one")
+    for i, output in enumerate(config.outputs):
+        if output.name in reserved():
+            path = ("outputs", i, "name")
+            message = f"{output.name!r} is the name of a process that takes messages itself"
+            yield Problem(file, dotted(path), message, line_of(lines, path), "rename it")
 
 
 def _layouts(site: Site, path: Path, lines: dict[KeyPath, int]) -> Iterator[Problem]:
@@ -533,7 +539,7 @@ def secret_reference(holder: Credentials, name: str, base: Path) -> dict[str, st
 
 
 def _paths(config: Config, file: str, lines: dict[KeyPath, int]) -> Iterator[Problem]:
-    items = {"plc": [p.id for p in config.plcs], "output": [o.name for o in config.outputs]}
+    items = {"plc": [p.id for p in config.plcs], "consumer": [c["name"] for c in consumers(config)]}
     for wire in topology.WIRES.values():
         for item in items.get(wire.per, [""]):
             try:

@@ -18,6 +18,7 @@ import orjson
 from bus.topology import PROCESSES, process_name
 from services.runtime import secrets
 from services.runtime.config import Credentials, Group, HttpOutput, Mirror, MqttOutput, Output, Plc
+from services.runtime.consumers import consumers
 from services.runtime.loader import Site, machines, secret_reference
 from services.s7.address import parse_address
 
@@ -53,15 +54,7 @@ def render(site: Site) -> Rendered:
     """The JSON of every process, by process name; holds references to secrets, never one."""
     config = site.config
     plcs = [_plc_summary(site, p) for p in config.plcs]
-    outputs = [
-        {
-            "name": o.name,
-            "type": o.type,
-            "locatarios": o.locatarios,
-            "from": o.start,
-        }
-        for o in config.outputs
-    ]
+    outputs = consumers(config)
     mirrors = [{"name": m.name, "enabled": m.enabled} for m in config.mirrors]
     rendered: Rendered = {}
 

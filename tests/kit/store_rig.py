@@ -26,7 +26,7 @@ from services.store_forward import dispatch as dispatch_module
 from services.store_forward import store as store_module
 from tests.kit.oracle import Oracle
 
-STORE_CONFIG = {
+STORE_CONFIG: dict[str, Any] = {
     "max_size_bytes": 2**30,
     "max_age_s": 1e9,
     "min_free_bytes": 0,
@@ -108,6 +108,9 @@ class Node:
     def at(self, at_s: float, fn: Callable[[], None]) -> Timer:
         self._timers.append(Timer(at_s, fn, None))
         return self._timers[-1]
+
+    def look_again(self, _port: Queue) -> None:
+        """Every handler has its turn."""
 
     def event(self, _level: str, code: str, text: str, **fields: Any) -> None:
         self.events.append(f"{code}: {text} {fields or ''}")
@@ -195,7 +198,9 @@ class Rig:
             "site": "planta-sp",
             "state": str(self.state),
             "store": {**STORE_CONFIG, **store},
-            "outputs": [{"name": n, "locatarios": None, "from": "oldest"} for n in outputs],
+            "outputs": [
+                {"name": n, "locatarios": None, "from": "oldest", "strict": False} for n in outputs
+            ],
             "plcs": [],
         }
         self.plcs = [f"p{i + 1}" for i in range(plcs)]

@@ -21,8 +21,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import urllib3
 
+from services.consumer.row import Row
 from services.publisher.outputs import influx
-from services.publisher.outputs.base import CLOSE_WAIT_S, Desk, Row
+from services.publisher.outputs.base import CLOSE_WAIT_S, Desk
 from services.publisher.outputs.network import explain, tls_context
 from services.runtime import secrets
 from services.runtime.background import Background

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from services.publisher.outputs.base import CLOSE_WAIT_S, Desk, Row
+from services.consumer.row import Row
+from services.publisher.outputs.base import CLOSE_WAIT_S, Desk
 from services.publisher.outputs.mqtt_link import Link, Settings
 from services.runtime.background import Background
 from services.runtime.process import Process

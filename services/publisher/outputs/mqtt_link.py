@@ -22,8 +22,9 @@ from typing import Any
 import orjson
 import zmq
 
+from services.consumer.row import Row
 from services.publisher.outputs import mqtt_packets as mqtt
-from services.publisher.outputs.base import Desk, Row
+from services.publisher.outputs.base import Desk
 from services.publisher.outputs.network import dial, explain
 from services.runtime import secrets
 from services.runtime.background import Background

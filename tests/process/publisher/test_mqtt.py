@@ -383,7 +383,7 @@ def test_a_store_that_counts_anew_gets_a_new_session() -> None:
 
 
 @pytest.mark.parametrize(
-    "point", ["publisher.taken:3", "publisher.acked:3", "publisher.before_receipt:3"]
+    "point", ["consumer.taken:3", "publisher.acked:3", "consumer.before_receipt:3"]
 )
 def test_killed_at_a_named_point(point: str) -> None:
     with (

@@ -35,7 +35,7 @@ CONFIG: dict[str, Any] = {
             ],
         },
     ],
-    "outputs": [{"name": "central", "type": "mqtt"}],
+    "outputs": [{"name": "central", "process": "publisher-central", "type": "mqtt"}],
     "mirrors": [],
 }
 
