@@ -45,8 +45,8 @@ class Rig:
         keep = MagicMock(epoch=1, pending=0)
         keep.publish.side_effect = lambda _ts, body: self.bodies.append(orjson.loads(body(1, 1)))
         self.engine = Engine(process, keep)
-        self.line = self.engine.session = Line()  # type: ignore[assignment]
-        self.engine._proven = True
+        self.line = self.engine.link.session = Line()  # type: ignore[assignment]
+        self.engine.link.is_proven = True
         self.job = self.engine.jobs[0]
 
     def answer(self, denied: set[int] = frozenset()) -> None:  # type: ignore[assignment]
@@ -59,7 +59,7 @@ class Rig:
                 answer.codes.append((telegram, codes))
         answer.left = 0
         answer.done_s = 1.0
-        self.engine._complete(answer)
+        self.engine.complete(answer)
 
 
 @pytest.mark.parametrize("planned_anew", [False, True])
