@@ -85,6 +85,7 @@ class Engine:
     def connected(self, session: Session) -> None:
         """Plans every group for what this connection grants."""
         for job in self.jobs:
+            job.answer = job.retry = None
             job.rounds = 0
             job.refused_whole = False
             job.group.reset()
@@ -112,15 +113,19 @@ class Engine:
     def answered(self, session: Session) -> None:
         """The PLC is back."""
         self.health.clear()
+        for job in self.jobs:
+            job.group.move(session.host)
         text = f"connected: PDU {session.pdu_bytes}, {session.jobs} jobs"
         self.process.event("info", "plc_online", text, plc=self.id)
         self.health.update()
 
-    def lost(self, error: PlcUnavailable) -> None:
+    def lost(self, error: PlcUnavailable, host: str) -> None:
         """Nothing that was asked comes back."""
         for job in self.jobs:
             job.answer = job.retry = None
-        self.health.note_lost(error, self.link.attempts)
+        self.health.note_lost(error, host)
+        if self.link.is_switching:
+            return  # the PLC is offline when none of its addresses answers
         if self.health.status != "offline":
             self._say_offline()
         self.health.update()

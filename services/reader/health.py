@@ -34,6 +34,8 @@ class Health:
         self._doubt = doubt
         self._groups = groups
         self._failure: dict[str, Any] | None = None
+        self._said: dict[str, str] = {}
+        """The code that was said of each address since."""
         self._trouble = ("", 0)
         """What else keeps the PLC from being online, and since when (Unix ms)."""
         self._reads_ok = self._reads_failed = 0
@@ -56,16 +58,18 @@ class Health:
         """A scan is complete."""
         self._reads_ok += 1
 
-    def note_lost(self, error: PlcUnavailable, attempts: int) -> None:
-        """The connection is gone, or could not be made for the ``attempts``th time: said once per
-        reason, not per attempt. ``update`` is the caller's.
+    def note_lost(self, error: PlcUnavailable, host: str) -> None:
+        """The connection to ``host`` is gone, or could not be made: said once per reason, not per
+        attempt. ``update`` is the caller's.
         """
         self._count_failed()
-        if self._failure is None or self._failure["code"] != error.code:
+        if self._said.get(host) != error.code:
+            self._said[host] = error.code
             self._process.event("error", error.code, error.message, plc=self._plc["id"])
+        if self._failure is None or self._failure["code"] != error.code:
             since = self._failure["since"] if self._failure else now_ms()
             self._failure = {"code": error.code, "message": error.message, "since": since}
-        self._failure["attempts"] = attempts
+        self._failure["attempts"] = self._link.attempts
 
     def note_refused(self, code: str, message: str) -> None:
         """The PLC refuses a scan as a whole."""
@@ -88,6 +92,7 @@ class Health:
     def clear(self) -> None:
         """What had failed is well again. ``update`` is the caller's."""
         self._failure = None
+        self._said.clear()
 
     def update(self) -> None:
         """Looks at the status; says at once when it is another."""
@@ -130,7 +135,7 @@ class Health:
         frame = Heartbeat(
             self._plc["id"],
             self._plc["locatario"],
-            self._plc["host"],
+            self._link.host,
             now_ms(),
             self._plc["heartbeat_s"],
             self.status or "offline",

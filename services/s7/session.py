@@ -8,6 +8,7 @@ the next one.
 from __future__ import annotations
 
 import errno
+import random
 import select
 import socket
 import time
@@ -28,6 +29,14 @@ _RECEIVE_BYTES = 65_536
 _TPKT_BYTES = 4
 _READ_REPLY_BYTES = t.TPKT_COTP_BYTES + t.REPLY_HEAD_BYTES
 _NOTHING = (None, None, 0.0)
+_SILENT = "is this the PLC's address and port? If it is, its CPU or network module hangs"
+
+# What to free, wherever a connection is refused for want of room.
+FULL = (
+    "all S7 connections of the CPU are taken: close HMI, TIA Portal (online) or other programs and"
+    " agents that are connected to it, or reserve more in TIA Portal (CPU properties, Connection"
+    " resources)"
+)
 
 _NETWORK_ERRORS = {
     errno.ECONNREFUSED: ("refused", "nothing listens there: is it the PLC's address and port?"),
@@ -49,6 +58,15 @@ def network_error(error: OSError, host: str, port: int) -> PlcUnavailable:
         )
     code, words = _NETWORK_ERRORS.get(error.errno or 0, ("network", str(error)))
     return PlcUnavailable(code, f"{host}:{port}: {words}")
+
+
+def connections_full(host: str, port: int, why: str) -> PlcUnavailable:
+    """The station is right, and has no connection left for us."""
+    return PlcUnavailable("connections_full", f"{host}:{port}: {why}: {FULL}")
+
+
+class _Silent(Exception):
+    """Connected, and no answer in the handshake."""
 
 
 class Answer:
@@ -97,7 +115,9 @@ class Session:
         self._parts = bytearray()
         self._waiting: list[tuple[Answer, deque[Telegram]]] = []
         self._in_flight: dict[int, tuple[Answer | None, Telegram | None, float]] = {}
-        self._reference = 0
+        # Not from 1 on each connection: a gateway (MPI, serial) may hand a late reply to the next
+        # connection, where it must find nothing.
+        self._reference = random.randrange(0xFFFE)
         self._on_state: Callable[[int | None], None] | None = None
         self._state_waits = False
         deadline_s = time.monotonic() + timeout_s
@@ -122,27 +142,53 @@ class Session:
         except OSError as e:
             self.close()
             raise network_error(e, host, port) from None
+        except t.ConnectionRefused as e:
+            self.close()
+            if e.is_full:
+                raise connections_full(host, port, str(e)) from None
+            raise PlcUnavailable("refused_by_cpu", f"{host}:{port}: {e}") from None
         except t.ProtocolError as e:
             self.close()
-            raise PlcUnavailable("refused_by_cpu", f"{host}:{port}: {e}") from None
+            raise PlcUnavailable("protocol", f"{host}:{port}: {e}") from None
+        except _Silent as e:
+            self.close()
+            raise PlcUnavailable("no_s7", f"{host}:{port}: {e}") from None
         self._poll = select.poll()
         self._poll.register(self.socket, select.POLLIN)
 
     def _handshake(
         self, tsaps: tuple[int, int], pdu_bytes: int, jobs: int, deadline_s: float
     ) -> None:
-        self._send(t.connection_request(*tsaps))
-        t.parse_connection_confirm(self._exchange(deadline_s))
-        self._send(t.setup_request(0xFFFF, jobs, pdu_bytes))
-        cotp = self._exchange(deadline_s)
+        request = t.connection_request(*tsaps)
+        cotp = self._exchange(request, deadline_s, "the connection request (COTP)")
+        if not cotp:
+            message = "closed in the handshake: wrong rack, slot or TSAP, or no connection free"
+            raise t.ConnectionRefused(message)
+        t.parse_connection_confirm(cotp)
+        request = t.setup_request(0xFFFF, jobs, pdu_bytes)
+        cotp = self._exchange(request, deadline_s, "the S7 setup")
+        if not cotp:
+            # The TSAP is known, or it would have been refused before.
+            raise t.ConnectionRefused("closed at the S7 setup", is_full=True)
         granted_jobs, granted_bytes = t.parse_setup(cotp[3:])
         self.jobs = max(1, min(granted_jobs, jobs))
         self.pdu_bytes = min(granted_bytes, pdu_bytes)
         if self.pdu_bytes < 112:
             raise t.ProtocolError(f"the CPU grants a PDU of {granted_bytes} bytes only")
 
-    def _exchange(self, deadline_s: float) -> bytes:
-        """One COTP packet, while the socket still blocks."""
+    def _exchange(self, request: bytes, deadline_s: float, what: str) -> bytes:
+        """The COTP packet that answers, while the socket still blocks; empty where the PLC closes
+        the connection instead. Raises _Silent where it does nothing.
+        """
+        try:
+            self.socket.sendall(request)
+            return self._next_packet(deadline_s)
+        except TimeoutError:
+            raise _Silent(f"accepts the connection but does not answer {what}: {_SILENT}") from None
+        except (ConnectionResetError, BrokenPipeError):
+            return b""
+
+    def _next_packet(self, deadline_s: float) -> bytes:
         while True:
             have = self._buffer
             whole_head = len(have) >= _TPKT_BYTES
@@ -158,13 +204,8 @@ class Session:
             self.socket.settimeout(left_s)
             data = self.socket.recv(_RECEIVE_BYTES)
             if not data:
-                raise t.ProtocolError(
-                    "closed in the handshake: wrong rack, slot or TSAP, or no connection free"
-                )
+                return b""
             self._buffer += data
-
-    def _send(self, data: bytes) -> None:
-        self.socket.sendall(data)
 
     def fileno(self) -> int:
         """For the process's poller."""
@@ -387,6 +428,18 @@ class Session:
     def _broken(self, error: PlcUnavailable) -> PlcUnavailable:
         self.close()
         return error
+
+    def read_state(self) -> int | None:
+        """Asks the CPU's operating state and waits for it, as ``ask_state`` gives it: for one-shot
+        tools.
+        """
+        told: list[int | None] = []
+        self.ask_state(told.append)
+        while not told:
+            self.receive(self.timeout_s * 1_000)
+            if not told:
+                self.check_timeout()
+        return told[0]
 
     def read(self, telegrams: list[Telegram], image_bytes: int) -> Answer:
         """Reads once and waits for it: for one-shot tools."""

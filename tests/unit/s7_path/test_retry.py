@@ -39,7 +39,7 @@ class Rig:
         group = {"name": "g1", "measurement": "m", "db": 1, "scan_s": 1.0, "publish": "always",
                  "max_silence_s": 60.0, "raw": None, "consistent": False, "timestamp": None,
                  "machines": [[None, 0]], "fields": FIELDS}  # fmt: skip
-        plc = {"id": "p1", "locatario": "acme", "host": "h", "alive": None, "heartbeat_s": 10.0}
+        plc = {"id": "p1", "locatario": "acme", "hosts": ["h"], "alive": None, "heartbeat_s": 10.0}
         process = MagicMock(live=None, stats=Stats("reader", 1, 1), started_s=0.0)
         process.config = {"site": "s1", "plc": plc, "groups": [group], "clock_sync": "ignored"}
         keep = MagicMock(epoch=1, pending=0)
