@@ -45,6 +45,7 @@ CLOCK = "the PLC's clock differs from this PC's by {s:.0f} s: set it, or synchro
 CLOCK_MAX_S = 5.0
 _STATES = {**dict.fromkeys(RUNNING, "run"), 4: "stop", 3: "stop"}
 _BLOCK_BYTES = 65_536
+_SMALL = {"op": ", LOGO! 8", "basic": ", S7-200 SMART, LOGO! 8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Way:
     remote_tsap: int
     config: str
     v_memory: bool = False
-    """A LOGO! or S7-200: no slots; its V memory is read as DB1."""
+    """Perhaps a LOGO! or S7-200, which may give its V memory (DB1) only."""
 
 
 def ways() -> Iterator[Way]:
@@ -71,17 +72,18 @@ def ways() -> Iterator[Way]:
             (0, 4, "S7-400"),
         ):
             extra = "" if connection == "op" else f", connection: {connection}"
+            # Slot 0 is TSAP 02.00 and 03.00: they have no slots, but these TSAPs.
+            small = _SMALL.get(connection, "") if (rack, slot) == (0, 0) else ""
             yield Way(
-                f"{connection.upper()}, rack {rack}, slot {slot} ({models})",
+                f"{connection.upper()}, rack {rack}, slot {slot} ({models}{small})",
                 0x0100,
                 code << 8 | rack << 5 | slot,
                 f"rack: {rack}, slot: {slot}{extra}",
+                v_memory=bool(small),
             )
     for label, local, remote in (
-        ("LOGO! 0BA8", 0x0100, 0x0200),
-        ("LOGO! 0BA8 or 0BA7", 0x0300, 0x0200),
+        ("LOGO!", 0x0300, 0x0200),
         ("LOGO! 0BA7", 0x0200, 0x0200),
-        ("LOGO! 0BA8, second connection", 0x0100, 0x0300),
         ("S7-200 SMART", 0x1000, 0x0300),
         ("S7-200 with CP 243-1", 0x1000, 0x1000),
         ("S7-200 with CP 243-1, second connection", 0x1000, 0x1001),

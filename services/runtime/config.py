@@ -140,6 +140,12 @@ class RawRange(Model):
     start: int = Field(ge=0, le=65_535)
     length: int = Field(ge=1, le=65_536)
 
+    @model_validator(mode="after")
+    def _in_block(self) -> RawRange:
+        if self.start + self.length > 65_536:
+            raise ValueError(f"reaches byte {self.start + self.length - 1}; a block ends at 65535")
+        return self
+
 
 class Group(Model):
     """Fields that are read together, at one rate."""
@@ -201,7 +207,9 @@ class Plc(Endpoint):
 
     @model_validator(mode="after")
     def _some_host(self) -> Plc:
-        if (self.host is None) == (not self.hosts):
+        if self.host is None and not self.hosts:
+            raise ValueError("`host:` is missing (or `hosts:`, the addresses of a redundant PLC)")
+        if self.host is not None and self.hosts:
             raise ValueError("give either `host:` (one address) or `hosts:` (a redundant PLC's)")
         if len(set(self.hosts)) < len(self.hosts):
             raise ValueError("`hosts:` names one address twice")

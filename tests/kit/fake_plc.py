@@ -65,6 +65,8 @@ class _Cpu(Station):
     def _locate(self, item: bytes) -> tuple[int, bytearray, int, int, int]:
         code, memory, start, size, bit = super()._locate(item)
         number, area = struct.unpack_from(">HB", item, 6)
+        if area in self.plc.denied_areas:
+            return _DENIED, bytearray(), 0, 0, 0
         if area == DB and any(
             number == db and start < b and a < start + size for db, a, b in self.plc.denied
         ):
@@ -105,6 +107,8 @@ class FakePlc:
         self.late_s = 1.0
         self.faults: dict[str, float] = {}
         self.denied: set[tuple[int, int, int]] = set()
+        self.denied_areas: set[int] = set()
+        """Areas (FLAGS, …) whose every byte is denied."""
         self.refusal = 0
         """Error class and code that every read is answered with; 0: none."""
         self.cut_items = 0
