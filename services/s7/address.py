@@ -105,7 +105,7 @@ def _sized(wanted: S7Type | None, width: str, text: str) -> str:
         return str(wanted)
     if wanted.size_bytes in (1, 2, 4) and wanted.size_bytes != width_bytes:
         fits = next(w for w, n in _WIDTH_BYTES.items() if n == wanted.size_bytes)
-        hint = f"write DB{fits} or M{fits}, or another type"
+        hint = f"write DB{fits}, M{fits} or V{fits}, or another type"
         raise AddressError(f"{text!r}: {wanted} is no {width_bytes}-byte type", hint)
     return str(wanted)
 

@@ -184,7 +184,9 @@ class Session:
             self.socket.sendall(request)
             return self._next_packet(deadline_s)
         except TimeoutError:
-            raise _Silent(f"accepts the connection, but no answer comes to {what}: {_SILENT}") from None
+            raise _Silent(
+                f"accepts the connection, but no answer comes to {what}: {_SILENT}"
+            ) from None
         except (ConnectionResetError, BrokenPipeError):
             return b""
 

@@ -133,6 +133,8 @@ class FakePlc:
         self.scans_ns: list[int] = []
         self.written: list[tuple[int, int, bytes]] = []
         self.connections = 0
+        self.served: set[socket.socket] = set()
+        """Those that have an S7 connection."""
         self.ghosts: list[bytes] = []
         """Answers that the next connection will get."""
         self._random = random.Random(seed)
@@ -209,6 +211,7 @@ class FakePlc:
         """A connection has ended."""
         with self.lock:
             self._sockets.discard(client)
+            self.served.discard(client)
         client.close()
 
     def pick_fault(self) -> str:
@@ -229,8 +232,7 @@ class _Connection:
         self.outgoing: list[tuple[float, int, bytes]] = []
         self.count = 0
         self.half_open = False
-        full = plc.max_connections
-        self.is_surplus = bool(full) and plc.open_connections > full
+        self.is_surplus = False
         self.wake = threading.Condition()
         self.closed = False
 
@@ -265,6 +267,10 @@ class _Connection:
                 raise ValueError("another TSAP")  # CPUs close the connection
             if self.plc.deaf == "cotp":
                 return
+            with self.plc.lock:
+                self.is_surplus = 0 < self.plc.max_connections <= len(self.plc.served)
+                if not self.is_surplus:
+                    self.plc.served.add(self.client)
             if self.is_surplus and self._refuse_room(packet):
                 return
             self._send(connection_confirm(packet), 0.0)
