@@ -11,8 +11,9 @@ from services.runtime.config import Endpoint, Mirror, Plc
 from services.runtime.errors import PlcUnavailable
 from services.runtime.loader import Site, machines
 from services.runtime.render import raw_range
+from services.s7.handshake import FULL
 from services.s7.plan import Extent, make_plan
-from services.s7.session import FULL, Session
+from services.s7.session import Session
 from services.s7.telegram import GOOD, Item, item_error
 
 # Where CPUs sit: 1 in S7-1200/1500, 2 in S7-300, 3 and 0 in some S7-400 and soft PLCs.

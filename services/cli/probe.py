@@ -20,8 +20,9 @@ import typer
 
 from services.cli.common import ConfigOption, JsonOption, console, fail, load_site
 from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, PlcUnavailable
+from services.s7.handshake import FULL
 from services.s7.plan import Extent, make_plan
-from services.s7.session import FULL, Session
+from services.s7.session import Session
 from services.s7.telegram import RUNNING, item_error
 
 PUT_GET = (

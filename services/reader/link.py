@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from services.runtime.background import Background
 from services.runtime.errors import PlcUnavailable
 from services.runtime.process import Process
-from services.s7.session import JOBS_ASKED, Answer, Session, connections_full
+from services.s7.handshake import connections_full
+from services.s7.session import JOBS_ASKED, Answer, Session
 from services.s7.telegram import RUNNING
 
 BACKOFF_S, BACKOFF_MAX_S = 0.5, 15.0

@@ -1,4 +1,4 @@
-"""One TCP connection to one PLC: connect, setup, read. There is no write in it.
+"""One connection to one PLC, made by ``handshake``: it reads. There is no write in it.
 
 Requests go out as many at a time as the PLC granted; replies find their telegram by PDU reference.
 After a timeout or anything unexpected the socket is dropped: a late reply must never be taken for
@@ -7,7 +7,6 @@ the next one.
 
 from __future__ import annotations
 
-import errno
 import random
 import select
 import socket
@@ -17,6 +16,7 @@ from collections.abc import Callable
 
 from services.runtime.errors import PlcUnavailable
 from services.s7 import telegram as t
+from services.s7.handshake import connect, network_error
 from services.s7.plan import Telegram
 
 # Asked for; CPUs grant 1 to 8, library servers what is asked.
@@ -29,44 +29,6 @@ _RECEIVE_BYTES = 65_536
 _TPKT_BYTES = 4
 _READ_REPLY_BYTES = t.TPKT_COTP_BYTES + t.REPLY_HEAD_BYTES
 _NOTHING = (None, None, 0.0)
-_SILENT = "is this the PLC's address and port? If it is, its CPU or network module hangs"
-
-# What to free, wherever a connection is refused for want of room.
-FULL = (
-    "all S7 connections of the CPU are taken: close HMI, TIA Portal (online) or other programs and"
-    " agents that are connected to it, or reserve more in TIA Portal (CPU properties, Connection"
-    " resources)"
-)
-
-_NETWORK_ERRORS = {
-    errno.ECONNREFUSED: ("refused", "nothing listens there: is it the PLC's address and port?"),
-    errno.EHOSTUNREACH: ("unreachable", "no such station in this network: check cable and address"),
-    errno.ENETUNREACH: ("unreachable", "no route to that network: check this PC's address"),
-    errno.ECONNRESET: ("reset", "the PLC closed the connection"),
-    errno.EPIPE: ("reset", "the PLC closed the connection"),
-    errno.ETIMEDOUT: ("timeout", "no answer: check the PLC's power and cable"),
-}
-
-
-def network_error(error: OSError, host: str, port: int) -> PlcUnavailable:
-    """An OSError in words for the person at the machine."""
-    if isinstance(error, socket.gaierror):
-        return PlcUnavailable("unknown_host", f"{host}: no such name; check `host:` or DNS")
-    if isinstance(error, TimeoutError):
-        return PlcUnavailable(
-            "timeout", f"{host}:{port}: no answer; check the PLC's power and cable"
-        )
-    code, words = _NETWORK_ERRORS.get(error.errno or 0, ("network", str(error)))
-    return PlcUnavailable(code, f"{host}:{port}: {words}")
-
-
-def connections_full(host: str, port: int, why: str) -> PlcUnavailable:
-    """The station is right, and has no connection left for us."""
-    return PlcUnavailable("connections_full", f"{host}:{port}: {why}: {FULL}")
-
-
-class _Silent(Exception):
-    """Connected, and no answer in the handshake."""
 
 
 class Answer:
@@ -108,10 +70,7 @@ class Session:
         self.host = host
         self.port = port
         self.timeout_s = timeout_s
-        self.jobs = 1
-        self.pdu_bytes = 0
         self.reads = 0
-        self._buffer = b""
         self._parts = bytearray()
         self._waiting: list[tuple[Answer, deque[Telegram]]] = []
         self._in_flight: dict[int, tuple[Answer | None, Telegram | None, float]] = {}
@@ -120,94 +79,12 @@ class Session:
         self._reference = random.randrange(0xFFFE)
         self._on_state: Callable[[int | None], None] | None = None
         self._state_waits = False
-        deadline_s = time.monotonic() + timeout_s
-        try:
-            self.socket = socket.create_connection((host, port), timeout_s)
-        except UnicodeError:
-            raise network_error(socket.gaierror(), host, port) from None
-        except OSError as e:
-            raise network_error(e, host, port) from None
-        try:
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # A pulled cable must show although nothing is in flight: probe after 5 s, 3 times.
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-            self.socket.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout_s * 1_000)
-            )
-            self._handshake(tsaps, pdu_bytes, jobs, deadline_s)
-            self.socket.setblocking(False)
-        except OSError as e:
-            self.close()
-            raise network_error(e, host, port) from None
-        except t.ConnectionRefused as e:
-            self.close()
-            if e.is_full:
-                raise connections_full(host, port, str(e)) from None
-            raise PlcUnavailable("refused_by_cpu", f"{host}:{port}: {e}") from None
-        except t.ProtocolError as e:
-            self.close()
-            raise PlcUnavailable("protocol", f"{host}:{port}: {e}") from None
-        except _Silent as e:
-            self.close()
-            raise PlcUnavailable("no_s7", f"{host}:{port}: {e}") from None
+        opened = connect(host, port, tsaps, pdu_bytes, jobs, timeout_s)
+        self.socket = opened.socket
+        self.jobs, self.pdu_bytes = opened.jobs, opened.pdu_bytes
+        self._buffer = opened.rest
         self._poll = select.poll()
         self._poll.register(self.socket, select.POLLIN)
-
-    def _handshake(
-        self, tsaps: tuple[int, int], pdu_bytes: int, jobs: int, deadline_s: float
-    ) -> None:
-        request = t.connection_request(*tsaps)
-        cotp = self._exchange(request, deadline_s, "the connection request (COTP)")
-        if not cotp:
-            message = "closed in the handshake: wrong rack, slot or TSAP, or no connection free"
-            raise t.ConnectionRefused(message)
-        t.parse_connection_confirm(cotp)
-        request = t.setup_request(0xFFFF, jobs, pdu_bytes)
-        cotp = self._exchange(request, deadline_s, "the S7 setup")
-        if not cotp:
-            # The TSAP is known, or it would have been refused before.
-            raise t.ConnectionRefused("closed at the S7 setup", is_full=True)
-        granted_jobs, granted_bytes = t.parse_setup(cotp[3:])
-        self.jobs = max(1, min(granted_jobs, jobs))
-        self.pdu_bytes = min(granted_bytes, pdu_bytes)
-        if self.pdu_bytes < 112:
-            raise t.ProtocolError(f"the CPU grants a PDU of {granted_bytes} bytes only")
-
-    def _exchange(self, request: bytes, deadline_s: float, what: str) -> bytes:
-        """The COTP packet that answers, while the socket still blocks; empty where the PLC closes
-        the connection instead. Raises _Silent where it does nothing.
-        """
-        try:
-            self.socket.sendall(request)
-            return self._next_packet(deadline_s)
-        except TimeoutError:
-            raise _Silent(
-                f"accepts the connection, but no answer comes to {what}: {_SILENT}"
-            ) from None
-        except (ConnectionResetError, BrokenPipeError):
-            return b""
-
-    def _next_packet(self, deadline_s: float) -> bytes:
-        while True:
-            have = self._buffer
-            whole_head = len(have) >= _TPKT_BYTES
-            size = have[2] << 8 | have[3] if whole_head else 0
-            if have[:1] not in (b"", b"\3") or (whole_head and size < t.TPKT_COTP_BYTES):
-                raise t.ProtocolError(f"not a TPKT: {have[:4].hex()}: is this the PLC's S7 port?")
-            if 0 < size <= len(have):
-                self._buffer = have[size:]
-                return have[_TPKT_BYTES:size]
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0:
-                raise TimeoutError
-            self.socket.settimeout(left_s)
-            data = self.socket.recv(_RECEIVE_BYTES)
-            if not data:
-                return b""
-            self._buffer += data
 
     def fileno(self) -> int:
         """For the process's poller."""
