@@ -16,8 +16,9 @@ from services.s7.encode import Encoder, pays_for
 from services.s7.field import Field
 from services.s7.plan import Extent, Plan, Telegram, make_plan
 
-# A refused field is asked for again so often: it costs a request of its own.
-RETRY_S = 30.0
+# A refused field is asked for again after this time, doubling up to so often: it costs a request of
+# its own. A block that is downloaded anew is away for a few seconds only.
+RETRY_FIRST_S, RETRY_S = 2.0, 30.0
 # A PLC clock further off than this is no timestamp.
 CLOCK_TOLERANCE_S = 300.0
 
@@ -54,6 +55,7 @@ class Group:
 
     def __init__(self, config: dict[str, Any], plc: dict[str, Any], site: str) -> None:
         self.name: str = config["name"]
+        self._ip: str = plc["hosts"][0]
         self.db: int | None = config["db"]
         self.scan_s: float = config["scan_s"]
         self.consistent: bool = config["consistent"]
@@ -68,7 +70,7 @@ class Group:
                 site=site,
                 locatario=plc["locatario"],
                 plc=plc["id"],
-                ip=plc["host"],
+                ip=self._ip,
                 group=self.name,
                 measurement=config["measurement"],
                 db=self.db,
@@ -83,12 +85,13 @@ class Group:
         if self.raw_range is not None and self.db is not None:
             self._extents |= set(_fill(self._extents, self.db, *self.raw_range))
         self._cuts: set[tuple[str, int, int]] = set()
-        """Where items were halved to find what the PLC refuses; forgotten every RETRY_S, as are"""
+        """Where items were halved to find what the PLC refuses; forgotten at each retry, as are"""
         self._apart: set[Extent] = set()
         """fields that share bytes with a refused one."""
         self.refused: dict[Extent, str] = {}
-        """What the PLC refuses, with the reason; asked for again every RETRY_S."""
+        """What the PLC refuses, with the reason; asked for again by itself."""
         self._retry_at_s = 0.0
+        self._retry_s = RETRY_FIRST_S
         self.plan = Plan([], [], 0)
         self.replan_needed = True
         self._mapped = False
@@ -98,6 +101,13 @@ class Group:
     def has_plc_time(self) -> bool:
         """Its messages carry the PLC's time."""
         return self._timestamp is not None
+
+    def move(self, ip: str) -> None:
+        """The messages' ``ip`` from now on."""
+        if ip != self._ip:
+            self._ip = ip
+            for machine in self.machines:
+                machine.message.move(ip)
 
     def make_plan(self, pdu_bytes: int, max_items: int) -> Plan:
         """The plan for what is not refused."""
@@ -142,6 +152,7 @@ class Group:
         self._apart.clear()
         self.refused.clear()
         self.replan_needed = True
+        self._retry_s = RETRY_FIRST_S
         self.publish_all()
 
     def publish_all(self) -> None:
@@ -175,7 +186,9 @@ class Group:
                 reason = t.item_error(code)
                 inside = self.plan.within(place, item.length)
                 missing.update(dict.fromkeys(inside, reason))
-                self._retry_at_s = time.monotonic() + RETRY_S
+                if len(inside) == 1:
+                    self._retry_s = RETRY_FIRST_S
+                self._retry_at_s = time.monotonic() + self._retry_s
                 self.replan_needed = True
                 if len(inside) == 1:
                     self.refused[inside[0]] = reason
@@ -193,7 +206,8 @@ class Group:
         searched = self._cuts or self._apart
         if not (self.refused or searched) or now_s < self._retry_at_s:
             return None
-        self._retry_at_s = now_s + RETRY_S
+        self._retry_s = min(RETRY_S, 2 * self._retry_s)
+        self._retry_at_s = now_s + self._retry_s
         if searched:
             self._cuts.clear()
             self._apart.clear()

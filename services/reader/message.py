@@ -40,6 +40,11 @@ class Message:
         }
         self._head = orjson.dumps({k: v for k, v in head.items() if v is not None})[:-1]
 
+    def move(self, ip: str) -> None:
+        """The PLC is read at another address from now on."""
+        head = orjson.loads(self._head + b"}")
+        self._head = orjson.dumps({**head, "ip": ip})[:-1]
+
     def body(
         self,
         ts_ms: int,

@@ -93,13 +93,14 @@ _CONNECTION = {"pg": 0x01, "op": 0x02, "basic": 0x03}
 
 
 class Endpoint(Model):
-    """How to reach one S7 station."""
+    """How to connect to one S7 station."""
 
-    host: Host = Field(description="address or name of the PLC's network interface")
     port: Port = 102
     rack: int = Field(0, ge=0, le=7)
     slot: int = Field(1, ge=0, le=31, description="1 for S7-1200/1500, 2 for S7-300")
-    tsap: Tsap | None = Field(None, description="instead of rack and slot (LOGO!, S7-200)")
+    tsap: Tsap | None = Field(
+        None, description="instead of rack and slot (LOGO!, S7-200; docs/OPERACOES.md)"
+    )
     connection: Literal["op", "pg", "basic"] = Field(
         "op", description="`pg` takes the slot that TIA Portal needs"
     )
@@ -138,6 +139,12 @@ class RawRange(Model):
 
     start: int = Field(ge=0, le=65_535)
     length: int = Field(ge=1, le=65_536)
+
+    @model_validator(mode="after")
+    def _in_block(self) -> RawRange:
+        if self.start + self.length > 65_536:
+            raise ValueError(f"reaches byte {self.start + self.length - 1}; a block ends at 65535")
+        return self
 
 
 class Group(Model):
@@ -183,6 +190,13 @@ class Plc(Endpoint):
     """One PLC, one reader process."""
 
     id: Name
+    host: Host | None = Field(None, description="address or name of its network interface")
+    hosts: list[Host] = Field(
+        [],
+        max_length=8,
+        description="instead of `host`, for a redundant PLC (S7-400H): one is read; another where"
+        " that one is lost or its CPU stops",
+    )
     locatario: Name | None = Field(None, description="tenant, if not the default")
     pdu: int = Field(960, ge=240, le=960, description="asked for; the PLC grants what it can")
     parallel_jobs: Literal["auto"] | Annotated[int, Field(ge=1, le=32)] = "auto"
@@ -190,6 +204,21 @@ class Plc(Endpoint):
     heartbeat: Duration = Field(10.0, ge=0.5, le=3_600)
     alive: Alive | None = None
     groups: list[Group] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _some_host(self) -> Plc:
+        if self.host is None and not self.hosts:
+            raise ValueError("`host:` is missing (or `hosts:`, the addresses of a redundant PLC)")
+        if self.host is not None and self.hosts:
+            raise ValueError("give either `host:` (one address) or `hosts:` (a redundant PLC's)")
+        if len(set(self.hosts)) < len(self.hosts):
+            raise ValueError("`hosts:` names one address twice")
+        return self
+
+    @property
+    def all_hosts(self) -> list[str]:
+        """Every address, the first to try first."""
+        return self.hosts or [str(self.host)]
 
 
 class MirrorSource(Model):
@@ -202,6 +231,7 @@ class MirrorSource(Model):
 class MirrorTarget(Endpoint):
     """The only block that may ever be written."""
 
+    host: Host = Field(description="address or name of the PLC's network interface")
     db: int = Field(ge=1, le=65_535)
     start: int = Field(0, ge=0, le=65_535, description="where the first byte goes")
 

@@ -67,8 +67,8 @@ def check(site: Site) -> Iterator[Rule]:
         source = raw_range(site, plc, group)
         t = mirror.target
         target: Block = (t.host, t.port, t.db)
-        origin: Block = (plc.host, plc.port, group.db or 0)
-        if target == origin:
+        origins = [(host, plc.port, group.db or 0) for host in plc.all_hosts]
+        if target in origins:
             message = f"DB{t.db} of {t.host} is the source itself"
             yield Rule(f"{at}.target.db", message, "name another block")
         yield from _map_problems(mirror, source, at)
@@ -79,9 +79,10 @@ def check(site: Site) -> Iterator[Rule]:
                 message = f"writes bytes that mirror {other.name!r} (mirrors[{j}]) writes too"
                 yield Rule(f"{at}.target.start", message, "give each mirror bytes of its own")
         written.append((i, mirror, target, mine))
-        if target != origin:
-            edges.setdefault(origin, set()).add(target)
-            if _reaches(edges, target, origin):
+        if target not in origins:
+            for origin in origins:
+                edges.setdefault(origin, set()).add(target)
+            if any(_reaches(edges, target, origin) for origin in origins):
                 message = f"closes a loop: DB{t.db} of {t.host} is copied back to its source"
                 yield Rule(f"{at}.target.db", message, "remove one of the mirrors")
 

@@ -134,7 +134,7 @@ def _plc_summary(site: Site, plc: Plc) -> dict[str, Any]:
     return {
         "id": plc.id,
         "locatario": site.config.tenant(plc),
-        "host": plc.host,
+        "host": plc.all_hosts[0],
         "heartbeat_s": plc.heartbeat,
         "groups": groups,
     }
@@ -170,7 +170,7 @@ def _plc(site: Site, plc: Plc) -> dict[str, Any]:
     return {
         "id": plc.id,
         "locatario": site.config.tenant(plc),
-        "host": plc.host,
+        "hosts": plc.all_hosts,
         "port": plc.port,
         "local_tsap": local,
         "remote_tsap": remote,

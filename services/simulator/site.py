@@ -42,7 +42,7 @@ def mirror_targets(site: Site, plc: Plc) -> Iterator[tuple[int, int]]:
     """(DB number, bytes) that mirrors write in this PLC."""
     for mirror in site.config.mirrors:
         target = mirror.target
-        if (target.host, target.port) == (plc.host, plc.port):
+        if target.host in plc.all_hosts and target.port == plc.port:
             yield target.db, target.start + MIRROR_TARGET_BYTES
 
 

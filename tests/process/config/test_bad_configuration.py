@@ -80,6 +80,25 @@ CASES: dict[str, tuple[str | bytes, list[str]]] = {
         " target: {host: 's7://h', db: 6}}]\n",
         [":18:", "mirrors[0].target.host", "stands in `port`"],
     ),
+    "two ways to give the address": (
+        edit("host: 192.168.0.10", "host: a\n    hosts: [a, b]"), [":5:", "either `host:`"],
+    ),
+    "one address twice": (
+        edit("host: 192.168.0.10", "hosts: [plc-a, plc-a]"), [":5:", "one address twice"],
+    ),
+    "a redundant target": (
+        GOOD + "mirrors: [{name: m1, source: {plc: prensa-01, group: db500},"
+        " target: {hosts: [a, b], db: 6}}]\n",
+        [":18:", "mirrors[0].target.hosts", "did you mean `host`?"],
+    ),
+    "raw bytes past the block": (
+        edit("scan: 500ms", "scan: 500ms\n        raw: {start: 60000, length: 6000}"),
+        [":11:", "raw", "reaches byte 65999", "ends at 65535"],
+    ),
+    "an address past the block": (
+        edit("layout: db500.yaml", "fields: [{name: a, address: DB500.DBW65535:INT}]"),
+        [":11:", "past byte 65535", "64 KiB"],
+    ),
     "no tenants": (
         edit("username: box", "locatarios: []\n    username: box"), [":16:", "locatarios"],
     ),
