@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from bus.topology import PROCESSES, process_name
-from services.runtime import secrets
+from services.runtime import secrets, supervisor_access
 from services.runtime.config import Credentials, Group, HttpOutput, Mirror, MqttOutput, Output, Plc
 from services.runtime.loader import Site, machines, secret_reference
 from services.s7.address import parse_address
@@ -124,7 +124,7 @@ def render(site: Site) -> Rendered:
 
 def supervisor_socket(site: Site) -> Path:
     """supervisord's control socket."""
-    return site.config.paths.runtime.absolute() / "supervisor.sock"
+    return site.config.paths.runtime.absolute() / supervisor_access.SOCKET
 
 
 def _plc_summary(site: Site, plc: Plc) -> dict[str, Any]:
