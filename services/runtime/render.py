@@ -201,6 +201,7 @@ def _group(site: Site, plc: Plc, group: Group) -> dict[str, Any]:
         "raw": raw,
         "consistent": group.consistent,
         "timestamp": group.timestamp,
+        "timezone": (group.timezone or plc.timezone) if group.timestamp else None,
         "machines": machines(group),
         "fields": [f.to_dict() for f in site.fields[plc.id, group.name]],
     }
