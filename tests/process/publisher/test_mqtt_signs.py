@@ -75,6 +75,7 @@ def test_two_boxes_with_one_client_id(version: object) -> None:
         for peer, _ in peers:
             until(partial(all_of, seen, peer), 5, "all seen")
             check(peer, of(seen.topic(TOPIC), peer), WINDOW, restarts)
+            assert not peer.refused
 
 
 def test_a_session_taken_over_is_named_at_once() -> None:
