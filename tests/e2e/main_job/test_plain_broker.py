@@ -1,4 +1,4 @@
-"""An output to a broker without TLS, as a newcomer writes it: wherever he looks, the fix is said."""
+"""An output to a broker without TLS, as a newcomer writes it: wherever he looks is the fix."""
 
 from __future__ import annotations
 
