@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from services.reader.message import Message
+from services.reader.plc_clock import PlcClock
 from services.s7 import telegram as t
 from services.s7.change import ChangeFilter
 from services.s7.decode import Record
@@ -19,8 +19,6 @@ from services.s7.plan import Extent, Plan, Telegram, make_plan
 # A refused field is asked for again after this time, doubling up to so often: it costs a request of
 # its own. A block that is downloaded anew is away for a few seconds only.
 RETRY_FIRST_S, RETRY_S = 2.0, 30.0
-# A PLC clock further off than this is no timestamp.
-CLOCK_TOLERANCE_S = 300.0
 
 
 @dataclass(slots=True)
@@ -61,6 +59,7 @@ class Group:
         self.consistent: bool = config["consistent"]
         self._always = config["publish"] == "always"
         self._timestamp: str | None = config["timestamp"]
+        self._clock = PlcClock(config.get("timezone") or "UTC")
         template = [Field.from_dict(f) for f in config["fields"]]
         self.machines: list[_Machine] = []
         extents: dict[Extent, list[str]] = {}
@@ -251,7 +250,7 @@ class Group:
             changed, values, bad = self._decode_machine(machine, image, missing)
             quality, stamp_ms = "good", ts_ms
             if self._timestamp is not None:
-                stamp_ms, problem = _plc_time(values.get(self._timestamp), ts_ms)
+                stamp_ms, problem = self._clock.unix_ms(values.get(self._timestamp), ts_ms)
                 if problem:
                     quality = "uncertain"
                     bad = {self._timestamp: problem, **bad}
@@ -345,14 +344,3 @@ def _fill(extents: set[Extent], db: int, start: int, length: int) -> Iterable[Ex
         at = max(at, e.end)
     if at < start + length:
         yield Extent("DB", db, at, start + length - at)
-
-
-def _plc_time(value: Any, ts_ms: int) -> tuple[int, str]:
-    """(Unix ms, problem) of a DTL, DT or LDT value; the PLC's clock is taken as UTC."""
-    if not isinstance(value, str):
-        return ts_ms, "no_timestamp"
-    moment = datetime.datetime.fromisoformat(value[:26]).replace(tzinfo=datetime.UTC)
-    stamp_ms = round(moment.timestamp() * 1_000)
-    if abs(stamp_ms - ts_ms) > CLOCK_TOLERANCE_S * 1_000:
-        return ts_ms, "plc_clock_off"
-    return stamp_ms, ""

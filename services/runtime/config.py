@@ -6,8 +6,10 @@ they read their own rendered JSON (services/runtime/render.py).
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
+import zoneinfo
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -60,6 +62,20 @@ def _host(value: str) -> str:
 
 
 Host = Annotated[str, AfterValidator(_host)]
+
+
+def _zone(value: str) -> str:
+    # "localtime" is this PC's, which is none of the PLC's business.
+    known = zoneinfo.available_timezones() - {"localtime"}
+    if value not in known:
+        folded = {name.casefold(): name for name in known}
+        near = difflib.get_close_matches(value.casefold().replace(" ", "_"), folded, n=1)
+        hint = f"did you mean `{folded[near[0]]}`?" if near else "e.g. `America/Sao_Paulo`"
+        raise ValueError(f"is no time zone of the IANA: {hint}")
+    return value
+
+
+Zone = Annotated[str, AfterValidator(_zone)]
 
 
 class Model(BaseModel):
@@ -166,6 +182,7 @@ class Group(Model):
     raw: bool | RawRange = Field(False, description="put the bytes on the bus, for mirrors")
     consistent: bool = Field(False, description="all bytes in one telegram, or `check` refuses")
     timestamp: str | None = Field(None, description="a DTL or DT field to take the time from")
+    timezone: Zone | None = Field(None, description="of `timestamp`, if not the PLC's")
     trend: list[str] = Field([], description="fields whose trend the panel always keeps")
 
     @model_validator(mode="after")
@@ -176,6 +193,8 @@ class Group(Model):
             raise ValueError("a layout needs `db:`, the number of the data block")
         if self.raw is not False and self.db is None:
             raise ValueError("`raw:` copies bytes of one data block: it needs `db:`")
+        if self.timezone is not None and self.timestamp is None:
+            raise ValueError("`timezone:` is that of `timestamp:`, and there is none")
         return self
 
 
@@ -203,6 +222,10 @@ class Plc(Endpoint):
     timeout: Duration = Field(2.0, ge=0.05, le=60)
     heartbeat: Duration = Field(10.0, ge=0.5, le=3_600)
     alive: Alive | None = None
+    timezone: Zone = Field(
+        "UTC",
+        description="whose time the groups' `timestamp` fields show, e.g. `America/Sao_Paulo`",
+    )
     groups: list[Group] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from bus.topology import PROCESSES, process_name
-from services.runtime import secrets
+from services.runtime import secrets, supervisor_access
 from services.runtime.config import Credentials, Group, HttpOutput, Mirror, MqttOutput, Output, Plc
 from services.runtime.consumers import consumers
 from services.runtime.loader import Site, machines, secret_reference
@@ -117,7 +117,7 @@ def render(site: Site) -> Rendered:
 
 def supervisor_socket(site: Site) -> Path:
     """supervisord's control socket."""
-    return site.config.paths.runtime.absolute() / "supervisor.sock"
+    return site.config.paths.runtime.absolute() / supervisor_access.SOCKET
 
 
 def _plc_summary(site: Site, plc: Plc) -> dict[str, Any]:
@@ -194,6 +194,7 @@ def _group(site: Site, plc: Plc, group: Group) -> dict[str, Any]:
         "raw": raw,
         "consistent": group.consistent,
         "timestamp": group.timestamp,
+        "timezone": (group.timezone or plc.timezone) if group.timestamp else None,
         "machines": machines(group),
         "fields": [f.to_dict() for f in site.fields[plc.id, group.name]],
     }

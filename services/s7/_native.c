@@ -34,6 +34,10 @@ static int shorten_one(uint32_t raw, double *number)
         *number = real; /* a zero, with its sign */
         return 0;
     }
+    if (fabsf(real) >= 8388608.0f && fabsf(real) <= 9007199254740992.0f) {
+        *number = real; /* a whole number, which a double holds: 2^23 to 2^53 */
+        return 0;
+    }
     int places = decimals[raw >> 23 & 0xFF];
     if (places < 0)
         return -1;
@@ -153,7 +157,7 @@ static char *put_real(char *out, double number, int places)
         digits /= 10;
         places -= 1;
     }
-    if (places == 0) { /* a whole number below 2^25 */
+    if (places == 0) { /* a whole number up to 2^53 */
         out = put_digits(out, digits);
         memcpy(out, ".0", 2);
         return out + 2;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import random
 from collections.abc import Iterator
+from zoneinfo import ZoneInfo
 
 from services.runtime.config import Plc
 from services.runtime.loader import Site, machines
@@ -25,9 +26,10 @@ def stations(
         mover = Mover(station, random.Random(f"{seed}/{plc.id}"))
         for group in plc.groups:
             bases = [base for _, base in machines(group)]
+            zone = ZoneInfo(group.timezone or plc.timezone)
             for base in bases:
                 for field in site.fields[plc.id, group.name]:
-                    mover.add(field, base)
+                    mover.add(field, base, zone)
             if group.db is not None and group.machines is not None:
                 m = group.machines
                 station.area(DB, group.db, m.first + m.count * m.stride)

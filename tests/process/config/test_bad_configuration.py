@@ -55,6 +55,18 @@ CASES: dict[str, tuple[str | bytes, list[str]]] = {
     "unknown key": (edit("scan:", "scam:"), [":10:", "unknown key", "did you mean `scan`?"]),
     "unknown top key": (GOOD + "metrcs: {}\n", [":18:", "did you mean `metrics`?"]),
     "unknown output key": (edit("host: broker", "hots: [b]"), [":15:", "`hosts`"]),
+    "unknown time zone": (
+        edit("    groups:", "    timezone: america/sao paulo\n    groups:"),
+        [":7:", "plcs[0].timezone", "did you mean `America/Sao_Paulo`?"],
+    ),
+    "time zone that is a path": (
+        edit("    groups:", "    timezone: ../../etc/passwd\n    groups:"),
+        [":7:", "plcs[0].timezone", "no time zone"],
+    ),
+    "time zone of no timestamp": (
+        edit("        scan: 500ms", "        scan: 500ms\n        timezone: Europe/Berlin"),
+        ["plcs[0].groups[0]", "`timestamp:`"],
+    ),
     "host with an empty label": (
         edit("192.168.0.10", "plc..local"), [":6:", "plcs[0].host", "between two dots"],
     ),

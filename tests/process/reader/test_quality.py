@@ -167,6 +167,31 @@ def test_the_plcs_clock_as_timestamp() -> None:
             assert abs(rig.messages[-1]["ts"] - time.time() * 1_000) < 1_000
 
 
+def test_the_plcs_local_time_is_the_messages_utc() -> None:
+    """São Paulo's time is three hours behind; `values` hold what the PLC shows."""
+    data = bytearray(20)
+    now: datetime.datetime
+
+    def set_clock() -> None:
+        nonlocal now
+        now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=3)
+        local = now - datetime.timedelta(hours=3)
+        struct.pack_into(">HBBBBBBI", data, 4, local.year, local.month, local.day, 1, local.hour,
+                         local.minute, local.second, local.microsecond * 1_000)  # fmt: skip
+
+    with FakePlc({7: data}) as fake:
+        fake.before_read = set_clock
+        config = plc(fake, [*reals(1), {"name": "clock", "address": "DB7.DBX4.0:DTL"}],
+                     timestamp="clock")  # fmt: skip
+        with ReaderRig({**config, "timezone": "America/Sao_Paulo"}) as rig:
+            rig.wait(lambda: len(rig.messages) > 5)
+            last = rig.messages[-1]
+            assert last["quality"] == "good"
+            assert -4_000 < last["ts"] - time.time() * 1_000 < -2_900
+            shown = datetime.datetime.fromisoformat(last["values"]["clock"][:23] + "+00:00")
+            assert abs(shown.timestamp() * 1_000 + 3 * 3_600_000 - last["ts"]) <= 1
+
+
 def test_put_get_taken_away() -> None:
     with FakePlc({7: block(4)}) as fake, ReaderRig(plc(fake, reals(4))) as rig:
         rig.wait(lambda: len(rig.messages) > 2)

@@ -53,7 +53,8 @@ def test_reals_of_every_size() -> None:
     draw = random.Random(5)
     floats = [sign * 10.0**e * draw.choice((1, 1.5, 9.999999, draw.uniform(1, 10)))
               for e in range(-44, 38) for sign in (1, -1) for _ in range(20)]  # fmt: skip
-    floats += [float(n) for n in range(2**24 - 50, 2**24 + 50)] + [n / 1000 for n in range(2_000)]
+    floats += [float(2**e + n) for e in (23, 24, 31, 52, 53) for n in range(-50, 50)]
+    floats += [n / 1000 for n in range(2_000)] + [1123456789.0]
     fields = [Field(f"r{i}", "REAL", byte=4 * i) for i in range(len(floats))]
     agree(fields, struct.pack(f">{len(floats)}f", *floats))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import struct
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -150,6 +152,39 @@ def test_a_bad_field_costs_no_neighbour_and_recovers() -> None:
     )
     assert record.bad == {}
     assert record.values["large"] == 2e10
+
+
+def test_strings_of_every_kind_cost_no_neighbour() -> None:
+    """Never initialised, longer than itself, of another code page: bad by name. Control characters
+    are text, and stay what they are on the wire.
+    """
+    names = ("never", "long", "dash", "named", "wide", "controls")
+    fields = [
+        Field("never", "STRING[4]", byte=0),
+        Field("long", "STRING[4]", byte=6),
+        Field("dash", "STRING[4]", byte=12),
+        Field("named", "STRING[4]", byte=18, encoding="cp1252"),
+        Field("wide", "WSTRING[1]", byte=24),
+        Field("controls", "STRING[4]", byte=30),
+        *(Field(f"after_{name}", "INT", byte=36 + 2 * i) for i, name in enumerate(names)),
+    ]
+    record = Record(fields)
+    texts = (bytes(6), b"\4\5abcd", b"\4\1\x96bcd", b"\4\1\x96bcd", bytes(6), b"\4\4a\0\n\x1b")
+    record.changed(b"".join(texts) + struct.pack(">6h", *range(6)))
+    assert record.bad == {
+        "never": "string_uninitialised",
+        "long": "string_length",
+        "dash": "bad_encoding",
+        "wide": "string_uninitialised",
+    }
+    assert record.values == {
+        "named": "–",
+        "controls": "a\0\n\x1b",
+        **{f"after_{name}": i for i, name in enumerate(names)},
+    }
+    body = orjson.dumps(record.values)
+    assert json.loads(body) == record.values
+    assert b"\n" not in body
 
 
 def test_overlapping_fields_are_all_decoded() -> None:
