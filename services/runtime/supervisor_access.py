@@ -35,7 +35,7 @@ _ROOT = "user=root\n"
 
 
 def write(runtime: Path) -> None:
-    """Makes the file, before supervisord starts."""
+    """Makes the file, before supervisord starts; at once, for whoever asks meanwhile."""
     file = runtime / ACCESS
     text = _TEXT.format(
         file=file,
@@ -44,9 +44,11 @@ def write(runtime: Path) -> None:
         password=secrets.token_hex(16),
         privileges=_ROOT if os.getuid() == 0 else "",
     )
-    file.unlink(missing_ok=True)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
+    new = file.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
         f.write(text)
+    new.rename(file)
 
 
 def read(socket: str | Path) -> tuple[str | None, str | None]:
