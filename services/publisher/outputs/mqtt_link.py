@@ -317,6 +317,8 @@ class Link:
                     raise mqtt.Malformed(f"packet type {kind} to a client that only publishes")
             if len(data) < 65_536 and not isinstance(sock, ssl.SSLSocket):
                 return
+            if not self._flying and self._ping_end is None:
+                return  # no answer is owed; what comes all the same wakes us again
 
     def _on_connack(self, body: bytes) -> None:
         if self._greeted:
