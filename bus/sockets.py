@@ -10,6 +10,7 @@ import zmq
 from bus import topology
 from bus.frames import Frame, FrameError, Reply, UnknownVersion, pack, unpack
 
+_READABLE = int(zmq.POLLIN)  # an enumeration's & is a call in Python
 _BINDER_PEER = {"pull": "push", "push": "pull", "sub": "pub", "pub": "sub", "rep": "req"}
 _TYPE = {
     "pull": zmq.PULL,
@@ -57,14 +58,14 @@ class Port:
     def receive(self) -> Frame | None:
         """The next good frame that waits, or None."""
         while True:
-            try:
-                if self.role == "sub":
-                    data = self.socket.recv_multipart(zmq.NOBLOCK)[-1]
-                else:
-                    data = self.socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
+            # Asked first: pyzmq's exception for "nothing there" costs 35 µs when caches are cold.
+            if not int(self.socket.get(zmq.EVENTS)) & _READABLE:
                 self.drained = True
                 return None
+            if self.role == "sub":
+                data = self.socket.recv_multipart(zmq.NOBLOCK)[-1]
+            else:
+                data = self.socket.recv(zmq.NOBLOCK)
             try:
                 return unpack(data)
             except FrameError as e:

@@ -8,13 +8,14 @@ store has no receipt for but lies before the position is receipted without being
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from bus.frames import Heartbeat
 from services.consumer.intake import Intake
 from services.consumer.position import Position
 from services.consumer.row import Row
+from services.consumer.source import Source, Taker
 from services.runtime.errors import Unavailable
 from services.runtime.failpoints import hit
 from services.runtime.process import Process
@@ -39,7 +40,10 @@ class Consumer(Protocol):
         """
 
     def take(self, rows: Sequence[Row]) -> None:
-        """Rows, each once, in the order of the store."""
+        """Rows, each once, in the order of the store. At the centre in the broker's: replayed
+        ones come beside new ones, and Mosquitto 2.0.11 now and then sends one of a resumed session
+        behind later ones. Who needs order there goes by (epoch, seq).
+        """
 
     def commit(self, position: bytes) -> None:
         """Keeps ``position`` and what was made of all rows taken, in one transaction. Raises
@@ -50,13 +54,32 @@ class Consumer(Protocol):
         """A PLC's last heartbeat. Live: it may be lost, and is no part of a commit."""
 
 
-class Durable:
-    """Joins a consumer with the store."""
+class Progress(Protocol):
+    """How far a consumer has come, made of the bytes that its last commit kept."""
 
-    def __init__(self, process: Process, consumer: Consumer) -> None:
+    def take(self, rows: Iterable[Row]) -> list[Row]:
+        """Those that were not taken yet; they count as taken from here on."""
+
+    def pack(self) -> bytes:
+        """As bytes, to be kept."""
+
+
+class Durable:
+    """Joins a consumer with the box's store; at the centre with a broker instead (``MqttIntake``,
+    ``Seen``). The consumer does not know.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        consumer: Consumer,
+        source: Callable[[Process, Taker], Source] = Intake,
+        progress: Callable[[bytes], Progress] = Position,
+    ) -> None:
         self._process = process
         self._consumer = consumer
-        self._position = Position()
+        self._open_progress = progress
+        self._position = progress(b"")
         self._taken: list[Row] = []
         self._commit_due = False
         self._failures = 0
@@ -64,17 +87,17 @@ class Durable:
         """A commit has failed: what comes meanwhile comes again."""
         self.window = consumer.window
         self.target = consumer.target
-        self._intake = Intake(process, self)
+        self._intake = source(process, self)
 
     def open(self) -> Callable[[], None]:
         """Starts taking rows; returns ``close``."""
         self._intake.open()
-        self._intake.status("ok")
+        self._say_ok()
         return self.close
 
     def begin(self) -> None:
         """From the last commit on."""
-        self._position = Position(self._consumer.begin())
+        self._position = self._open_progress(self._consumer.begin())
         self._taken = []
         self._held = False
 
@@ -122,10 +145,15 @@ class Durable:
             self._process.at(time.monotonic() + pause_s, self._intake.restart)
             return
         hit("consumer.after_commit")
-        self._failures = 0
         taken, self._taken = self._taken, []
         self._intake.delivered(taken)
-        self._intake.status("ok")
+        if self._failures:
+            self._failures = 0
+            self._say_ok()
+
+    def _say_ok(self) -> None:
+        if self._intake.is_up:
+            self._intake.status("ok")
 
     def close(self) -> None:
         """Commits what was taken and says so."""

@@ -454,7 +454,13 @@ class Store(Model):
     durability: Literal["full", "normal"] = Field(
         "full", description="`normal` may lose the last seconds at a power cut"
     )
-    commit: Duration = Field(0.005, ge=0.001, le=10, description="longer spares flash")
+    commit: Duration = Field(
+        0,
+        ge=0,
+        le=10,
+        description="least time between two commits; 0: as soon as the last has returned."
+        " Longer spares flash and CPU, and every message may wait so long",
+    )
     replay: Replay = Field(default_factory=Replay)
 
 

@@ -180,19 +180,24 @@ class Process:
         ready = self._poll.poll(0 if waiting else int(left_ms))
         if not ready and not waiting and 0 < left_ms < 1:
             time.sleep(left_ms / 1_000)
-        for fd in {*waiting, *(fd for fd, _ in ready)}:
-            handler, port = self._handlers.get(fd, (None, None))
-            if handler is None:
-                continue
-            if port is None:
-                handler()
-                continue
-            # A ZeroMQ descriptor tells of a change, not of what is there: who leaves frames unread
-            # is called again.
-            port.drained = False
+        for fd, _ in ready:
+            self._call(fd)
+        for fd in waiting:
+            self._call(fd)
+
+    def _call(self, fd: int) -> None:
+        handler, port = self._handlers.get(fd, (None, None))
+        if handler is None:
+            return
+        if port is None:
             handler()
-            if not port.drained:
-                self._waiting.append(fd)
+            return
+        # A ZeroMQ descriptor tells of a change, not of what is there: who leaves frames unread is
+        # called again.
+        port.drained = False
+        handler()
+        if not port.drained:
+            self._waiting.append(fd)
 
     def _run_timers(self) -> float:
         """Runs what is due; returns how long to wait for the next, ms (1,000 at most); whole ones

@@ -19,6 +19,13 @@ COMMIT_ROWS, COMMIT_BYTES = 1_000, 256 * 1_024
 # Frames taken in one turn, so that acknowledgements and receipts are not starved.
 TAKE_FRAMES = 2_000
 RETRY_FULL_S = 0.5
+# Gauge -> what it is called in the status.
+PER_OUTPUT = {
+    "plc_edge_store_pending": "pending",
+    "plc_edge_store_oldest_pending_seconds": "oldest_age_s",
+    "plc_edge_store_dead_letters": "dead_letters",
+    "plc_edge_store_in_flight": "in_flight",
+}
 # An output that did not take what it may have, or may have it only later, is looked after again.
 PUMP_AGAIN_S = 0.1
 
@@ -205,24 +212,20 @@ class Store:
             self._say_full(str(e))
         if outbox.pending_rows:
             self._commit()
-        stats.gauge("plc_edge_store_bytes").set(outbox.size_bytes)
-        stats.gauge("plc_edge_store_free_bytes").set(outbox.free_bytes)
+        status = self.status()
+        stats.gauge("plc_edge_store_bytes").set(status["bytes"])
+        stats.gauge("plc_edge_store_free_bytes").set(status["free_bytes"])
         stats.gauge("plc_edge_store_disk_full").set(bool(self.disk_full))
         for reason, count in outbox.dropped.items():
             stats.counter("plc_edge_store_dropped_total", reason=reason).value = count
-        for name, (dispatch, _) in self.outputs.items():
-            stats.gauge("plc_edge_store_pending", output=name).set(outbox.pending(name))
-            age_s = outbox.oldest_age_s(name)
-            stats.gauge("plc_edge_store_oldest_pending_seconds", output=name).set(age_s)
-            stats.gauge("plc_edge_store_dead_letters", output=name).set(
-                outbox.state.dead_count(name)
-            )
-            stats.gauge("plc_edge_store_in_flight", output=name).set(dispatch.in_flight)
+        for name, output in status["outputs"].items():
+            for metric, key in PER_OUTPUT.items():
+                stats.gauge(metric, output=name).set(output[key])
         if self.disk_full:
             why = {"code": "disk_full", "message": self.disk_full, "since": self._full_since_ms}
-            self.process.state("down", **self.status(), **why)
+            self.process.state("down", **status, **why)
         else:
-            self.process.state("ok", **self.status())
+            self.process.state("ok", **status)
 
     def status(self) -> dict[str, Any]:
         """For the panel and ``plc-edge store status``."""

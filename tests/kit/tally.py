@@ -1,7 +1,8 @@
 """The smallest consumer with a database of its own: counts and adds up what it takes.
 
 ``python -P -m tests.kit.tally --config FILE.json``; its configuration: ``database`` (a path),
-``window``, ``commit_s``, ``refuse`` (so many commits fail first, as on a full disk).
+``window``, ``commit_s``, ``refuse`` (so many commits fail first, as on a full disk), and ``mqtt``
+where it is fed by a broker.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import orjson
 
 from bus.frames import Heartbeat
 from services.consumer.durable import Durable
+from services.consumer.mqtt import MqttIntake
 from services.consumer.row import Row
+from services.consumer.seen import Seen
 from services.runtime.errors import Unavailable
 from services.runtime.process import Process, main
 
@@ -77,7 +80,11 @@ class Tally:
 
 def setup(process: Process) -> Callable[[], None]:
     """Joins it with the store."""
-    close = Durable(process, Tally(process.config)).open()
+    tally = Tally(process.config)
+    if "mqtt" in process.config:
+        close = Durable(process, tally, MqttIntake, Seen).open()
+    else:
+        close = Durable(process, tally).open()
     process.ready()
     return close
 
