@@ -38,6 +38,11 @@ CONNACK_TIMEOUT_S = 3.0
 ACK_TIMEOUT_S = 6.0
 # Pause after a failed connection: 0.2 s, doubling, jittered (a site's boxes come back together).
 RETRY_S, RETRY_MAX_S = 0.2, 3.0
+# The same while another client ends our connections: each login ends the other's.
+TAKEN_OVER, TAKEN_OVER_MAX_S = 0x8E, 15.0
+# Ends that the broker explains, and no message is the reason: busy, shutting down, keep alive,
+# taken over, an administrator, another server.
+INNOCENT_CODES = frozenset((0x89, 0x8B, 0x8D, TAKEN_OVER, 0x98, 0x9C, 0x9D))
 # A retained `online` is said again: the will of a connection that half died may come after it.
 STATUS_INTERVAL_S = 30.0
 # Answers to a will that the broker cannot keep: the next CONNECT asks for less.
@@ -98,6 +103,8 @@ class Link:
         self._out = Outgoing()
         self._flow.reset(self._out)
         self._greeted = False
+        self._ended_with = 0
+        """The reason code with which the broker ended it."""
         self._since_s = time.monotonic()
         self._reached = 0
         """Bytes that the peer's kernel had at the last tick."""
@@ -182,9 +189,11 @@ class Link:
         if self._sock is not None:
             self._process.forget(self._sock)
             self._sock.close()
-            self._flow.blame()
+            if self._ended_with not in INNOCENT_CODES:
+                self._flow.blame()
             if self._flow.proven and time.monotonic() - self._since_s > RETRY_MAX_S:
                 self._failures = 0
+        most_s = TAKEN_OVER_MAX_S if self._ended_with == TAKEN_OVER else RETRY_MAX_S
         self._reset(None)
         self.up, self.code, self.message = False, code, message
         self._changed()
@@ -193,7 +202,7 @@ class Link:
         self._next_host += 1
         self._failures += 1
         rounds = (self._failures - 1) // len(self._settings.hosts)
-        pause_s = min(RETRY_MAX_S, RETRY_S * 2 ** min(rounds, 8)) * random.uniform(0.5, 1.0)
+        pause_s = min(most_s, RETRY_S * 2 ** min(rounds, 8)) * random.uniform(0.5, 1.0)
         self._process.at(time.monotonic() + pause_s, self._dial)
 
     # -- reading -------------------------------------------------------------------------
@@ -238,6 +247,7 @@ class Link:
                     self._on_connack(body)
                 elif kind == mqtt.DISCONNECT:
                     code, said = mqtt.parse_disconnect(body)
+                    self._ended_with = code
                     raise Unavailable(
                         code_of(code),
                         f"{self.host} ended the connection: {mqtt.reason_text(code, said)}",

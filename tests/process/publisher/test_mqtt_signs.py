@@ -95,6 +95,23 @@ def test_a_session_taken_over_is_named_at_once() -> None:
         check(peer, broker.rows(), WINDOW, broker.connects)
 
 
+def test_what_the_broker_explains_is_no_message_s_fault() -> None:
+    """Taken over again and again before one message's answer: it is no dead letter."""
+    with (
+        run_folder() as run,
+        ScriptedBroker(Script(disconnect_after=1, disconnect_code=0x8E)) as broker,
+        DispatchPeer(run, "central") as peer,
+        service(mqtt_config(run, broker.port, window=WINDOW)) as publisher,
+    ):
+        peer.add(10)
+        until(partial(came, broker, 7), 30, publisher.stderr)
+        assert not peer.refused
+        broker.heal()
+        peer.wait_done(20)
+        check(peer, broker.rows(), WINDOW, broker.connects)
+        assert not peer.refused
+
+
 def test_a_broker_that_drops_idle_clients_before_the_keepalive() -> None:
     """Each is soon back, with what came meanwhile; the third time the cause is named."""
     with (
