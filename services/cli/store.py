@@ -26,7 +26,7 @@ from bus.frames import Reply, Request
 from bus.sockets import Bus
 from services.cli.common import ConfigOption, JsonOption, console, error_console, fail, load_site
 from services.runtime import render
-from services.runtime.loader import Site
+from services.runtime.site import Site
 
 ANSWER_S = 30.0
 OutputOption = Annotated[str, typer.Option("--output", "-o", help="Which output; see `status`.")]

@@ -14,6 +14,8 @@ from services.s7.field import Area, Field
 from services.s7.types import S7Type, TypeNameError, parse_type
 
 MAX_BYTE = 65_535
+# The longest type has some 40; Python would refuse to read thousands of digits.
+MAX_CHARACTERS = 100
 _AREAS: dict[str, Area] = {"M": "M", "F": "M", "I": "I", "E": "I", "Q": "Q", "A": "Q"}
 _WIDTH_BYTES = {"B": 1, "W": 2, "D": 4, "L": 8}
 _WIDTH_TYPE = {"B": "BYTE", "W": "WORD", "D": "DWORD", "L": "LWORD"}
@@ -42,6 +44,8 @@ class AddressError(ValueError):
 
 def parse_address(text: str, *, name: str = "") -> Field:
     """The field at an address. Raises AddressError."""
+    if len(text) > MAX_CHARACTERS:
+        raise AddressError(f"{text[:20]}… is no address")
     place, colon, type_text = text.strip().lstrip("%").partition(":")
     place = re.sub(r"\s+", "", place).upper()
     wanted = None

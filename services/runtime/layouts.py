@@ -1,0 +1,98 @@
+"""The fields of each group, from its layout file or its own list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.runtime import files, rules, yaml_lines
+from services.runtime.config import Group
+from services.runtime.document import Document, KeyPath, undotted
+from services.runtime.errors import ConfigError, Problem
+from services.runtime.judged import Unknown
+from services.runtime.site import Site
+from services.s7.field import Field
+from services.s7.layout import LayoutError, resolve_inline, resolve_layout
+
+# Of all groups, each layout as often as it is used: so many are placed in a second.
+MAX_FIELDS = 200_000
+
+
+@dataclass(slots=True)
+class _Fields:
+    """What came of a group's fields."""
+
+    right: list[Field] = field(default_factory=list)
+    names: set[str] | None = None
+    """Of all, right or wrong; None where not all are known."""
+    problems: list[Problem] = field(default_factory=list)
+
+
+def resolve(site: Site) -> Iterator[Problem]:
+    """Gives the site the fields of the groups where all are right; says what is wrong."""
+    documents: dict[Path, Document | ConfigError] = {}
+    count = 0
+    for at, plc, group in site.groups():
+        found = _Fields()
+        with suppress(Unknown):
+            found = _fields(site, group, at, documents)
+        yield from found.problems
+        yield from rules.group_problems(site, at, group, found.right, found.names)
+        count += len(found.right)
+        if count > MAX_FIELDS:
+            message = f"the groups up to this one have more than {MAX_FIELDS:,} fields"
+            yield site.problem(at, message, "read arrays, or fewer of them")
+            return
+        if not found.problems and found.names is not None:
+            with suppress(Unknown):
+                # Where a name stands twice, who names it means the first.
+                site.fields.setdefault((plc.id, group.name), found.right)
+
+
+def _fields(
+    site: Site, group: Group, at: KeyPath, documents: dict[Path, Document | ConfigError]
+) -> _Fields:
+    if group.layout is None and group.fields is None:
+        return _Fields()
+    # A wrong number of the block says nothing of what lies in it.
+    db = getattr(group, "db", 1)
+    if group.layout is None:
+        try:
+            fields = resolve_inline(group.fields, db=db)
+        except LayoutError as e:
+            return _wrong(e, site.document, (*at, "fields"))
+        return _Fields(fields, {f.name for f in fields})
+    file = site.config.file.parent / group.layout
+    if file not in documents:
+        try:
+            raw = files.read(file, yaml_lines.MAX_BYTES)
+        except files.Unreadable as e:
+            hint = "layouts are looked up beside the configuration; import one with"
+            hint += " `plc-edge layout import`"
+            problem = site.problem((*at, "layout"), f"file {file} {e}", hint)
+            return _Fields(problems=[problem])
+        try:
+            documents[file] = yaml_lines.decode(raw, str(file))
+            site.files.append(file)
+        except ConfigError as e:
+            documents[file] = e
+    document = documents[file]
+    if isinstance(document, ConfigError):
+        return _Fields(problems=document.problems)
+    try:
+        fields = resolve_layout(document.data, db=db)
+    except LayoutError as e:
+        return _wrong(e, document, ())
+    return _Fields(fields, {f.name for f in fields}, document.problems)
+
+
+def _wrong(error: LayoutError, document: Document, base: KeyPath) -> _Fields:
+    """A layout's problems with the lines of the file they stand in."""
+    problems = [] if base else list(document.problems)
+    for p in error.problems:
+        path: KeyPath = (*base, *undotted(p.path))
+        if not document.doubts(path):
+            problems.append(document.problem(path, p.message, p.hint))
+    return _Fields(error.fields, error.names, problems)

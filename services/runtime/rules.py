@@ -1,0 +1,190 @@
+"""What one key alone cannot tell: names that stand twice, references, retention.
+
+Every rule judges what it can, and leaves out what depends on a value that is wrong itself
+(Unknown, services/runtime/judged.py).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from bus import topology
+from services.runtime import mirror_rules
+from services.runtime.config import Group, MqttOutput
+from services.runtime.document import KeyPath, dotted
+from services.runtime.errors import Problem
+from services.runtime.judged import Unknown
+from services.runtime.site import Site, bases
+from services.s7.field import Field
+from services.s7.layout import BLOCK_BYTES
+
+# Raw retention of each plan in days (docs/ESTRATEGIA_RETENCAO_DADOS.md): what is replayed later
+# than that, Telegraf drops.
+RAW_RETENTION_DAYS = {"free": 3, "pro": 7, "enterprise": 30}
+# Values of one scan; a block holds 32,768 words, or 524,288 bits.
+GROUP_VALUES = 100_000
+PLAIN_MQTT_PORT, TLS_MQTT_PORT = 1883, 8883
+
+
+def broken(site: Site) -> Iterator[Problem]:
+    """Every broken rule between keys; what concerns one group's fields says ``group_problems``."""
+    for check in (_duplicates, _sources, mirror_rules.check, _tenants, _retention, _paths):
+        with suppress(Unknown):
+            yield from check(site)
+
+
+def known(items: Sequence[Any], key: str) -> list[Any]:
+    """A key of each item, None where it is not known."""
+    return [getattr(item, key, None) for item in items]
+
+
+def _duplicates(site: Site) -> Iterator[Problem]:
+    config = site.config
+    for key, items in (("plcs", "id"), ("outputs", "name"), ("mirrors", "name")):
+        with suppress(Unknown):
+            yield from _twice(site, (key,), items, getattr(config, key))
+    for i, plc in enumerate(config.plcs):
+        with suppress(Unknown):
+            yield from _twice(site, ("plcs", i, "groups"), "name", plc.groups)
+
+
+def _twice(site: Site, at: KeyPath, key: str, items: Sequence[Any]) -> Iterator[Problem]:
+    names = known(items, key)
+    for name, times in Counter(n for n in names if n is not None).items():
+        if times > 1:
+            last = len(names) - 1 - names[::-1].index(name)
+            message = f"{name!r} stands {times} times in `{dotted(at)}`"
+            yield site.problem((*at, last, key), message, "rename one")
+
+
+def group_problems(
+    site: Site, at: KeyPath, group: Group, fields: Sequence[Field], names: set[str] | None
+) -> Iterator[Problem]:
+    """What is wrong between a group's keys and its fields.
+
+    ``fields`` are those that are right, ``names`` those of all; None where not all are known.
+    """
+
+    def problem(key: str, message: str, hint: str) -> Problem:
+        return site.problem((*at, key), message, hint)
+
+    with suppress(Unknown):
+        if group.timestamp is not None:
+            stamp = next((f for f in fields if f.name == group.timestamp), None)
+            if stamp is not None and stamp.type not in ("DTL", "DT", "LDT"):
+                hint = "use a field of type DTL, DT or LDT"
+                yield problem("timestamp", f"{stamp.name} is {stamp.type}", hint)
+            if names is not None and group.timestamp not in names:
+                hint = near(group.timestamp, names) or "name a field of this group"
+                yield problem("timestamp", f"no field is named {group.timestamp!r}", hint)
+    with suppress(Unknown):
+        for i, name in enumerate(group.trend):
+            if names is not None and name not in names:
+                hint = near(name, names) or "name a field"
+                yield site.problem((*at, "trend", i), f"no field is named {name!r}", hint)
+    with suppress(Unknown):
+        if fields and group.machines is not None:
+            begin = min(f.byte for f in fields)
+            end = max(f.byte + f.size_bytes for f in fields)
+            if group.machines.count > 1 and group.machines.stride < end - begin:
+                yield problem(
+                    "machines",
+                    f"machines overlap: one record is {end - begin} bytes, the stride is"
+                    f" {group.machines.stride}",
+                    f"set `stride: {end - begin + (end - begin) % 2}` or more",
+                )
+        last = bases(group)[-1] + max((f.byte + f.size_bytes for f in fields), default=1)
+        if last > BLOCK_BYTES:
+            key = "machines" if group.machines else "layout" if group.layout else "fields"
+            yield problem(
+                key, f"reaches byte {last - 1}", f"a block ends at byte {BLOCK_BYTES - 1}"
+            )
+        count = len(fields) * len(bases(group))
+        if count > GROUP_VALUES:
+            hint = f"at most {GROUP_VALUES:,} a group: read arrays, or make two groups"
+            yield problem("machines" if group.machines else "fields", f"{count:,} values", hint)
+    with suppress(Unknown):
+        if group.raw is True and group.db is not None and fields and names is not None:
+            others = [f for f in fields if (f.area, f.db) != ("DB", group.db)]
+            if len(others) == len(fields):
+                hint = "give the range: raw: {start: 0, length: 400}"
+                yield problem("raw", f"no field lies in DB{group.db}", hint)
+
+
+def near(wanted: str, names: Any) -> str:
+    """The hint that names what is nearest; empty where nothing is near."""
+    found = difflib.get_close_matches(wanted, names, n=1)
+    return f"did you mean `{found[0]}`?" if found else ""
+
+
+def _sources(site: Site) -> Iterator[Problem]:
+    """Mirrors of nobody."""
+    plcs = site.config.plcs
+    for i, mirror in enumerate(site.config.mirrors):
+        with suppress(Unknown):
+            key = "plc"
+            names, wanted = known(plcs, "id"), mirror.source.plc
+            if wanted in names:
+                key = "group"
+                names = known(plcs[names.index(wanted)].groups, "name")
+                wanted = mirror.source.group
+            if wanted not in names and None not in names:
+                hint = near(wanted, names) or f"one of: {', '.join(names)}"
+                message = f"no {key} is named {wanted!r}"
+                yield site.problem(("mirrors", i, "source", key), message, hint)
+
+
+def _tenants(site: Site) -> Iterator[Problem]:
+    tenants = site.config.tenants()
+    for i, output in enumerate(site.config.outputs):
+        with suppress(Unknown):
+            for tenant in output.locatarios or []:
+                if tenant not in tenants:
+                    message = f"no PLC belongs to {tenant!r}"
+                    hint = f"one of: {', '.join(tenants)}"
+                    yield site.problem(("outputs", i, "locatarios"), message, hint)
+
+
+def _retention(site: Site) -> Iterator[Problem]:
+    for tenant, plan in site.config.infra.plan.items():
+        days = RAW_RETENTION_DAYS[plan]
+        if site.config.store.max_age > days * 86_400:
+            message = (
+                f"is longer than the {days} d that plan {plan!r} of {tenant!r} keeps raw values:"
+                " Telegraf would drop what is replayed later"
+            )
+            hint = f"set `max_age: {days}d` or a larger plan"
+            yield site.problem(("store", "max_age"), message, hint)
+
+
+def _paths(site: Site) -> Iterator[Problem]:
+    """ipc paths that are too long for a socket."""
+    config = site.config
+    for wire in topology.WIRES.values():
+        with suppress(Unknown):
+            items = [""]
+            if wire.per:
+                plcs = wire.per == "plc"
+                items = known(config.plcs, "id") if plcs else known(config.outputs, "name")
+            for item in items:
+                try:
+                    if item is not None:
+                        topology.endpoint(config.paths.runtime, wire.name, item)
+                except ValueError as e:
+                    yield site.problem(("paths", "runtime"), str(e))
+                    return
+
+
+def unwise(site: Site) -> Iterator[Problem]:
+    """What is allowed, and most probably not meant. The site is whole."""
+    for i, output in enumerate(site.config.outputs):
+        if not isinstance(output, MqttOutput):
+            continue
+        if output.port == PLAIN_MQTT_PORT and output.tls:
+            message = f"{output.port} is a broker's port without TLS, and TLS is on by default"
+            hint = f"`tls: false`, or the broker's TLS port (`port: {TLS_MQTT_PORT}`)"
+            yield site.problem(("outputs", i, "port"), message, hint)
