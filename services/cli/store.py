@@ -14,8 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 import zmq
@@ -196,7 +195,7 @@ def _stopped(site: Site) -> Iterator[Any]:
     if not folder.is_dir():
         fail(f"there is no outbox at {folder}: nothing was ever stored there")
     store = Offline(render.render(site)["store_forward"])
-    control = Control(cast(Any, SimpleNamespace()), cast(Any, store), serve=False)
+    control = Control(store)
 
     def ask(verb: str, **args: Any) -> Any:
         return _result(control.answer(Request(verb, args)))

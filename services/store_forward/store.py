@@ -58,7 +58,7 @@ class Store:
         p.on_config(self._reconfigure)
         p.every(0.1, self._pump)
         p.every(1.0, self._housekeeping, first_s=0.0)
-        Control(p, self)
+        Control(self).serve(p)
 
     def _set_outputs(self, configs: list[dict[str, Any]]) -> None:
         for config in configs:
