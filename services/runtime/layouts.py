@@ -39,13 +39,16 @@ def resolve(site: Site) -> Iterator[Problem]:
         with suppress(Unknown):
             found = _fields(site, group, at, documents)
         yield from found.problems
-        yield from rules.group_problems(site, at, group, found.right, found.names)
+        if found.names is not None:
+            yield from rules.named_fields(site, at, group, found.right, found.names)
+        bytes_problems = list(rules.extent(site, at, group, found.right))
+        yield from bytes_problems
         count += len(found.right)
         if count > MAX_FIELDS:
             message = f"the groups up to this one have more than {MAX_FIELDS:,} fields"
             yield site.problem(at, message, "read arrays, or fewer of them")
             return
-        if not found.problems and found.names is not None:
+        if found.names is not None and not found.problems and not bytes_problems:
             with suppress(Unknown):
                 # Where a name stands twice, who names it means the first.
                 site.fields.setdefault((plc.id, group.name), found.right)

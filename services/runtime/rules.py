@@ -31,7 +31,7 @@ PLAIN_MQTT_PORT, TLS_MQTT_PORT = 1883, 8883
 
 
 def broken(site: Site) -> Iterator[Problem]:
-    """Every broken rule between keys; what concerns one group's fields says ``group_problems``."""
+    """Every broken rule between keys; of groups and their fields, the two below."""
     for check in (_duplicates, _sources, mirror_rules.check, _tenants, _retention, _paths):
         with suppress(Unknown):
             yield from check(site)
@@ -61,58 +61,52 @@ def _twice(site: Site, at: KeyPath, key: str, items: Sequence[Any]) -> Iterator[
             yield site.problem((*at, last, key), message, "rename one")
 
 
-def group_problems(
-    site: Site, at: KeyPath, group: Group, fields: Sequence[Field], names: set[str] | None
+def named_fields(
+    site: Site, at: KeyPath, group: Group, fields: Sequence[Field], names: set[str]
 ) -> Iterator[Problem]:
-    """What is wrong between a group's keys and its fields.
+    """Keys of a group that name a field, one that there is none of, or of the wrong type.
 
-    ``fields`` are those that are right, ``names`` those of all; None where not all are known.
+    ``fields`` are those that are right, ``names`` those of all.
     """
-
-    def problem(key: str, message: str, hint: str) -> Problem:
-        return site.problem((*at, key), message, hint)
-
     with suppress(Unknown):
-        if group.timestamp is not None:
-            stamp = next((f for f in fields if f.name == group.timestamp), None)
-            if stamp is not None and stamp.type not in ("DTL", "DT", "LDT"):
-                hint = "use a field of type DTL, DT or LDT"
-                yield problem("timestamp", f"{stamp.name} is {stamp.type}", hint)
-            if names is not None and group.timestamp not in names:
-                hint = near(group.timestamp, names) or "name a field of this group"
-                yield problem("timestamp", f"no field is named {group.timestamp!r}", hint)
+        wanted = group.timestamp
+        stamp = next((f for f in fields if f.name == wanted), None)
+        if stamp is not None and stamp.type not in ("DTL", "DT", "LDT"):
+            hint = "use a field of type DTL, DT or LDT"
+            yield site.problem((*at, "timestamp"), f"{stamp.name} is {stamp.type}", hint)
+        if wanted is not None and wanted not in names:
+            hint = near(wanted, names) or "name a field of this group"
+            yield site.problem((*at, "timestamp"), f"no field is named {wanted!r}", hint)
     with suppress(Unknown):
         for i, name in enumerate(group.trend):
-            if names is not None and name not in names:
+            if name not in names:
                 hint = near(name, names) or "name a field"
                 yield site.problem((*at, "trend", i), f"no field is named {name!r}", hint)
+
+
+def extent(site: Site, at: KeyPath, group: Group, fields: Sequence[Field]) -> Iterator[Problem]:
+    """What is wrong with the bytes of a group; ``fields`` are those that are right."""
+    begin = min((f.byte for f in fields), default=0)
+    end = max((f.byte + f.size_bytes for f in fields), default=1)
     with suppress(Unknown):
-        if fields and group.machines is not None:
-            begin = min(f.byte for f in fields)
-            end = max(f.byte + f.size_bytes for f in fields)
-            if group.machines.count > 1 and group.machines.stride < end - begin:
-                yield problem(
-                    "machines",
-                    f"machines overlap: one record is {end - begin} bytes, the stride is"
-                    f" {group.machines.stride}",
-                    f"set `stride: {end - begin + (end - begin) % 2}` or more",
-                )
-        last = bases(group)[-1] + max((f.byte + f.size_bytes for f in fields), default=1)
+        key = "machines" if group.machines else "layout" if group.layout else "fields"
+        if group.machines and group.machines.count > 1 and group.machines.stride < end - begin:
+            message = f"machines overlap: one record is {end - begin} bytes, the stride is"
+            hint = f"set `stride: {end - begin + (end - begin) % 2}` or more"
+            yield site.problem((*at, key), f"{message} {group.machines.stride}", hint)
+        last = bases(group)[-1] + end
         if last > BLOCK_BYTES:
-            key = "machines" if group.machines else "layout" if group.layout else "fields"
-            yield problem(
-                key, f"reaches byte {last - 1}", f"a block ends at byte {BLOCK_BYTES - 1}"
-            )
+            hint = f"a block ends at byte {BLOCK_BYTES - 1}"
+            yield site.problem((*at, key), f"reaches byte {last - 1}", hint)
         count = len(fields) * len(bases(group))
         if count > GROUP_VALUES:
             hint = f"at most {GROUP_VALUES:,} a group: read arrays, or make two groups"
-            yield problem("machines" if group.machines else "fields", f"{count:,} values", hint)
+            yield site.problem((*at, key), f"has {count:,} values", hint)
     with suppress(Unknown):
-        if group.raw is True and group.db is not None and fields and names is not None:
-            others = [f for f in fields if (f.area, f.db) != ("DB", group.db)]
-            if len(others) == len(fields):
-                hint = "give the range: raw: {start: 0, length: 400}"
-                yield problem("raw", f"no field lies in DB{group.db}", hint)
+        inside = [f for f in fields if (f.area, f.db) == ("DB", group.db)]
+        if group.raw is True and group.db is not None and fields and not inside:
+            hint = "give the range: raw: {start: 0, length: 400}"
+            yield site.problem((*at, "raw"), f"no field lies in DB{group.db}", hint)
 
 
 def near(wanted: str, names: Any) -> str:
