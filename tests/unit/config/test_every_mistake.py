@@ -187,7 +187,8 @@ MISTAKES = [
 HIDDEN_BY = [
     # What lies in a layout that is not there.
     ({"timestamp: ciclos", "timestamp: nunca", "trend: [velocidde]",
-      "machines: {count: 4, stride: 10}",       "target: {host: 192.168.0.20, db: 600, start: 65530}"},
+      "machines: {count: 4, stride: 10}",
+      "target: {host: 192.168.0.20, db: 600, start: 65530}"},
      {"layout: absent.yaml", "layout: ."}),
     # Whether a tenant has a PLC, or a mirror its source, when one of the PLCs has no known name.
     ({"source: {plc: prensa-9, group: db500}"}, {"- id: Forno 02"}),
