@@ -114,6 +114,9 @@ def _mistakes(
     # Where something inside is wrong, it is not the other things that might stand there.
     holders = {path[:n] for path in found for n in range(len(path))}
     found = {path: errors for path, errors in found.items() if path not in holders}
+    for path, errors in list(found.items()):
+        if errors[0]["type"].startswith("union_tag"):
+            found |= _mistakes_of_any_type(path, errors[0]["input"])
     wrong.update(found)
     # A misspelt key is one mistake, not two: the key that is meant is not missing besides.
     meant: set[KeyPath] = set()
@@ -131,6 +134,17 @@ def _mistakes(
         if errors[0]["type"] not in _SAYS_ALL and (shown := _shown(path, value)):
             message += f" (it is {shown})"
         yield path, message, hint
+
+
+def _mistakes_of_any_type(at: KeyPath, data: Any) -> dict[KeyPath, list[Any]]:
+    """What is wrong in an output, whatever its type may be."""
+    try:
+        OutputBase.model_validate(data)
+    except ValidationError as e:
+        of_a_type = ("extra_forbidden", "model_type")
+        found = [e for e in e.errors(include_url=False) if e["type"] not in of_a_type]
+        return {(*at, *_real_path(e["loc"], data, e["type"] == "missing")): [e] for e in found}
+    return {}
 
 
 def _real_path(loc: tuple[str | int, ...], data: Any, keep_last: bool) -> KeyPath:

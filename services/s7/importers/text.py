@@ -48,7 +48,7 @@ _NO_VALUE = (
 _END_OF_BLOCK = re.compile(r"END_(DATA_BLOCK|FUNCTION_BLOCK|FUNCTION|TYPE|ORGANIZATION_BLOCK)")
 # A section of a kind that does not exist (VAR_STATIC), or one behind the code.
 _ANY_SECTION = re.compile(r"VAR(_\w+)?|CONST")
-_ATTRIBUTE = re.compile(r"(\w+)\s*:=\s*'([^']*)'")
+_ATTRIBUTE = re.compile(r"\b(\w+)\s*:=\s*'([^']*)'")
 # SIMATIC SD, TIA Portal's other text format (V20), writes attributes in double quotes.
 _SIMATIC_SD = re.compile(r'S7_(Optimized|BlockNumber)\s*:=\s*"')
 
