@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import chain, islice
 from pathlib import Path
 
 from services.runtime import environment, layouts, named_files, rules, yaml_lines
@@ -11,6 +12,8 @@ from services.runtime.errors import ConfigError, Problem
 from services.runtime.site import Site
 from services.runtime.validate import validate
 
+# Who has made more is told these first.
+MAX_PROBLEMS = 1_000
 DEFAULT_FILES = (Path("/etc/plc-edge/config.yaml"), Path("config.yaml"))
 
 
@@ -52,9 +55,10 @@ def judge(
     config, wrong = validate(document)
     config._file = path
     site = Site(config, {}, [path], document)
-    problems = [*document.problems, *wrong, *layouts.resolve(site), *rules.broken(site)]
+    found = chain(document.problems, wrong, layouts.resolve(site), rules.broken(site))
     if check_secrets:
-        problems += named_files.broken(site)
+        found = chain(found, named_files.broken(site))
+    problems = list(islice(found, MAX_PROBLEMS))
     if not problems:
         config._warnings += [str(p) for p in rules.unwise(site)]
         if check_secrets:

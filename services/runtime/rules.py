@@ -19,6 +19,7 @@ from services.runtime.document import KeyPath, dotted
 from services.runtime.errors import Problem
 from services.runtime.judged import Unknown
 from services.runtime.site import Site, bases
+from services.s7.address import AddressError, parse_address
 from services.s7.field import Field
 from services.s7.layout import BLOCK_BYTES
 
@@ -27,12 +28,14 @@ from services.s7.layout import BLOCK_BYTES
 RAW_RETENTION_DAYS = {"free": 3, "pro": 7, "enterprise": 30}
 # Values of one scan; a block holds 32,768 words, or 524,288 bits.
 GROUP_VALUES = 100_000
+# Of 500 names the nearest one is found in a ms.
+NAMES_COMPARED, NAMES_SHOWN = 500, 50
 PLAIN_MQTT_PORT, TLS_MQTT_PORT = 1883, 8883
 
 
 def broken(site: Site) -> Iterator[Problem]:
     """Every broken rule between keys; of groups and their fields, the two below."""
-    for check in (_duplicates, _sources, mirror_rules.check, _tenants, _retention, _paths):
+    for check in (_duplicates, _alive, _sources, mirror_rules.check, _tenants, _retention, _paths):
         with suppress(Unknown):
             yield from check(site)
 
@@ -59,6 +62,16 @@ def _twice(site: Site, at: KeyPath, key: str, items: Sequence[Any]) -> Iterator[
             last = len(names) - 1 - names[::-1].index(name)
             message = f"{name!r} stands {times} times in `{dotted(at)}`"
             yield site.problem((*at, last, key), message, "rename one")
+
+
+def _alive(site: Site) -> Iterator[Problem]:
+    for i, plc in enumerate(site.config.plcs):
+        with suppress(Unknown):
+            if plc.alive is not None:
+                try:
+                    parse_address(plc.alive.address)
+                except AddressError as e:
+                    yield site.problem(("plcs", i, "alive", "address"), str(e), e.hint)
 
 
 def named_fields(
@@ -111,7 +124,7 @@ def extent(site: Site, at: KeyPath, group: Group, fields: Sequence[Field]) -> It
 
 def near(wanted: str, names: Any) -> str:
     """The hint that names what is nearest; empty where nothing is near."""
-    found = difflib.get_close_matches(wanted, names, n=1)
+    found = difflib.get_close_matches(wanted, list(names)[:NAMES_COMPARED], n=1)
     return f"did you mean `{found[0]}`?" if found else ""
 
 
@@ -127,7 +140,7 @@ def _sources(site: Site) -> Iterator[Problem]:
                 names = known(plcs[names.index(wanted)].groups, "name")
                 wanted = mirror.source.group
             if wanted not in names and None not in names:
-                hint = near(wanted, names) or f"one of: {', '.join(names)}"
+                hint = near(wanted, names) or f"one of: {', '.join(names[:NAMES_SHOWN])}"
                 message = f"no {key} is named {wanted!r}"
                 yield site.problem(("mirrors", i, "source", key), message, hint)
 
@@ -139,7 +152,7 @@ def _tenants(site: Site) -> Iterator[Problem]:
             for tenant in output.locatarios or []:
                 if tenant not in tenants:
                     message = f"no PLC belongs to {tenant!r}"
-                    hint = f"one of: {', '.join(tenants)}"
+                    hint = f"one of: {', '.join(tenants[:NAMES_SHOWN])}"
                     yield site.problem(("outputs", i, "locatarios"), message, hint)
 
 

@@ -7,6 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -17,6 +18,8 @@ from services.runtime.errors import Problem
 
 _SECRET_KEYS = re.compile(r"password|token|secret|headers", re.IGNORECASE)
 _SHOWN_CHARACTERS = 100
+# Who has made more is told these first: to look for what was meant takes its time.
+MAX_PROBLEMS = 500
 
 
 def validate(document: Document) -> tuple[Config, list[Problem]]:
@@ -118,6 +121,7 @@ def _mistakes(
         if errors[0]["type"].startswith("union_tag"):
             found |= _mistakes_of_any_type(path, errors[0]["input"])
     wrong.update(found)
+    found = dict(islice(found.items(), MAX_PROBLEMS))
     # A misspelt key is one mistake, not two: the key that is meant is not missing besides.
     meant: set[KeyPath] = set()
     for path, errors in found.items():

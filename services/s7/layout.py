@@ -30,6 +30,8 @@ __all__ = ["Field", "LayoutError", "LayoutProblem", "resolve_inline", "resolve_l
 BLOCK_BYTES = 65_536
 # As many as a block has bytes: two thousand structs of BOOLs need as many.
 MAX_FIELDS = 65_536
+# Who has made more is told these first.
+MAX_PROBLEMS = 500
 FIELD_NAME = re.compile(r"[\w.\-]{1,128}")
 _LAYOUT_KEYS = {"name", "description", "record", "fields"}
 _MEMBER_KEYS = {"name", "description", "type", "offset", "unit", "scale", "deadband", "encoding"}
@@ -143,6 +145,8 @@ class _Walk:
 
     def bad(self, path: str, message: str, hint: str = "") -> None:
         self.problems.append(LayoutProblem(path, message, hint))
+        if len(self.problems) == MAX_PROBLEMS:
+            raise LayoutError(self.problems, [], None)
 
     def unknown_keys(self, member: dict[Any, Any], known: set[str], path: str) -> None:
         for key in member:

@@ -78,4 +78,7 @@ def parse(data: bytes, file: str) -> Node:
     except expat.ExpatError as e:
         message = f"not XML: {expat.ErrorString(e.code)}"
         raise wrong(Place(file, e.lineno), message) from None
+    except (LookupError, ValueError):  # the encoding that it says it is in
+        message = "not XML: it says that it is in an encoding that is not known"
+        raise wrong(Place(file, 1), message, 'save it as UTF-8, with encoding="utf-8"') from None
     return root.children[0]
