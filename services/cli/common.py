@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -49,12 +50,18 @@ def print_warnings(site: Site) -> None:
 
 def print_problems(error: ConfigError) -> None:
     """One line and its fix per problem, on stderr."""
-    for problem in error.problems[:MAX_PRINTED]:
-        error_console.print(str(problem), markup=False, highlight=False, soft_wrap=True)
+    print_each([str(p) for p in error.problems])
     count = len(error.problems)
-    if count > MAX_PRINTED:
-        error_console.print(f"… and {count - MAX_PRINTED} more")
     error_console.print(f"{count} problem{'s' if count > 1 else ''} found", style="red")
+
+
+def print_each(texts: Sequence[str]) -> None:
+    """Each on lines of its own, on stderr; of thousands only the first."""
+    shown = list(texts[:MAX_PRINTED])
+    if len(texts) > MAX_PRINTED:
+        shown.append(f"… and {len(texts) - MAX_PRINTED} more")
+    if shown:
+        error_console.print("\n".join(shown), markup=False, highlight=False, soft_wrap=True)
 
 
 def fail(message: str, code: int = EXIT_FAILURE) -> NoReturn:

@@ -38,7 +38,7 @@ def main() -> int:
     began_s = time.monotonic()
     counts: Counter[tuple[str, str, int]] = Counter()
     slowest: tuple[float, int] = (0.0, 0)
-    findings: list[tuple[int, str]] = []
+    findings = 0
     chunks = [range(n, min(n + CHUNK, args.inputs)) for n in range(0, args.inputs, CHUNK)]
     with ProcessPoolExecutor(args.jobs, initializer=os.nice, initargs=(10,)) as pool:
         jobs = [(numbers, pool.submit(chunk, args.seed, numbers)) for numbers in chunks]
@@ -46,19 +46,19 @@ def main() -> int:
             try:
                 outcomes = job.result()
             except BrokenProcessPool:
-                findings.append((numbers[0], f"the process died in inputs {numbers}"))
+                findings += 1
+                print(f"\n--- the process died in inputs {numbers}", flush=True)
                 break
             for number, outcome in zip(numbers, outcomes, strict=True):
                 counts[outcome.kind, outcome.mutation, outcome.code] += 1
                 slowest = max(slowest, (outcome.took_s, number))
                 if outcome.fault:
-                    findings.append((number, outcome.fault))
+                    findings += 1
+                    print(f"\n--- number {number}\n{outcome.fault[-3_000:]}", flush=True)
     report(counts)
     took_s = time.monotonic() - began_s
     print(f"\n{sum(counts.values())} inputs in {took_s:.0f} s, seed {args.seed};", end=" ")
-    print(f"slowest {slowest[0]:.2f} s (number {slowest[1]}); {len(findings)} findings")
-    for number, fault in findings[:50]:
-        print(f"\n--- number {number}\n{fault[-3_000:]}")
+    print(f"slowest {slowest[0]:.2f} s (number {slowest[1]}); {findings} findings")
     return 1 if findings else 0
 
 
