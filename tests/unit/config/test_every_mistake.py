@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.runtime import loader
+from services.runtime import config, loader
 from services.runtime.errors import ConfigError, Problem
+from services.runtime.judged import Judged
 
 BASE = """\
 site: planta-sp
@@ -238,6 +239,16 @@ def visible(mistakes: list[Mistake]) -> set[str]:
 @pytest.fixture(autouse=True)
 def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PE_TEST_SECRET", "geheim")
+
+
+def test_no_model_is_judged_as_a_whole() -> None:
+    """A pydantic model validator is not asked where any key of its model is wrong: what it would
+    say comes at the next try. A method with ``@rule`` is (services/runtime/judged.py).
+    """
+    models = [m for m in vars(config).values() if isinstance(m, type) and issubclass(m, Judged)]
+    assert len(models) > 20
+    judged = {m.__name__: list(vars(m)["__pydantic_decorators__"].model_validators) for m in models}
+    assert not {name: found for name, found in judged.items() if found}
 
 
 def test_the_base_is_right(tmp_path: Path) -> None:
