@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from services.runtime import config, loader
 from services.runtime.errors import ConfigError, Problem
-from services.runtime.judged import Judged
 
 BASE = """\
 site: planta-sp
@@ -245,7 +244,9 @@ def test_no_model_is_judged_as_a_whole() -> None:
     """A pydantic model validator is not asked where any key of its model is wrong: what it would
     say comes at the next try. A method with ``@rule`` is (services/runtime/judged.py).
     """
-    models = [m for m in vars(config).values() if isinstance(m, type) and issubclass(m, Judged)]
+    models = [
+        m for m in vars(config).values() if isinstance(m, type) and issubclass(m, config.Model)
+    ]
     assert len(models) > 20
     judged = {m.__name__: list(vars(m)["__pydantic_decorators__"].model_validators) for m in models}
     assert not {name: found for name, found in judged.items() if found}
