@@ -14,7 +14,7 @@ from services.cli.common import fail, load_site
 from services.runtime.clock import now_ms
 from services.runtime.config import Plc
 from services.runtime.errors import EXIT_USAGE, PlcUnavailable
-from services.runtime.loader import Site, machines
+from services.runtime.site import Site, machines
 from services.s7.address import AddressError, parse_address
 from services.s7.decode import Record
 from services.s7.field import Field

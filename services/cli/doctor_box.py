@@ -20,7 +20,7 @@ from services.cli.doctor_net import file_expiry
 from services.runtime import process_table, render
 from services.runtime.clock import is_synchronised, is_trusted
 from services.runtime.consumers import consumers
-from services.runtime.loader import Site
+from services.runtime.site import Site
 
 # Below this share of free inodes nothing can be created soon, however many bytes are free.
 MIN_FREE_INODES = 1_000

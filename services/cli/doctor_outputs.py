@@ -31,7 +31,7 @@ from services.cli.doctor_net import TIMEOUT_S, connect, file_expiry, handshake, 
 from services.runtime import secrets, tls_faults
 from services.runtime.config import Credentials, HttpOutput, MqttOutput, Output, StdoutOutput, Tls
 from services.runtime.errors import ConfigError
-from services.runtime.loader import Site, secret_reference
+from services.runtime.site import Site
 
 # Messages in one connection: those that wait for their release count against the broker's Receive
 # Maximum (its default in Mosquitto: 20).
@@ -84,7 +84,7 @@ def _files(site: Site, output: MqttOutput | HttpOutput, subject: str) -> Iterato
 
 def _secret(site: Site, holder: Credentials, key: str, subject: str) -> str:
     """The secret behind a key, "" when none is given; raises Failed when it cannot be read."""
-    reference = secret_reference(holder, key, site.config.file.parent)
+    reference = secrets.reference_of(holder, key, site.config.file.parent)
     if reference is None:
         return str(getattr(holder, key, None) or "")
     try:

@@ -9,8 +9,7 @@ from services.cli.doctor_net import connect
 from services.runtime import mirror_rules
 from services.runtime.config import Endpoint, Mirror, Plc
 from services.runtime.errors import PlcUnavailable
-from services.runtime.loader import Site, machines
-from services.runtime.render import raw_range
+from services.runtime.site import Site, machines, raw_range
 from services.s7.handshake import FULL
 from services.s7.plan import Extent, make_plan
 from services.s7.session import Session

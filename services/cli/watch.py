@@ -18,7 +18,7 @@ from services.cli.common import ConfigOption, JsonOption, console, error_console
 from services.cli.direct import Batch, Direct, configured
 from services.cli.read import table
 from services.runtime.errors import PlcUnavailable
-from services.runtime.loader import Site
+from services.runtime.site import Site
 
 RETRY_S = (0.5, 1.0, 2.0, 5.0)
 STATE_EVERY_S = 2.0

@@ -20,11 +20,11 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from services.runtime import units
+from services.runtime.judged import Judged, rule
 
 Name = Annotated[
     str,
@@ -42,6 +42,8 @@ Port = Annotated[int, Field(ge=1, le=65_535, strict=True)]
 
 # It goes into every message and becomes a tag.
 MACHINE_NAME_MAX = 64
+# What `str.format` may be given: `{n.__class__}` and `{n:999999999}` are no names.
+_MACHINE_NAME = re.compile(r"(?:[^{}]|\{\{|\}\}|\{n(?::[^{}]{0,4})?\}){1,128}")
 
 
 def _host(value: str) -> str:
@@ -78,10 +80,10 @@ def _zone(value: str) -> str:
 Zone = Annotated[str, AfterValidator(_zone)]
 
 
-class Model(BaseModel):
-    """Base of all: unknown keys are errors, a number is no string."""
+class Model(Judged, BaseModel):
+    """Base of all: unknown keys are errors, a number is no string, and none is infinite."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Paths(Model):
@@ -137,17 +139,19 @@ class Machines(Model):
     first: int = Field(0, ge=0, le=65_535, description="byte where the first one begins")
     name: str = Field("m{n:02d}", description="`{n}` counts from 0; the CONTRACT's `machine`")
 
-    @model_validator(mode="after")
-    def _names(self) -> Machines:
+    @rule
+    def _names(self) -> str | None:
+        if not _MACHINE_NAME.fullmatch(self.name):
+            return f"name {self.name!r} is no pattern with {{n}}"
         try:
             names = {self.name.format(n=n) for n in range(self.count)}
-        except (AttributeError, LookupError, MemoryError, TypeError, ValueError) as e:
-            raise ValueError(f"name {self.name!r} is no pattern with {{n}} ({e!r})") from None
+        except (OverflowError, ValueError) as e:
+            return f"name {self.name!r} is no pattern with {{n}} ({e})"
         if max(map(len, names)) > MACHINE_NAME_MAX:
-            raise ValueError(f"name {self.name!r} gives more than {MACHINE_NAME_MAX} characters")
+            return f"name {self.name!r} gives more than {MACHINE_NAME_MAX} characters"
         if len(names) < self.count:
-            raise ValueError(f"name {self.name!r} gives two machines one name; use {{n:02d}}")
-        return self
+            return f"name {self.name!r} gives two machines one name; use {{n:02d}}"
+        return None
 
 
 class RawRange(Model):
@@ -156,11 +160,11 @@ class RawRange(Model):
     start: int = Field(ge=0, le=65_535)
     length: int = Field(ge=1, le=65_536)
 
-    @model_validator(mode="after")
-    def _in_block(self) -> RawRange:
+    @rule
+    def _in_block(self) -> str | None:
         if self.start + self.length > 65_536:
-            raise ValueError(f"reaches byte {self.start + self.length - 1}; a block ends at 65535")
-        return self
+            return f"reaches byte {self.start + self.length - 1}; a block ends at 65535"
+        return None
 
 
 class Group(Model):
@@ -171,8 +175,10 @@ class Group(Model):
     db: int | None = Field(None, ge=1, le=65_535, strict=True, description="DB number")
     scan: Duration = Field(1.0, ge=0.01, le=3_600, description="time from one read to the next")
     layout: Path | None = Field(None, description="layout file, relative to the configuration")
-    fields: list[dict[str, Any]] | None = Field(
-        None, description="fields with addresses, instead of a layout"
+    fields: list[Any] | None = Field(
+        None,
+        description="instead of a layout: fields with an `address`, or, in block `db`, with `type`"
+        " and `offset` as in a layout",
     )
     machines: Machines | None = None
     publish: Literal["on_change", "always"] = Field(
@@ -185,17 +191,29 @@ class Group(Model):
     timezone: Zone | None = Field(None, description="of `timestamp`, if not the PLC's")
     trend: list[str] = Field([], description="fields whose trend the panel always keeps")
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Group:
+    @rule
+    def _one_source(self) -> str | None:
         if (self.layout is None) == (self.fields is None):
-            raise ValueError("give either `layout:` (a file) or `fields:` (a list)")
+            return "give either `layout:` (a file) or `fields:` (a list)"
+        return None
+
+    @rule
+    def _layout_of_a_block(self) -> str | None:
         if self.layout is not None and self.db is None:
-            raise ValueError("a layout needs `db:`, the number of the data block")
+            return "a layout needs `db:`, the number of the data block"
+        return None
+
+    @rule
+    def _raw_of_a_block(self) -> str | None:
         if self.raw is not False and self.db is None:
-            raise ValueError("`raw:` copies bytes of one data block: it needs `db:`")
+            return "`raw:` copies bytes of one data block: it needs `db:`"
+        return None
+
+    @rule
+    def _zone_of_a_timestamp(self) -> str | None:
         if self.timezone is not None and self.timestamp is None:
-            raise ValueError("`timezone:` is that of `timestamp:`, and there is none")
-        return self
+            return "`timezone:` is that of `timestamp:`, and there is none"
+        return None
 
 
 class Alive(Model):
@@ -228,15 +246,19 @@ class Plc(Endpoint):
     )
     groups: list[Group] = Field(min_length=1)
 
-    @model_validator(mode="after")
-    def _some_host(self) -> Plc:
+    @rule
+    def _some_host(self) -> str | None:
         if self.host is None and not self.hosts:
-            raise ValueError("`host:` is missing (or `hosts:`, the addresses of a redundant PLC)")
+            return "`host:` is missing (or `hosts:`, the addresses of a redundant PLC)"
         if self.host is not None and self.hosts:
-            raise ValueError("give either `host:` (one address) or `hosts:` (a redundant PLC's)")
-        if len(set(self.hosts)) < len(self.hosts):
-            raise ValueError("`hosts:` names one address twice")
-        return self
+            return "give either `host:` (one address) or `hosts:` (a redundant PLC's)"
+        return None
+
+    @rule
+    def _different_hosts(self) -> str | None:
+        return (
+            "`hosts:` names one address twice" if len(set(self.hosts)) < len(self.hosts) else None
+        )
 
     @property
     def all_hosts(self) -> list[str]:
@@ -283,13 +305,13 @@ class MirrorCommit(Model):
     offset: int | None = Field(None, ge=0, le=65_535, description="one byte written last")
     kind: Literal["toggle", "counter"] = "counter"
 
-    @model_validator(mode="after")
-    def _one_way(self) -> MirrorCommit:
+    @rule
+    def _one_way(self) -> str | None:
         if (self.offset is None) == (self.begin is None and self.end is None):
-            raise ValueError("give either `begin:` and `end:`, or `offset:` and `kind:`")
+            return "give either `begin:` and `end:`, or `offset:` and `kind:`"
         if (self.begin is None) != (self.end is None):
-            raise ValueError("`begin:` needs `end:` and the other way round")
-        return self
+            return "`begin:` needs `end:` and the other way round"
+        return None
 
 
 class MirrorWatchdog(Model):
@@ -332,11 +354,11 @@ class Tls(Model):
     cert: Path | None = Field(None, description="client certificate")
     key: Path | None = Field(None, description="its private key")
 
-    @model_validator(mode="after")
-    def _pair(self) -> Tls:
+    @rule
+    def _pair(self) -> str | None:
         if (self.cert is None) != (self.key is None):
-            raise ValueError("`cert:` and `key:` go together")
-        return self
+            return "`cert:` and `key:` go together"
+        return None
 
 
 class Credentials(Model):
@@ -346,13 +368,17 @@ class Credentials(Model):
     password_file: Path | None = None
     password: str | None = Field(None, description="`${VARIABLE}`; in clear it earns a warning")
 
-    @model_validator(mode="after")
-    def _one_password(self) -> Credentials:
+    @rule
+    def _one_password(self) -> str | None:
         if self.password is not None and self.password_file is not None:
-            raise ValueError("give `password_file:` or `password:`, not both")
-        if (self.password is not None or self.password_file is not None) and not self.username:
-            raise ValueError("a password needs `username:`")
-        return self
+            return "give `password_file:` or `password:`, not both"
+        return None
+
+    @rule
+    def _whose_password(self) -> str | None:
+        if not self.username and (self.password is not None or self.password_file is not None):
+            return "a password needs `username:`"
+        return None
 
 
 class OutputBase(Credentials):
@@ -393,11 +419,11 @@ class MqttOutput(OutputBase):
         " per account would end the output's",
     )
 
-    @model_validator(mode="after")
-    def _some_host(self) -> MqttOutput:
+    @rule
+    def _some_host(self) -> str | None:
         if (self.host is None) == (not self.hosts):
-            raise ValueError("give `host:` or `hosts:`")
-        return self
+            return "give `host:` or `hosts:`"
+        return None
 
     @property
     def all_hosts(self) -> list[str]:
@@ -478,19 +504,19 @@ class Metrics(Credentials):
     port: Port = 9108
     tls: HttpTls | None = None
 
-    @model_validator(mode="after")
-    def _safe(self) -> Metrics:
+    @rule
+    def _safe(self) -> str | None:
         try:
             loopback = ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             loopback = self.host == "localhost"
         secured = self.tls and self.username and (self.password or self.password_file)
         if not loopback and not secured:
-            raise ValueError(
+            return (
                 f"{self.host} can be reached from the network: set `tls:`, `username:` and"
                 " `password_file:`, or bind to 127.0.0.1"
             )
-        return self
+        return None
 
 
 class Infra(Model):

@@ -15,6 +15,8 @@ from services.s7.field import Area, Field
 from services.s7.types import S7Type, TypeNameError, parse_type
 
 MAX_BYTE = 65_535
+# The longest type has some 40; Python would refuse to read thousands of digits.
+MAX_CHARACTERS = 100
 # Letter -> area and DB number.
 _AREAS: dict[str, tuple[Area, int]] = {
     "M": ("M", 0), "F": ("M", 0), "I": ("I", 0), "E": ("I", 0), "Q": ("Q", 0), "A": ("Q", 0),
@@ -47,6 +49,8 @@ class AddressError(ValueError):
 
 def parse_address(text: str, *, name: str = "") -> Field:
     """The field at an address. Raises AddressError."""
+    if len(text) > MAX_CHARACTERS:
+        raise AddressError(f"{text[:20]}… is no address")
     place, colon, type_text = text.strip().lstrip("%").partition(":")
     place = re.sub(r"\s+", "", place).upper()
     wanted = None

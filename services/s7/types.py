@@ -349,7 +349,7 @@ ALIASES = {
 
 _NAME = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(.*)", re.DOTALL)
 _BRACKET = re.compile(r"\[([^\]]*)\]\s*")
-_RANGE = re.compile(r"\s*(-?\d+)\s*\.\.\s*(-?\d+)\s*")
+_RANGE = re.compile(r"\s*(-?\d{1,9})\s*\.\.\s*(-?\d{1,9})\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,7 +440,7 @@ def parse_type(text: str) -> S7Type:
         length = 254
         if brackets and ".." not in brackets[0]:
             first = brackets.pop(0).strip()
-            if not first.isdigit() or not 1 <= int(first) <= longest:
+            if not re.fullmatch(r"\d{1,5}", first) or not 1 <= int(first) <= longest:
                 raise TypeNameError(f"{base}[{first}]", f"a length from 1 to {longest}")
             length = int(first)
     if len(brackets) > 1:

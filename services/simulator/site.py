@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from zoneinfo import ZoneInfo
 
 from services.runtime.config import Plc
-from services.runtime.loader import Site, machines
+from services.runtime.site import Site, machines
 from services.s7.address import parse_address
 from services.simulator.motion import Mover
 from services.simulator.station import DB, Station

@@ -66,7 +66,7 @@ class Store:
         p.on_readable(self._receipts, self._take_receipts)
         p.on_config(self._reconfigure)
         p.every(1.0, self._housekeeping, first_s=0.0)
-        Control(p, self)
+        Control(self).serve(p)
 
     def _set_outputs(self, configs: list[dict[str, Any]]) -> None:
         for config in configs:

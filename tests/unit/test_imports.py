@@ -65,6 +65,36 @@ def test_no_process_imports_another_or_the_command(folder: str) -> None:
                 assert parts[1] in {*SHARED, folder}, f"{file} imports {module}"
 
 
+def test_no_module_imports_itself_by_a_detour() -> None:
+    """At module level, in functions and for the type checker alike: a circle is two modules that
+    are one, whatever the interpreter makes of it.
+    """
+    modules = {
+        ".".join(p for p in f.relative_to(ROOT).with_suffix("").parts if p != "__init__"): f
+        for f in files("bus", "services")
+    }
+    edges = {name: {m for m in imports(f) if m in modules} for name, f in modules.items()}
+    assert sum(map(len, edges.values())) > len(modules), "no imports were found"
+    circles = [name for name in modules if name in reached(edges, name)]
+    assert not circles, f"these are in a circle: {circles}"
+
+
+def reached(edges: dict[str, set[str]], start: str) -> set[str]:
+    """Every module that ``start`` imports, directly or by others."""
+    seen: set[str] = set()
+    todo = set(edges[start])
+    while todo:
+        module = todo.pop()
+        seen.add(module)
+        todo |= edges[module] - seen
+    return seen
+
+
+def test_a_circle_is_found() -> None:
+    edges = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}
+    assert [m for m in edges if m in reached(edges, m)] == ["a", "b", "c"]
+
+
 def test_a_reader_loads_nothing_heavy() -> None:
     heavy = "pydantic yaml prometheus_client asyncio starlette uvicorn apsw sqlite3 snap7 ssl numpy"
     code = (

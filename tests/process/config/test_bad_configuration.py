@@ -353,6 +353,39 @@ def test_an_encrypted_key_is_refused_without_asking_for_its_passphrase(tmp_path:
     assert f"openssl pkey -in {key}" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("lines", "warned"),
+    [
+        ("port: 1883", True),
+        ("port: 1883\n    tls: {}", True),
+        ("port: 1883\n    tls: false", False),
+        ("port: 8883", False),
+        ("port: 1884", False),
+    ],
+)
+def test_a_plain_broker_s_port_with_tls_is_warned_of(
+    tmp_path: Path, lines: str, warned: bool
+) -> None:
+    done = run_check(tmp_path, edit("host: broker", f"host: broker\n    {lines}"))
+    assert done.returncode == 0, done.stderr
+    if warned:
+        assert "warning: " in done.stderr
+        assert f"{tmp_path / 'config.yaml'}:16: outputs[0].port:" in done.stderr
+        assert "`tls: false`" in done.stderr
+        assert "8883" in done.stderr
+    else:
+        assert done.stderr == ""
+
+
+def test_what_does_not_fit_one_telegram_is_told_beside_other_mistakes(tmp_path: Path) -> None:
+    wide = "        consistent: true\n        raw: {start: 0, length: 2000}\n"
+    config = edit("        scan: 500ms\n", f"        scan: 500ms\n{wide}")
+    done = run_check(tmp_path, config.replace("type: mqtt", "type: amqp"))
+    assert done.returncode == 2
+    assert ":11: plcs[0].groups[0].consistent: needs 3 telegrams at PDU 960" in done.stderr
+    assert ":15: outputs[0]: `type` is missing or unknown" in done.stderr
+
+
 def test_no_file_at_all(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "services.cli.main", "check", "-c", str(tmp_path / "no.yaml")],
