@@ -18,6 +18,7 @@ VERBS = (
     "apply",
     "status",
     "store",
+    "alerts",
     "doctor",
     "read",
     "watch",

@@ -13,8 +13,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -22,21 +20,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from services.runtime import units
-
-Name = Annotated[
-    str,
-    Field(
-        pattern=r"^[a-z0-9][a-z0-9_-]{1,31}$",
-        description="2 to 32 of a-z, 0-9, `_`, `-`, beginning with a letter or digit",
-    ),
-]
-
-
-Duration = Annotated[float, BeforeValidator(units.duration_s)]
-Size = Annotated[int, BeforeValidator(units.size_bytes)]
-Port = Annotated[int, Field(ge=1, le=65_535, strict=True)]
-
+from services.runtime.alert_model import Alerts
+from services.runtime.base_model import Duration as Duration
+from services.runtime.base_model import Model as Model
+from services.runtime.base_model import Name as Name
+from services.runtime.base_model import Port as Port
+from services.runtime.base_model import Size as Size
 
 # It goes into every message and becomes a tag.
 MACHINE_NAME_MAX = 64
@@ -60,12 +49,6 @@ def _host(value: str) -> str:
 
 
 Host = Annotated[str, AfterValidator(_host)]
-
-
-class Model(BaseModel):
-    """Base of all: unknown keys are errors, a number is no string."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class Paths(Model):
@@ -363,7 +346,7 @@ class HttpOutput(OutputBase):
     timeout: Duration = Field(10.0, ge=0.1, le=300)
     token_file: Path | None = Field(None, description="bearer token (InfluxDB: `Token`)")
     token: str | None = Field(None, description="`${VARIABLE}`")
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = Field({})
     tls: Tls = Field(default_factory=Tls)
     secret_keys: ClassVar[tuple[str, ...]] = ("password", "token")
 
@@ -457,8 +440,9 @@ class Config(Model):
     )
     paths: Paths = Field(default_factory=Paths)
     plcs: list[Plc] = Field(min_length=1)
-    mirrors: list[Mirror] = []
-    outputs: list[Output] = []
+    mirrors: list[Mirror] = Field([])
+    outputs: list[Output] = Field([])
+    alerts: Alerts = Field(default_factory=Alerts)
     store: Store = Field(default_factory=Store)
     metrics: Metrics = Field(default_factory=Metrics)
     infra: Infra = Field(default_factory=Infra)

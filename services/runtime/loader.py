@@ -17,7 +17,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from bus import topology
-from services.runtime import mirror_rules, secrets, yaml_lines
+from services.runtime import alert_rules, mirror_rules, secrets, yaml_lines
+from services.runtime.alert_model import Alerts
 from services.runtime.config import (
     Config,
     Credentials,
@@ -102,6 +103,41 @@ def load(
     if problems:
         raise ConfigError(_blame_variables(problems, str(path), lines, origin))
     return site
+
+
+def load_rules(path: Path) -> tuple[Alerts, Site | None]:
+    """Alert rules of a whole configuration (with its site), or of a file that only holds
+    ``alerts:`` or ``rules:``. Raises ConfigError carrying every problem found.
+    """
+    data, lines = yaml_lines.load(path)
+    if not isinstance(data, dict) or not {"alerts", "rules", "plcs"} & data.keys():
+        hint = "begin with `rules:`, or give a whole configuration"
+        raise ConfigError([Problem(str(path), "", "holds no alert rules", 1, hint)])
+    if "plcs" in data:
+        site = load(path, check_secrets=False)
+        return site.config.alerts, site
+    inner: KeyPath = ("alerts",) if "alerts" in data else ()
+    if inner and (others := [key for key in data if key != "alerts"]):
+        problems = [
+            Problem(str(path), str(k), "unknown key", line_of(lines, (k,)), "only `alerts:` here")
+            for k in others
+        ]
+        raise ConfigError(problems)
+    try:
+        alerts = Alerts.model_validate(data["alerts"] if inner else data)
+    except ValidationError as e:
+        whole = data if inner else {"alerts": data}
+        shifted = lines if inner else {("alerts", *at): line for at, line in lines.items()}
+        raise ConfigError(
+            list(_model_problems(e, whole, str(path), shifted, ("alerts",)))
+        ) from None
+    found = [
+        Problem(str(path), dotted(at := (*inner, *m.path)), m.message, line_of(lines, at), m.hint)
+        for m in alert_rules.check_alone(alerts)
+    ]
+    if found:
+        raise ConfigError(found)
+    return alerts, None
 
 
 # --- environment -----------------------------------------------------------------------------
@@ -195,10 +231,12 @@ def _model_problems(
     data: Any,
     file: str,
     lines: dict[KeyPath, int],
+    inside: KeyPath = (),
 ) -> Iterator[Problem]:
+    """``inside``: where in ``data`` the model that was validated begins."""
     seen: set[tuple[KeyPath, str]] = set()
     for e in error.errors(include_url=False):
-        path = _real_path(e["loc"], data, e["type"] in ("missing", "extra_forbidden"))
+        path = _real_path((*inside, *e["loc"]), data, e["type"] in ("missing", "extra_forbidden"))
         message, hint = _say(e["type"], e["msg"], e.get("input"), path, data)
         if (path, message) in seen:
             continue
@@ -234,7 +272,8 @@ def _say(kind: str, text: str, value: Any, path: KeyPath, data: Any) -> tuple[st
     if kind == "missing":
         return "is missing", f"add `{path[-1]}:`"
     if kind.startswith("union_tag"):
-        return "`type` is missing or unknown", "give `type: mqtt`, `type: http` or `type: stdout`"
+        tags = sorted(t for model in _models_at(path, data) for t in _tags(model))
+        return "`type` is missing or unknown", f"give `type:` one of: {', '.join(tags)}"
     if kind == "host":
         # The value may hold more than a host: mqtt://user:password@broker.
         shown = "" if "@" in str(value) else f" (it is {value!r})"
@@ -252,21 +291,27 @@ def _say(kind: str, text: str, value: Any, path: KeyPath, data: Any) -> tuple[st
 
 def _known_keys(path: KeyPath, data: Any) -> set[str]:
     """Which keys the models allow at ``path``."""
+    models = _models_at(path, data)
+    return {f.alias or name for m in models for name, f in m.model_fields.items()}
+
+
+def _models_at(path: KeyPath, data: Any) -> list[type[BaseModel]]:
+    """Which models what stands at ``path`` may be."""
     models: list[type[BaseModel]] = [Config]
     for part in path:
         data = data[part]
         if isinstance(part, int):
             tag = data.get("type") if isinstance(data, dict) else None
-            models = [m for m in models if tag is None or _tag(m) in (None, tag)] or models
+            models = [m for m in models if tag is None or tag in _tags(m)] or models
             continue
         found = [_field(m, part) for m in models]
         models = [m for annotation in found for m in _models_in(annotation)]
-    return {f.alias or name for m in models for name, f in m.model_fields.items()}
+    return models
 
 
-def _tag(model: type[BaseModel]) -> Any:
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
     field = model.model_fields.get("type")
-    return typing.get_args(field.annotation)[0] if field else None
+    return typing.get_args(field.annotation) if field else ()
 
 
 def _field(model: type[BaseModel], key: str) -> Any:
@@ -429,6 +474,10 @@ def _references(site: Site, path: Path, lines: dict[KeyPath, int]) -> Iterator[P
     for rule in mirror_rules.check(site):
         key = _parse_path(rule.path)
         yield Problem(str(path), rule.path, rule.message, line_of(lines, key), rule.hint)
+    for mistake in alert_rules.check(site):
+        key = ("alerts", *mistake.path)
+        line = line_of(lines, key)
+        yield Problem(str(path), dotted(key), mistake.message, line, mistake.hint)
     yield from _retention(config, str(path), lines)
 
 

@@ -1,0 +1,70 @@
+"""What the engine says: one change of one alarm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+OK, FIRING, COOLING = "ok", "disparando", "resfriando"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What an alarm is about; empty where that does not apply."""
+
+    locatario: str = ""
+    site: str = ""
+    plc: str = ""
+    group: str = ""
+    machine: str = ""
+    field: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """``ts`` is event time: when it became so, not when it was learnt. ``from_state`` and
+    ``to_state`` are equal only where people are told later of what began unnoticed.
+    """
+
+    ts: int
+    rule: str
+    place: Place
+    from_state: str
+    to_state: str
+    value: Any
+    notify: bool
+    reason: str
+    number: int
+    """Counts the transitions of one rule at one place: with both it is an identity for ever."""
+    severity: str = "aviso"
+    route: str = ""
+    text: str = ""
+
+    @property
+    def id(self) -> str:
+        """The same for the same transition, however often it is computed."""
+        p = self.place
+        where = (p.locatario, p.site if not p.plc else "", p.plc, p.group, p.machine, p.field)
+        return "/".join((self.rule, *where, str(self.number)))
+
+    def as_json(self) -> dict[str, Any]:
+        """The line that `plc-edge alerts test --json` prints."""
+        p = self.place
+        return {
+            "ts": self.ts,
+            "rule": self.rule,
+            "plc_id": p.plc or None,
+            "machine": p.machine or None,
+            "field": p.field or None,
+            "from": self.from_state,
+            "to": self.to_state,
+            "value": self.value,
+            "notify": self.notify,
+            "reason": self.reason,
+            "locatario_id": p.locatario or None,
+            "site": p.site or None,
+            "group": p.group or None,
+            "severity": self.severity,
+            "route": self.route or None,
+            "text": self.text,
+        }
