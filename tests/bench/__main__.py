@@ -21,7 +21,7 @@ from tests.bench.result import Options, Result
 QUICK = ("decode", "change", "frames", "outbox", "keep", "scan")
 BENCHES = (
     *QUICK, "network", "reader", "publisher", "latency", "drain", "mirror", "dashboard", "readers",
-    "jitter", "site",
+    "jitter", "site", "alerts",
 )  # fmt: skip
 
 

@@ -107,7 +107,7 @@ class Leaf:
         """
         if not hit:
             self.met = False
-        elif self.raw is not True or ts - self.seen > self.hold_ms:
+        elif self.raw is not True or ts > self.until_ms():
             self.begin(ts)
         self.raw = hit
         self.seen = ts
@@ -121,11 +121,15 @@ class Leaf:
     def settled(self, ts: int) -> None:
         """After the alarm has taken note."""
 
-    def lose(self, *, gap: bool) -> None:
-        """No measure any more: a bad value, or a gap."""
+    def unknown(self) -> None:
+        """It cannot be said."""
         self.raw = None
         if self.watch.state != FIRING:
             self.met = False
+
+    def lose(self, *, gap: bool) -> None:
+        """A bad value, or a gap."""
+        self.unknown()
 
     def rewind(self, ts: int) -> None:
         """The clock was set back: nothing has happened in the future."""
@@ -240,6 +244,7 @@ class Status(Leaf):
 
     def measure(self, ts: int, value: Any, values: Mapping[str, Any]) -> bool | None:
         """Of the status that the broker holds."""
+        self.value = value
         return bool(value == "offline")
 
     def until_ms(self) -> int:

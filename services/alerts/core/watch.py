@@ -116,7 +116,7 @@ class Watch:
     def apply(self, leaf: Leaf, ts: int, hit: bool | None) -> None:
         """Takes over what the value said."""
         if hit is None:
-            leaf.lose(gap=False)
+            leaf.unknown()
         else:
             leaf.note(ts, hit)
         self._settle(ts)
@@ -311,7 +311,7 @@ class Watch:
         self.context.out.append(
             Transition(
                 ts, self.rule.name, self.place, before, state, value, notify, reason, self.number,
-                self.rule.severity, self.rule.route, self._text(value),
+                self.rule.severity, self.rule.route, self._text(value), self.past,
             )
         )  # fmt: skip
 
