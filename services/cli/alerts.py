@@ -26,11 +26,11 @@ def register(app: typer.Typer) -> None:
     """Adds the verb."""
     alerts = typer.Typer(help="Alert rules.", no_args_is_help=True)
     alerts.callback()(lambda: None)  # one verb alone would stand for the whole group
-    alerts.command()(test)
+    alerts.command("test")(run_rules)
     app.add_typer(alerts, name="alerts")
 
 
-def test(
+def run_rules(
     rules: Annotated[
         Path, typer.Argument(help="A configuration, or a file that holds `alerts:` or `rules:`.")
     ],
@@ -46,7 +46,7 @@ def test(
     """
     alerts, site = loader.load_rules(rules)
     engine = make_engine(alerts, site)
-    for transition in run(engine, data):
+    for transition in play(engine, data):
         if as_json:
             sys.stdout.buffer.write(orjson.dumps(transition.as_json()) + b"\n")
         else:
@@ -68,7 +68,7 @@ def make_engine(alerts: Alerts, site: loader.Site | None) -> Engine:
     return engine
 
 
-def run(engine: Engine, file: Path) -> Iterator[Transition]:
+def play(engine: Engine, file: Path) -> Iterator[Transition]:
     """What happens, line by line. Ends the command at a line that says nothing."""
     newest_ms = 0
     ignored: set[str] = set()

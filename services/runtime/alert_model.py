@@ -247,7 +247,7 @@ class Alerts(Model):
         60.0, ge=0.1, description="how long a value holds where its group is not configured here"
     )
     utc_offset: UtcOffset = Field(
-        -180, description="of the hours in `during`; `-03:00`", validate_default=False
+        "-03:00", validate_default=True, description="of the hours in `during`"
     )
 
 

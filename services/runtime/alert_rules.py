@@ -239,7 +239,13 @@ class _Layout:
         ]
 
     def check(self, c: Any, where: AlertWhere, at: KeyPath, unit: str | None) -> Iterator[Mistake]:
-        """Every mistake of one condition."""
+        """The first mistake at each key of one condition."""
+        said: dict[KeyPath, Mistake] = {}
+        for mistake in self._check(c, where, at, unit):
+            said.setdefault(mistake.path, mistake)
+        yield from said.values()
+
+    def _check(self, c: Any, where: AlertWhere, at: KeyPath, unit: str | None) -> Iterator[Mistake]:
         kind = c.model_copy(update={"where": where}).what if isinstance(c, AlertAbsence) else ""
         known: list[tuple[str, Iterable[str]]] = [
             ("locatario", self._tenants),
@@ -275,6 +281,8 @@ class _Layout:
         if mistake := _unknown(where, "field", fields, at):
             yield mistake
             return
+        if where.field is None and not kind:
+            return  # said already
         pattern = where.field or "*"
         for _, plc, group, _, found in groups:
             if "*" in pattern:

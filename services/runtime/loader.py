@@ -273,7 +273,7 @@ def _say(kind: str, text: str, value: Any, path: KeyPath, data: Any) -> tuple[st
         return "is missing", f"add `{path[-1]}:`"
     if kind.startswith("union_tag"):
         tags = sorted(t for model in _models_at(path, data) for t in _tags(model))
-        return "`type` is missing or unknown", f"give `type:` one of: {', '.join(tags)}"
+        return "`type` is missing or unknown", f"give {' or '.join(f'`type: {t}`' for t in tags)}"
     if kind == "host":
         # The value may hold more than a host: mqtt://user:password@broker.
         shown = "" if "@" in str(value) else f" (it is {value!r})"

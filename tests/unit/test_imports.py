@@ -13,7 +13,7 @@ import pytest
 from bus.topology import PROCESSES
 from tests.kit.common import ROOT
 
-PROCESS_FOLDERS = {*PROCESSES, "simulator"}
+PROCESS_FOLDERS = {*PROCESSES, "alerts", "simulator"}
 SHARED = {"runtime", "s7"}
 
 
@@ -60,6 +60,16 @@ def test_no_process_imports_another_or_the_command(folder: str) -> None:
             parts = module.split(".")
             if parts[0] == "services" and len(parts) > 1:
                 assert parts[1] in {*SHARED, folder}, f"{file} imports {module}"
+
+
+def test_the_alert_core_is_pure() -> None:
+    """No clock, socket or file; of ours, only itself and what is as pure."""
+    allowed = {"__future__", "collections", "dataclasses", "functools", "hashlib", "json", "math",
+               "typing"}  # fmt: skip
+    for file in files("services/alerts/core"):
+        for module in imports(file):
+            pure = module.startswith(("services.alerts.core", "services.runtime.patterns"))
+            assert pure or module.split(".")[0] in allowed, f"{file} imports {module}"
 
 
 def test_a_reader_loads_nothing_heavy() -> None:

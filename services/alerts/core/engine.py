@@ -131,6 +131,9 @@ class Engine:
 
     def _data(self, locatario: str, name: str, message: Mapping[str, Any]) -> None:
         ts = _time(message)
+        values = message.get("values") or {}
+        if not isinstance(values, dict):
+            raise BadMessage("`values` holds no fields with their values")
         plc = self._plc(locatario, name, message.get("site"))
         epoch, seq = message.get("epoch"), message.get("seq")
         before = plc.seen.newest
@@ -154,7 +157,6 @@ class Engine:
         stream = self._stream(
             plc, str(message.get("group") or ""), str(message.get("machine") or ""), past
         )
-        values = message.get("values") or {}
         if message.get("quality", "good") == "good":
             self._good(plc, stream, ts, values, message.get("bad"))
         elif stream.leaves:
@@ -162,7 +164,7 @@ class Engine:
                 leaf.watch.lose(leaf, ts)
         if plc.box is not None and not history:
             self._box_heard(plc.box, ts)
-        if past and plc.seen.whole():
+        if plc.past and at is not None and not past and plc.seen.whole():
             plc.forget_past()
 
     def _good(self, plc: Plc, stream: Stream, ts: int, values: Mapping[str, Any], bad: Any) -> None:
@@ -407,10 +409,14 @@ class Engine:
     def dump(self) -> dict[str, Any]:
         """All of the state as plain data, for JSON or msgpack. See also ``dump_plc``."""
         return {
-            "now_ms": self.now_ms,
+            **self.dump_head(),
             "boxes": [self._dump_box(box) for box in self.boxes.values()],
             "plcs": [self.dump_plc(key) for key in self.plcs],
         }
+
+    def dump_head(self) -> dict[str, int]:
+        """What belongs to no PLC and no box."""
+        return {"now_ms": self.now_ms, "number": self._context.number}
 
     def dump_plc(self, key: tuple[str, str]) -> list[Any] | None:
         """One PLC's part of it (``dirty`` tells which have changed); None where it is gone."""
@@ -446,7 +452,7 @@ class Engine:
         """Takes up what ``dump`` gave. What was open under a rule that is gone or has changed is
         closed: those transitions come back.
         """
-        self._context.now_ms = data["now_ms"]
+        self._context.now_ms, self._context.number = data["now_ms"], data["number"]
         for locatario, name, heard_ms, is_down, watches in data["boxes"]:
             box = self._box(locatario, name)
             box.heard_ms, box.is_down = heard_ms, is_down

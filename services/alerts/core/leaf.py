@@ -203,7 +203,7 @@ class Silence(Leaf):
         watch = self.watch
         if self.raw and watch.quiet and self.since <= ts:
             due = self.due_ms()
-            if due is None or ts < due:
+            if due is None or ts <= due:
                 self.since = ts
                 return
         if self.raw and watch.context.is_history:  # known to have spoken then; silent now or not

@@ -35,20 +35,10 @@ class Transition:
     notify: bool
     reason: str
     number: int
-    """Counts the transitions of one rule at one place."""
+    """Counts all transitions of an engine, for ever: an identity."""
     severity: str = "aviso"
     route: str = ""
     text: str = ""
-    past: bool = False
-    """Of a message that came behind its turn: beside the live state, not of it."""
-
-    @property
-    def id(self) -> str:
-        """The same for the same transition, however often it is computed."""
-        p = self.place
-        where = (p.locatario, "" if p.plc else p.site, p.plc, p.group, p.machine, p.field)
-        lane = "past" if self.past else "live"
-        return "/".join((self.rule, *where, lane, str(self.ts), str(self.number)))
 
     def as_json(self) -> dict[str, Any]:
         """The line that `plc-edge alerts test --json` prints."""

@@ -23,6 +23,8 @@ class Context:
 
     late_after_ms: int
     now_ms: int = 0
+    number: int = 0
+    """Of the last transition."""
     mode: str = "live"
     """live | late | replay | tick."""
     out: list[Transition] = field(default_factory=list)
@@ -63,7 +65,7 @@ class Watch:
     """
 
     __slots__ = (
-        "acknowledged", "at", "box", "context", "cool_until", "leaves", "number", "onset", "past",
+        "acknowledged", "at", "box", "context", "cool_until", "leaves", "onset", "past",
         "place", "plc", "quiet", "rule", "silenced", "since", "state", "told",
     )  # fmt: skip
 
@@ -88,7 +90,6 @@ class Watch:
         """Of several conditions: since when they hold together, as of the last message."""
         self.at = 0
         """The last message's time, of several conditions."""
-        self.number = 0
         self.told = False
         """Whether people know that it rings."""
         self.acknowledged: tuple[str, int] | None = None
@@ -104,7 +105,7 @@ class Watch:
         """Time passes up to a value of ``leaf``."""
         if ts < leaf.seen:
             self.rewind(ts)
-        self.advance(ts)
+        self.advance(ts - 1)  # at ``ts`` itself the new value counts
         self._carry(ts)
 
     def _carry(self, ts: int) -> None:
@@ -157,7 +158,7 @@ class Watch:
 
     def tick(self, now_ms: int) -> bool:
         """Time passes without a message; whether that has changed anything."""
-        before = self.number
+        before = self.context.number
         started = [x for x in self.leaves if isinstance(x, Silence) and x.raw is None]
         for leaf in started:
             leaf.start(now_ms)
@@ -165,7 +166,7 @@ class Watch:
         if self.state == FIRING and not self.told and self.truth(now_ms):
             self.tell(now_ms)
         self._wait()
-        return bool(started) or self.number != before
+        return bool(started) or self.context.number != before
 
     def advance(self, t: int) -> None:
         """What time alone brings until ``t``: the end of cooling, and the beginning of an alarm
@@ -306,12 +307,12 @@ class Watch:
         if state != before:
             self.since = ts
         self.quiet = state == OK and self.rule.mode == "one"
-        self.number += 1
-        value = self.value()
+        self.context.number += 1
+        value, number = self.value(), self.context.number
         self.context.out.append(
             Transition(
-                ts, self.rule.name, self.place, before, state, value, notify, reason, self.number,
-                self.rule.severity, self.rule.route, self._text(value), self.past,
+                ts, self.rule.name, self.place, before, state, value, notify, reason, number,
+                self.rule.severity, self.rule.route, self._text(value),
             )
         )  # fmt: skip
 
@@ -356,24 +357,23 @@ class Watch:
     def dump(self) -> list[Any]:
         """Plain data."""
         return [
-            self.state, self.since, self.cool_until, self.onset, self.number, self.told, self.at,
+            self.state, self.since, self.cool_until, self.onset, self.told, self.at,
             self.acknowledged, self.silenced, [leaf.dump() for leaf in self.leaves],
         ]  # fmt: skip
 
     def restore(self, data: list[Any]) -> None:
         """What ``dump`` gave."""
-        self.state, self.since, self.cool_until, self.onset, self.number, self.told = data[:6]
-        self.at = data[6]
-        self.acknowledged = tuple(data[7]) if data[7] else None
-        self.silenced = tuple(data[8]) if data[8] else None
-        for leaf, kept in zip(self.leaves, data[9], strict=True):
+        self.state, self.since, self.cool_until, self.onset, self.told, self.at = data[:6]
+        self.acknowledged = tuple(data[6]) if data[6] else None
+        self.silenced = tuple(data[7]) if data[7] else None
+        for leaf, kept in zip(self.leaves, data[8], strict=True):
             leaf.restore(kept)
         self.quiet = self.state == OK and self.rule.mode == "one"
         self._wait()
 
     def reopen(self, data: list[Any]) -> None:
         """Only the state of what ``dump`` gave: the rule was another, its measures mean nothing."""
-        self.state, self.since, self.number = data[0], data[1], data[4]
+        self.state, self.since = data[0], data[1]
 
 
 def _merged(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -153,7 +153,7 @@ class Part:
                     b = min(e.ts - before.ts, self.hold)
                     a = before.value * b
             elif c.of == "samples":
-                a, b = float(bool(beyond(*c.reference, e.value))), 1.0
+                a, b = float(bool(beyond(c.reference[0], c.reference[1], e.value))), 1.0
             elif before is not None:
                 a = added(before.value, e.value, c.counter)
                 b = added(before.other or 0, e.other or 0, c.counter)
@@ -350,7 +350,7 @@ class Model:
             self.sign(plc, "plc", ts)
         if not history:
             self.box_heard(ts)
-        if past and self.is_whole(plc):
+        if not past and self.is_whole(plc):
             for key in [k for k in plc.alarms if k[2]]:
                 alarm = plc.alarms.pop(key)
                 self.close(alarm, alarm.parts[0].log[-1].at, "replay")
@@ -502,7 +502,7 @@ class Model:
         part = alarm.parts[i]
         if part.log and ts < part.log[-1].at:
             self.set_back(alarm, ts)
-        self.advance(alarm, ts)
+        self.advance(alarm, ts - 1)
         self.carry(alarm, ts)
         reference = part.condition.reference
         other = values.get(reference) if isinstance(reference, str) else None
@@ -553,7 +553,7 @@ class Model:
                     self.set_back(alarm, ts)
                 else:
                     ts = part.sign
-        self.advance(alarm, ts)
+        self.advance(alarm, ts - 1)
         self.carry(alarm, ts)
         part.shown, part.sign, part.met, part.speaks = value, ts, False, True
         self.settle(alarm, ts)
@@ -668,8 +668,9 @@ class Model:
             alarm.since = ts
         shown: Any = alarm.parts[0].shown
         if len(alarm.parts) > 1:
-            shown = {c.where.field: p.shown for c, p in zip(alarm.rule.conditions, alarm.parts)
-                     if c.where.field}  # fmt: skip
+            shown = {
+                p.condition.where.field: p.shown for p in alarm.parts if p.condition.where.field
+            }
         value = json.dumps(shown, sort_keys=True)
         said = (ts, alarm.rule.name, *alarm.place, before, state, notify, reason, value)
         self.out.append(said)

@@ -128,7 +128,7 @@ class Twins:
         self.holes: dict[str, list[tuple[int, int]]] = {}
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.said: list[Said] = []
-        self.ids: set[str] = set()
+        self.numbers: set[int] = set()
 
     def run(self, stream: list[tuple[Any, ...]]) -> None:
         for kind, *event in stream:
@@ -243,7 +243,7 @@ class Twins:
 
     def send(self, topic: str, message: dict[str, Any] | None, note: bool = True) -> None:
         if note:
-            self.sent.append((topic, copy.deepcopy(message) or {}))
+            self.sent.append((topic, copy.deepcopy(message or {})))
         got = self.engine.message(topic, message, self.now)
         self.same(got, self.model.message(topic, message, self.now))
 
@@ -253,8 +253,8 @@ class Twins:
         assert mine == theirs, f"\nengine: {mine}\nmodel:  {theirs}"
         self.said += theirs
         for t in got:
-            assert t.id not in self.ids
-            self.ids.add(t.id)
+            assert t.number not in self.numbers
+            self.numbers.add(t.number)
 
 
 def ordered(dump: dict[str, Any]) -> dict[str, Any]:

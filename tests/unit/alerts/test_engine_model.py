@@ -1,5 +1,6 @@
-"""Engine = model on random streams: PLCs interleaved, repeats, gaps, bad quality, new epochs, clocks
-set back, backlogs, restarts at any point. The long run: ``python -m tests.unit.alerts.long_run``.
+"""Engine = model on random streams: PLCs interleaved, repeats, gaps, bad quality, new epochs,
+clocks set back, backlogs, restarts at any point. The long run:
+``python -m tests.unit.alerts.long_run``.
 """
 
 from __future__ import annotations
