@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from services.runtime.base_model import Duration, Model, Name
 
@@ -55,8 +55,15 @@ class AlertModel(Model):
 
 class AlertWhere(Model):
     """Which values a rule watches. `*` stands for any run of characters; a key that is left out
-    means all.
+    means all. `tenant` is taken for `locatario`.
     """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tenant(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "tenant" in data and "locatario" not in data:
+            return {("locatario" if k == "tenant" else k): v for k, v in data.items()}
+        return data
 
     locatario: Pattern | None = Field(None, description="tenant")
     site: Pattern | None = Field(None, description="edge box")
