@@ -33,7 +33,7 @@ def number(value: Any) -> float | None:
     return value
 
 
-def tester(op: str, limit: Any) -> Callable[[Any], bool | None]:
+def comparison(op: str, limit: Any) -> Callable[[Any], bool | None]:
     """A function value -> whether it is beyond the limit, None where it cannot be compared."""
     if op == "equal":
         wanted = tuple(limit)
@@ -80,9 +80,9 @@ class Leaf:
         """It held for long enough, and its alarm rings: a gap no longer takes that back."""
         self.value: Any = None
         if condition.op not in ("", "unchanged"):
-            self.test = tester(condition.op, condition.limit)
+            self.test = comparison(condition.op, condition.limit)
             returns_at = condition.returns_at
-            self.keep = self.test if returns_at is None else tester(condition.op, returns_at)
+            self.keep = self.test if returns_at is None else comparison(condition.op, returns_at)
 
     def take(self, ts: int, value: Any, values: Mapping[str, Any]) -> None:
         """A good value."""
@@ -91,10 +91,24 @@ class Leaf:
             hit = self.measure(ts, value, values)
             if hit is False:
                 return
+        elif self.raw and self._goes_on(ts):
+            hit = self.measure(ts, value, values)
+            if hit:
+                self.seen = ts
+                return
         else:
             watch.before(self, ts)
             hit = self.measure(ts, value, values)
         watch.apply(self, ts, hit)
+
+    def _goes_on(self, ts: int) -> bool:
+        """Whether, still true, it would change nothing: its alarm waits for ``for``, or rings."""
+        if not 0 <= ts - self.seen <= self.hold_ms:
+            return False
+        if not self.watch.quiet:
+            return self.watch.rings
+        due = self.due_ms()
+        return due is None or ts < due
 
     def measure(self, ts: int, value: Any, values: Mapping[str, Any]) -> bool | None:
         """What the value says; remembers it."""
@@ -370,7 +384,7 @@ class Samples(Cumulated):
 
     def __init__(self, condition: Condition, watch: Watch, hold_ms: int) -> None:
         super().__init__(condition, watch, hold_ms)
-        self._counts = tester(*condition.reference)
+        self._counts = comparison(*condition.reference)
 
     def quantity(self, ts: int, value: Any, values: Mapping[str, Any]) -> float | None:
         """None while too little of the window is known."""

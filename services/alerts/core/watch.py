@@ -66,7 +66,7 @@ class Watch:
 
     __slots__ = (
         "acknowledged", "at", "box", "context", "cool_until", "leaves", "onset", "past",
-        "place", "plc", "quiet", "rule", "silenced", "since", "state", "told",
+        "place", "plc", "quiet", "rings", "rule", "silenced", "since", "state", "told",
     )  # fmt: skip
 
     def __init__(
@@ -97,7 +97,9 @@ class Watch:
         self.silenced: tuple[int, str] | None = None
         """(until when, why)."""
         self.quiet = rule.mode == "one"
-        """Nothing but a new value that counts can change it (see Leaf.take)."""
+        """It is ok, and of one condition: see Leaf.take, which need not ask it much."""
+        self.rings = False
+        """Likewise: it fires, and people know."""
 
     # -- a message ----------------------------------------------------------------------------
 
@@ -306,7 +308,7 @@ class Watch:
         before, self.state = self.state, state
         if state != before:
             self.since = ts
-        self.quiet = state == OK and self.rule.mode == "one"
+        self._note_state()
         self.context.number += 1
         value, number = self.value(), self.context.number
         self.context.out.append(
@@ -315,6 +317,11 @@ class Watch:
                 self.rule.severity, self.rule.route, self._text(value),
             )
         )  # fmt: skip
+
+    def _note_state(self) -> None:
+        one = self.rule.mode == "one"
+        self.quiet = one and self.state == OK
+        self.rings = one and self.state == FIRING and self.told
 
     def value(self) -> Any:
         """What was measured last; of several conditions, by field."""
@@ -368,7 +375,7 @@ class Watch:
         self.silenced = tuple(data[7]) if data[7] else None
         for leaf, kept in zip(self.leaves, data[8], strict=True):
             leaf.restore(kept)
-        self.quiet = self.state == OK and self.rule.mode == "one"
+        self._note_state()
         self._wait()
 
     def reopen(self, data: list[Any]) -> None:
