@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.alerts.core.engine import BadMessage, Engine
-from services.alerts.core.leaf import increase, number, comparison
+from services.alerts.core.leaf import comparison, increase, number
 from services.alerts.core.rule import Rule
 from services.alerts.core.seen import MAX_RUNS, Seen
 from services.alerts.core.transition import Place, Transition
