@@ -75,7 +75,7 @@ class Leaf:
         self.since = 0
         """Since when ``raw`` is true without interruption; event time."""
         self.seen = 0
-        """The last value's time, while that matters."""
+        """The last value's time."""
         self.met = False
         """It held for long enough, and its alarm rings: a gap no longer takes that back."""
         self.value: Any = None
@@ -87,9 +87,10 @@ class Leaf:
     def take(self, ts: int, value: Any, values: Mapping[str, Any]) -> None:
         """A good value."""
         watch = self.watch
-        if watch.quiet and self.raw is False:
+        if watch.quiet and self.raw is False and ts >= self.seen:
             hit = self.measure(ts, value, values)
             if hit is False:
+                self.seen = ts
                 return
         elif self.raw and self._goes_on(ts):
             hit = self.measure(ts, value, values)

@@ -318,6 +318,10 @@ class Watch:
             )
         )  # fmt: skip
 
+    def is_unmeasured(self, now_ms: int) -> bool:
+        """`sem_medida`: what it depends on is not known; it neither fires nor ends."""
+        return self.truth(now_ms) is None
+
     def _note_state(self) -> None:
         one = self.rule.mode == "one"
         self.quiet = one and self.state == OK

@@ -185,6 +185,23 @@ def test_silenced_and_told_when_the_silence_ends() -> None:
     assert changes(send(subject, 41, 1)) == [("resfriando", True, "returned")]
 
 
+def test_without_a_measure() -> None:
+    subject = engine()
+    for second in range(0, 100, 10):
+        send(subject, second, 5)
+    watch = subject.find("high", Place("acme", "", "p1", "g", "", "a"))
+    assert watch is not None
+    assert not watch.is_unmeasured(BASE + 155_000)
+    assert watch.is_unmeasured(BASE + 156_000), "it says nothing any more"
+    bad = {"ts": BASE + 95_000, "group": "g", "quality": "bad", "values": {}}
+    subject.message("plc/acme/p1", bad, BASE + 95_000)
+    assert watch.is_unmeasured(BASE + 96_000)
+    send(subject, 97, 5)
+    assert not watch.is_unmeasured(BASE + 98_000)
+    subject.message("plc/acme/p1/gap", {"ts": BASE + 98_000}, BASE + 98_000)
+    assert watch.is_unmeasured(BASE + 98_000)
+
+
 # --- keeping -------------------------------------------------------------------------------------
 
 
