@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from services.alerts.core.context import Box
 from services.alerts.core.leaf import Leaf
 from services.alerts.core.seen import Seen
-from services.alerts.core.watch import Box, Watch
+from services.alerts.core.watch import Watch
 
 
 class Stream:

@@ -19,6 +19,12 @@ class Place:
     machine: str = ""
     field: str = ""
 
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Identifies it: a PLC stays itself where its box gets another name."""
+        site = "" if self.plc else self.site
+        return self.locatario, site, self.plc, self.group, self.machine, self.field
+
 
 @dataclass(frozen=True, slots=True)
 class Transition:

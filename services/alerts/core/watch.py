@@ -3,58 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-from services.alerts.core.leaf import Leaf, Silence, make
-from services.alerts.core.rule import Rule
+from services.alerts.core.context import Box, Context
+from services.alerts.core.leaf import Leaf, Silence, Status, Steady
+from services.alerts.core.rule import Condition, Rule
 from services.alerts.core.transition import COOLING, FIRING, OK, Place, Transition
+from services.alerts.core.windowed import Deviation, Increase, Rate, Samples
 
 TEXT = "{rule}: {value} {unit}"
 # Words of a message template.
 WORDS = (
     "rule", "value", "unit", "plc", "machine", "field", "group", "site", "locatario", "severity",
 )  # fmt: skip
-
-
-@dataclass(slots=True)
-class Context:
-    """What all watches of an engine share while one message or tick is worked on."""
-
-    late_after_ms: int
-    now_ms: int = 0
-    number: int = 0
-    """Of the last transition."""
-    mode: str = "live"
-    """live | late | replay | tick."""
-    out: list[Transition] = field(default_factory=list)
-    waiting: dict[Watch, None] = field(default_factory=dict)
-    """Those that time alone can change."""
-
-    @property
-    def is_history(self) -> bool:
-        """What is told belongs to the past."""
-        return self.mode in ("late", "replay")
-
-
-@dataclass(slots=True)
-class Box:
-    """One edge box, as far as it is known."""
-
-    locatario: str
-    name: str
-    heard_ms: int = 0
-    """Event time of the newest live word of it."""
-    is_down: bool = False
-    """The broker says that its connection is gone."""
-    watches: dict[str, Watch] = field(default_factory=dict)
-    """Alarms of the box itself, by rule."""
-    signs: list[tuple[str, Leaf]] = field(default_factory=list)
-    """(box | link, leaf) of all conditions on it."""
-
-    def has_alarm(self, of: str) -> bool:
-        """Whether somebody is told of its silence, or of its dead link."""
-        return any(name == of and leaf.watch.plc is None for name, leaf in self.signs)
 
 
 class Watch:
@@ -81,7 +42,7 @@ class Watch:
         self.box = box
         self.past = past
         """It only sees what came out of order: history beside the live state."""
-        self.leaves: list[Leaf] = [make(c, self, 0) for c in rule.conditions]
+        self.leaves: list[Leaf] = [_leaf(c, self, 0) for c in rule.conditions]
         self.state = OK
         self.since = 0
         """Since when it is in this state."""
@@ -124,7 +85,7 @@ class Watch:
             leaf.note(ts, hit)
         self._settle(ts)
         leaf.settled(ts)
-        self._wait()
+        self.wait()
 
     def lose(self, leaf: Leaf, ts: int, *, gap: bool = False) -> None:
         """The value is not known any more; that neither begins nor ends anything."""
@@ -167,7 +128,7 @@ class Watch:
         self.advance(now_ms)
         if self.state == FIRING and not self.told and self.truth(now_ms):
             self.tell(now_ms)
-        self._wait()
+        self.wait()
         return bool(started) or self.context.number != before
 
     def advance(self, t: int) -> None:
@@ -217,7 +178,8 @@ class Watch:
         for leaf in self.leaves:
             leaf.met = leaf.met or leaf.truth(t) is True
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Is among those that ticks are for, or is not."""
         if self.past:
             return
         waits = (
@@ -380,11 +342,25 @@ class Watch:
         for leaf, kept in zip(self.leaves, data[8], strict=True):
             leaf.restore(kept)
         self._note_state()
-        self._wait()
+        self.wait()
 
     def reopen(self, data: list[Any]) -> None:
         """Only the state of what ``dump`` gave: the rule was another, its measures mean nothing."""
         self.state, self.since = data[0], data[1]
+
+
+def _leaf(condition: Condition, watch: Watch, hold_ms: int) -> Leaf:
+    """The leaf of a condition."""
+    kind: type[Leaf] = Leaf
+    if condition.kind == "absence":
+        kind = Status if condition.of == "link" else Silence
+    elif condition.kind == "rate_change":
+        kind = Rate
+    elif condition.kind == "percentage":
+        kind = {"samples": Samples, "increase": Increase}.get(condition.of, Deviation)
+    elif condition.op == "unchanged":
+        kind = Steady
+    return kind(condition, watch, hold_ms)
 
 
 def _merged(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
