@@ -89,6 +89,10 @@ def load(
         problems = list(_model_problems(e, data, str(path), lines))
         raise ConfigError(_blame_variables(problems, str(path), lines, origin)) from None
     config._file = path
+    if config.alerts.rules:
+        config._warnings.append(
+            f"{path}: alerts.rules are only checked: no process evaluates them yet"
+        )
     site = Site(config, {}, [path])
     problems = [
         *_duplicates(config, str(path), lines),

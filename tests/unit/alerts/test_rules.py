@@ -196,6 +196,10 @@ def test_a_right_rule_reaches_the_engine(tmp_path: Path, text: str) -> None:
     assert made.name == "r1"
 
 
+def test_that_nobody_evaluates_them_is_said(tmp_path: Path) -> None:
+    assert any("no process evaluates them yet" in w for w in load(tmp_path, GOOD).config.warnings)
+
+
 def test_the_unit_comes_from_the_layout(tmp_path: Path) -> None:
     site = load(tmp_path, edit("unit: A, ", ""))
     (spec,) = alert_model.specs(site.config.alerts, alert_rules.units(site))
