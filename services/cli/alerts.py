@@ -18,6 +18,7 @@ from services.runtime import alert_model, alert_rules, loader
 from services.runtime.alert_model import Alerts
 from services.runtime.alert_rules import SLACK_S
 from services.runtime.errors import EXIT_USAGE
+from services.runtime.site import Site
 
 OWN_TOPICS = ("plc/", "edge/")
 
@@ -54,7 +55,7 @@ def run_rules(
     sys.stdout.flush()
 
 
-def make_engine(alerts: Alerts, site: loader.Site | None) -> Engine:
+def make_engine(alerts: Alerts, site: Site | None) -> Engine:
     """The engine of some rules; with a site, it knows what ought to speak."""
     units = alert_rules.units(site) if site is not None else {}
     engine = Engine(

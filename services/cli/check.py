@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from services.cli.common import ConfigOption, JsonOption, console, error_console, fail, load_site
-from services.runtime import loader, render, units
-from services.runtime.config import Plc
-from services.runtime.errors import EXIT_USAGE
+from services.cli.common import (
+    ConfigOption,
+    JsonOption,
+    console,
+    error_console,
+    fail,
+    print_warnings,
+)
+from services.runtime import loader, units
+from services.runtime.config import Group, Plc
+from services.runtime.errors import EXIT_USAGE, ConfigError, Problem
+from services.runtime.judged import Unknown
+from services.runtime.site import Site, bases, raw_range
 from services.s7.field import Field
 from services.s7.plan import Extent, Plan, make_plan
 
@@ -34,26 +45,26 @@ def check(
         rtt_s = units.duration_s(rtt)
     except ValueError as e:
         fail(f"--rtt {rtt}: {e}", EXIT_USAGE)
-    site = load_site(config)
+    site, problems = loader.judge(loader.find(config))
+    problems += _torn(site)
+    if problems:
+        raise ConfigError(loader.in_order(problems))
+    print_warnings(site)
     rows = [row for plc in site.config.plcs for row in _rows(site, plc, rtt_s, jobs)]
-    problems = [f"{r['plc']}/{r['group']}: {r['problem']}" for r in rows if r["problem"]]
     if json:
         console.print_json(data=rows)
     else:
         _print(rows, rtt)
     for warning in _warnings(site, rows):
         error_console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
-    if problems:
-        fail(f"{site.config.file}: " + f"\n{site.config.file}: ".join(problems), EXIT_USAGE)
 
 
-def group_plan(site: loader.Site, plc: Plc, name: str, pdu_bytes: int) -> Plan:
-    """The plan of one group at a PDU."""
-    group = next(g for g in plc.groups if g.name == name)
-    fields = site.fields[plc.id, name]
-    extents = {_extent(f, base) for _, base in loader.machines(group) for f in fields}
+def group_plan(site: Site, plc: Plc, group: Group, pdu_bytes: int) -> Plan:
+    """The plan of one group at a PDU. Raises Unknown where one of its fields is wrong."""
+    fields = site.fields_of(plc, group)
+    extents = {_extent(f, base) for base in bases(group) for f in fields}
     if group.raw is not False:
-        start, length = render.raw_range(site, plc, group)
+        start, length = raw_range(site, plc, group)
         extents.add(Extent("DB", group.db or 0, start, length))
     return make_plan(extents, pdu_bytes)
 
@@ -62,32 +73,35 @@ def _extent(f: Field, base: int) -> Extent:
     return Extent(f.area, f.db, f.byte + base, f.size_bytes)
 
 
-def _rows(site: loader.Site, plc: Plc, rtt_s: float, jobs: int) -> list[dict[str, Any]]:
+def _torn(site: Site) -> Iterator[Problem]:
+    """Groups that are to come in one telegram and do not fit."""
+    for at, plc, group in site.groups():
+        with suppress(Unknown):
+            if group.consistent and (n := len(group_plan(site, plc, group, plc.pdu).telegrams)) > 1:
+                message = f"needs {n} telegrams at PDU {plc.pdu}"
+                hint = "read fewer bytes or remove `consistent:`"
+                yield site.problem((*at, "consistent"), message, hint)
+
+
+def _rows(site: Site, plc: Plc, rtt_s: float, jobs: int) -> list[dict[str, Any]]:
     rows = []
     parallel = jobs if plc.parallel_jobs == "auto" else plc.parallel_jobs
     for group in plc.groups:
-        plan = group_plan(site, plc, group.name, plc.pdu)
-        small = group_plan(site, plc, group.name, 240)
+        plan = group_plan(site, plc, group, plc.pdu)
+        small = group_plan(site, plc, group, 240)
         scan_s = plan.scan_s(rtt_s, parallel)
-        problem = ""
-        if group.consistent and len(plan.telegrams) > 1:
-            problem = (
-                f"is `consistent` but needs {len(plan.telegrams)} telegrams at PDU {plc.pdu}:"
-                " read fewer bytes or remove `consistent:`"
-            )
         rows.append(
             {
                 "plc": plc.id,
                 "group": group.name,
                 "scan_ms": round(group.scan * 1_000),
-                "fields": len(site.fields[plc.id, group.name]) * len(loader.machines(group)),
-                "messages": len(loader.machines(group)),
+                "fields": len(site.fields[plc.id, group.name]) * len(bases(group)),
+                "messages": len(bases(group)),
                 "requests": len(plan.telegrams),
                 "requests_pdu_240": len(small.telegrams),
                 "bytes": plan.data_bytes,
                 "estimated_ms": round(scan_s * 1_000, 1),
                 "slow": scan_s > group.scan,
-                "problem": problem,
             }
         )
     return rows
@@ -120,7 +134,7 @@ def _print(rows: list[dict[str, Any]], rtt: str) -> None:
     console.print(table)
 
 
-def _warnings(site: loader.Site, rows: list[dict[str, Any]]) -> list[str]:
+def _warnings(site: Site, rows: list[dict[str, Any]]) -> list[str]:
     found = [
         f"{r['plc']}/{r['group']}: a scan is estimated at {r['estimated_ms']} ms, longer than its"
         f" {r['scan_ms']} ms: it will overrun"

@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -139,6 +139,28 @@ def _assets() -> dict[str, _Asset]:
     return found
 
 
+class _Server(uvicorn.Server):
+    """uvicorn's, whose loop woke ten times a second to look at the clock and whether to end."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def main_loop(self) -> None:
+        """Until ``end``; once a second it renews the Date header."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), 1.0)
+
+    def end(self) -> None:
+        """From another thread."""
+        self.should_exit = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+
 class Web:
     """All routes, and the server that runs them."""
 
@@ -149,7 +171,7 @@ class Web:
         self.hub = Hub(site, self.status)
         self._exposition = Exposition()
         self._assets = _assets()
-        self._server: uvicorn.Server | None = None
+        self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self.error: BaseException | None = None
 
@@ -264,7 +286,7 @@ class Web:
             ssl_keyfile=tls[1] if tls else None,
         )
         config.load()
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         self._thread = threading.Thread(
             target=self._serve, args=(listener, tls), name="http", daemon=True
         )
@@ -295,8 +317,7 @@ class Web:
     def stop(self) -> None:
         """Ends streams and server, within a second or so."""
         if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
-            self.hub.close()
+            self._server.end()
             self._thread.join(3.0)
 
 

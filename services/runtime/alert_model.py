@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from services.runtime.base_model import Duration, Model, Name
 
@@ -50,22 +50,15 @@ UtcOffset = Annotated[int, BeforeValidator(_offset)]
 class AlertModel(Model):
     """Base of what has keys that are words of Python."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
 
-class AlertWhere(Model):
+class AlertWhere(AlertModel):
     """Which values a rule watches. `*` stands for any run of characters; a key that is left out
     means all. `tenant` is taken for `locatario`.
     """
 
-    @model_validator(mode="before")
-    @classmethod
-    def _tenant(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "tenant" in data and "locatario" not in data:
-            return {("locatario" if k == "tenant" else k): v for k, v in data.items()}
-        return data
-
-    locatario: Pattern | None = Field(None, description="tenant")
+    tenant: Pattern | None = Field(None, alias="locatario", description="tenant")
     site: Pattern | None = Field(None, description="edge box")
     plc: Pattern | None = None
     group: Pattern | None = Field(
@@ -168,10 +161,9 @@ class AlertAbsence(AlertModel):
     )
     for_s: Duration = Field(alias="for", gt=0)
 
-    @property
-    def what(self) -> str:
-        """``of``, or what it is by default."""
-        named = self.where.group or self.where.machine or self.where.field
+    def what(self, where: AlertWhere) -> str:
+        """``of``, or what it is by default; ``where`` is where it looks."""
+        named = where.group or where.machine or where.field
         return self.of or ("value" if named else "plc")
 
 
@@ -298,8 +290,7 @@ def _spec(rule: Any, utc_offset_min: int, unit: str) -> dict[str, Any]:
 
 def joined(condition: Any, outer: AlertWhere) -> AlertWhere:
     """Where a condition looks: what it does not say, its rule says."""
-    said = outer.model_dump(exclude_none=True) | condition.where.model_dump(exclude_none=True)
-    return AlertWhere(**said)
+    return AlertWhere.model_validate(_where(outer) | _where(condition.where))
 
 
 def _condition(c: Any, outer: AlertWhere) -> dict[str, Any]:
@@ -309,7 +300,7 @@ def _condition(c: Any, outer: AlertWhere) -> dict[str, Any]:
         "for_ms": _ms(c.for_s),
     }
     if isinstance(c, AlertAbsence):
-        return spec | {"of": c.model_copy(update={"where": joined(c, outer)}).what}
+        return spec | {"of": c.what(joined(c, outer))}
     if isinstance(c, AlertStateFor):
         if c.equal is None:
             return spec | {"op": "unchanged"}
@@ -345,7 +336,7 @@ def _reference(of: AlertReference) -> dict[str, Any]:
 
 
 def _where(where: AlertWhere) -> dict[str, str]:
-    return where.model_dump(exclude_none=True)
+    return where.model_dump(exclude_none=True, by_alias=True)
 
 
 def _values(equal: Any) -> list[Any]:

@@ -6,7 +6,9 @@ import difflib
 import string
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import suppress
+from itertools import chain
+from typing import Any, NamedTuple
 
 from services.runtime.alert_model import (
     OPERATORS,
@@ -20,14 +22,14 @@ from services.runtime.alert_model import (
     AlertWhere,
     joined,
 )
+from services.runtime.config import Group, Plc
+from services.runtime.document import KeyPath
+from services.runtime.errors import Problem
+from services.runtime.judged import Unknown
 from services.runtime.patterns import matches
+from services.runtime.site import Site, machines
 from services.s7.field import Field
 
-if TYPE_CHECKING:
-    from services.runtime.config import Group, Plc
-    from services.runtime.loader import Site
-
-KeyPath = tuple[str | int, ...]
 WORDS = (
     "rule", "value", "unit", "plc", "machine", "field", "group", "site", "locatario", "severity",
 )  # fmt: skip
@@ -62,8 +64,6 @@ def holds_ms(site: Site) -> dict[tuple[str, str], int]:
 
 def roster(site: Site) -> Iterator[tuple[str, str, str, list[tuple[str, str, list[str]]]]]:
     """(tenant, box, PLC, its (group, machine, fields)): what ought to speak."""
-    from services.runtime.loader import machines
-
     for plc in site.config.plcs:
         streams = [
             (g.name, machine or "", [f.name for f in site.fields[plc.id, g.name]])
@@ -73,19 +73,36 @@ def roster(site: Site) -> Iterator[tuple[str, str, str, list[tuple[str, str, lis
         yield site.config.tenant(plc), site.config.site, plc.id, streams
 
 
-def check(site: Site) -> Iterator[Mistake]:
+def check(site: Site) -> Iterator[Problem]:
     """Every mistake, in itself and against the site's layouts."""
-    alerts = site.config.alerts
-    yield from check_alone(alerts)
+    for mistake in chain(check_alone(site.config.alerts), _check_layouts(site)):
+        yield site.problem(("alerts", *mistake.path), mistake.message, mistake.hint)
+
+
+def _check_layouts(site: Site) -> Iterator[Mistake]:
+    if not site.config.alerts.rules:
+        return
     layout = _Layout(site)
-    for i, rule in enumerate(alerts.rules):
-        at: KeyPath = ("rules", i)
+    for at, rule in _known_rules(site.config.alerts):
         if isinstance(rule, AlertSeveralRule):
-            for k, condition in enumerate(rule.of):
-                where = joined(condition, rule.where)
-                yield from layout.check(condition, where, (*at, "of", k), rule.unit)
+            for k, condition in _known(rule.of):
+                with suppress(Unknown):
+                    where = joined(condition, rule.where)
+                    yield from layout.check(condition, where, (*at, "of", k), rule.unit)
         else:
-            yield from layout.check(rule, rule.where, at, rule.unit)
+            with suppress(Unknown):
+                yield from layout.check(rule, rule.where, at, rule.unit)
+
+
+def _known_rules(alerts: Alerts) -> Iterator[tuple[KeyPath, Any]]:
+    yield from ((("rules", i), rule) for i, rule in _known(alerts.rules))
+
+
+def _known(items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    """Rules or conditions, without those whose type nobody knows."""
+    for i, item in enumerate(items):
+        if "type" in type(item).model_fields:
+            yield i, item
 
 
 # --- a rule alone ----------------------------------------------------------------------------
@@ -93,24 +110,31 @@ def check(site: Site) -> Iterator[Mistake]:
 
 def check_alone(alerts: Alerts) -> Iterator[Mistake]:
     """What is wrong whatever the layouts are."""
-    names = [rule.name for rule in alerts.rules]
-    for name, times in Counter(names).items():
+    names = [getattr(rule, "name", None) for rule in alerts.rules]
+    for name, times in Counter(n for n in names if n is not None).items():
         if times > 1:
             last = len(names) - 1 - names[::-1].index(name)
             yield Mistake(("rules", last, "name"), f"{name!r} stands {times} times", "rename one")
-    for i, rule in enumerate(alerts.rules):
-        at: KeyPath = ("rules", i)
-        yield from _message(rule.message, at)
-        if rule.during is not None:
-            length_s = ((rule.during.end - rule.during.begin) % 1440 or 1440) * 60
-            if rule.for_s >= length_s:
-                message = "is not shorter than the hours in `during`: it would never fire"
-                yield Mistake((*at, "for"), message, "shorten it, or widen `during`")
-        if isinstance(rule, AlertSeveralRule):
-            for k, condition in enumerate(rule.of):
-                yield from _member(condition, rule.where, (*at, "of", k))
-        else:
-            yield from _condition(rule, rule.where, at)
+    for at, rule in _known_rules(alerts):
+        with suppress(Unknown):
+            yield from _message(rule.message, at)
+        with suppress(Unknown):
+            yield from _hours(rule, at)
+        with suppress(Unknown):
+            if not isinstance(rule, AlertSeveralRule):
+                yield from _condition(rule, rule.where, at)
+                continue
+            for k, condition in _known(rule.of):
+                with suppress(Unknown):
+                    yield from _member(condition, rule.where, (*at, "of", k))
+
+
+def _hours(rule: Any, at: KeyPath) -> Iterator[Mistake]:
+    if rule.during is not None:
+        length_s = ((rule.during.end - rule.during.begin) % 1440 or 1440) * 60
+        if rule.for_s >= length_s:
+            message = "is not shorter than the hours in `during`: it would never fire"
+            yield Mistake((*at, "for"), message, "shorten it, or widen `during`")
 
 
 def _message(text: str | None, at: KeyPath) -> Iterator[Mistake]:
@@ -130,10 +154,11 @@ def _message(text: str | None, at: KeyPath) -> Iterator[Mistake]:
 
 
 def _member(condition: Any, outer: AlertWhere, at: KeyPath) -> Iterator[Mistake]:
-    for key in ("locatario", "site", "plc"):
+    for key in ("tenant", "site", "plc"):
         if getattr(condition.where, key) is not None:
             message = "all conditions of a rule look at the same PLC"
-            yield Mistake((*at, "where", key), message, "say it in the rule's own `where:`")
+            path = (*at, "where", _spelt(key))
+            yield Mistake(path, message, "say it in the rule's own `where:`")
     where = joined(condition, outer)
     if where.field is not None and "*" in where.field:
         message = "must be one field here, without `*`"
@@ -148,8 +173,8 @@ def _condition(c: Any, where: AlertWhere, at: KeyPath) -> Iterator[Mistake]:
             "link": ("locatario", "site"),
             "plc": ("locatario", "site", "plc"),
             "heartbeat": ("locatario", "site", "plc"),
-        }.get(c.model_copy(update={"where": where}).what)
-        for key in c.where.model_fields_set if allowed else ():
+        }.get(c.what(where))
+        for key in map(_spelt, c.where.model_fields_set if allowed else ()):
             if allowed and key not in allowed:
                 message = f"means nothing where `of` is {c.of}"
                 yield Mistake(
@@ -221,8 +246,6 @@ class _Layout:
     """The site's series, and which of them a rule means."""
 
     def __init__(self, site: Site) -> None:
-        from services.runtime.loader import machines
-
         self.site = site
         config = site.config
         self._tenants = config.tenants()
@@ -232,7 +255,7 @@ class _Layout:
                 plc,
                 group,
                 [m or "" for m, _ in machines(group)],
-                {f.name: f for f in site.fields.get((plc.id, group.name), [])},
+                {f.name: f for f in site.fields_of(plc, group)},
             )
             for plc in config.plcs
             for group in plc.groups
@@ -246,9 +269,9 @@ class _Layout:
         yield from said.values()
 
     def _check(self, c: Any, where: AlertWhere, at: KeyPath, unit: str | None) -> Iterator[Mistake]:
-        kind = c.model_copy(update={"where": where}).what if isinstance(c, AlertAbsence) else ""
+        kind = c.what(where) if isinstance(c, AlertAbsence) else ""
         known: list[tuple[str, Iterable[str]]] = [
-            ("locatario", self._tenants),
+            ("tenant", self._tenants),
             ("site", [self.site.config.site]),
         ]
         for key, names in known:
@@ -257,7 +280,7 @@ class _Layout:
                 return
         if kind in ("box", "link"):
             return
-        groups = [g for g in self._groups if matches(where.locatario or "*", g[0])]
+        groups = [g for g in self._groups if matches(where.tenant or "*", g[0])]
         if mistake := _unknown(where, "plc", dict.fromkeys(p.id for _, p, *_ in groups), at):
             yield mistake
             return
@@ -345,10 +368,16 @@ def _unknown(where: AlertWhere, key: str, names: Iterable[str], at: KeyPath) -> 
     names = list(names)
     if pattern is None or any(matches(pattern, name) for name in names):
         return None
+    key = _spelt(key)
     path = (*at, "where", key)
     if "*" in pattern:
         return Mistake(path, f"matches no {key}", _some(names))
     return Mistake(path, f"no {key} is named {pattern!r}", _near(pattern, names) or _some(names))
+
+
+def _spelt(key: str) -> str:
+    """A key of ``where`` as a file spells it."""
+    return AlertWhere.model_fields[key].alias or key
 
 
 def _near(name: str, names: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from services.runtime import units
+from services.runtime.judged import Judged
 
 Name = Annotated[
     str,
@@ -22,7 +23,7 @@ Size = Annotated[int, BeforeValidator(units.size_bytes)]
 Port = Annotated[int, Field(ge=1, le=65_535, strict=True)]
 
 
-class Model(BaseModel):
-    """Base of all: unknown keys are errors, a number is no string."""
+class Model(Judged, BaseModel):
+    """Base of all: unknown keys are errors, a number is no string, and none is infinite."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)

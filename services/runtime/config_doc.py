@@ -69,6 +69,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("infra", config.Infra),
 ]
 _TYPES: dict[Any, str] = {
+    Any: "mapping",  # judged elsewhere: a field (services/s7/layout.py)
     config.Duration: "duration",
     config.Size: "size",
     config.Name: "name",

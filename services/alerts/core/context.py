@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
+from services.alerts.core.leaf import Alarm, Leaf
 from services.alerts.core.transition import Transition
-
-if TYPE_CHECKING:
-    from services.alerts.core.leaf import Leaf
-    from services.alerts.core.watch import Watch
 
 
 @dataclass(slots=True)
@@ -23,7 +20,7 @@ class Context:
     mode: str = "live"
     """live | late | replay | tick."""
     out: list[Transition] = field(default_factory=list)
-    waiting: dict[Watch, None] = field(default_factory=dict)
+    waiting: dict[Alarm, None] = field(default_factory=dict)
     """Those that time alone can change."""
 
     @property
@@ -47,8 +44,8 @@ class Box:
     """Event time of the newest live word of it."""
     is_down: bool = False
     """The broker says that its connection is gone."""
-    watches: dict[str, Watch] = field(default_factory=dict)
-    """Alarms of the box itself, by rule."""
+    watches: dict[str, Any] = field(default_factory=dict)
+    """Alarms of the box itself (services/alerts/core/watch.py), by rule."""
     signs: list[tuple[str, Leaf]] = field(default_factory=list)
     """(box | link, leaf) of all conditions on it."""
 

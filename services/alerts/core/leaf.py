@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from services.alerts.core.rule import Condition
+from services.alerts.core.rule import Condition, Rule
 from services.alerts.core.transition import FIRING
-
-if TYPE_CHECKING:
-    from services.alerts.core.watch import Watch
 
 FOREVER = 2**62
 # Signs of life of one PLC come from several groups, whose times need not be in order; one that is
@@ -57,6 +54,36 @@ def comparison(op: str, limit: Any) -> Callable[[Any], bool | None]:
     return beyond
 
 
+class Alarm(Protocol):
+    """What a condition knows of the alarm that it is of: services/alerts/core/watch.py."""
+
+    rule: Rule
+    plc: Any
+    context: Any
+    leaves: list[Leaf]
+    state: str
+    quiet: bool
+    rings: bool
+
+    def before(self, leaf: Leaf, ts: int) -> None:
+        """Time passes up to a value of ``leaf``."""
+
+    def apply(self, leaf: Leaf, ts: int, hit: bool | None) -> None:
+        """Takes over what the value said."""
+
+    def lose(self, leaf: Leaf, ts: int, *, gap: bool = False) -> None:
+        """The value is not known any more."""
+
+    def rewind(self, ts: int) -> None:
+        """The clock was set back."""
+
+    def tick(self, now_ms: int) -> bool:
+        """Time passes without a message; whether that has changed anything."""
+
+    def close(self, ts: int, reason: str) -> None:
+        """Its place or its rule is gone."""
+
+
 class Leaf:
     """State of one condition. ``raw``: what the last value said, None where none is known."""
 
@@ -64,7 +91,7 @@ class Leaf:
         "condition", "hold_ms", "keep", "met", "raw", "seen", "since", "test", "value", "watch",
     )  # fmt: skip
 
-    def __init__(self, condition: Condition, watch: Watch, hold_ms: int) -> None:
+    def __init__(self, condition: Condition, watch: Alarm, hold_ms: int) -> None:
         self.condition = condition
         self.watch = watch
         self.hold_ms = hold_ms

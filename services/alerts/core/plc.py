@@ -112,5 +112,5 @@ class Plc:
         for stream in self.past.values():
             for leaf in stream.leaves:
                 leaf.watch.close(leaf.seen, "replay")
-                self._watches.pop(leaf.watch, None)
+        self._watches = {watch: None for watch in self._watches if not watch.past}
         self.past.clear()

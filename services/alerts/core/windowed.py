@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from services.alerts.core.leaf import Leaf, comparison, number
+from services.alerts.core.leaf import Alarm, Leaf, comparison, number
 from services.alerts.core.rule import COUNTER_BITS, Condition
 from services.alerts.core.transition import FIRING
 from services.alerts.core.window import Window
-
-if TYPE_CHECKING:
-    from services.alerts.core.watch import Watch
 
 # A mean or a share says something once a tenth of its window was measured.
 LEAST_PART = 0.1
@@ -22,7 +19,7 @@ class Cumulated(Leaf):
 
     __slots__ = ("a", "b", "last", "last_b", "last_ts", "window")
 
-    def __init__(self, condition: Condition, watch: Watch, hold_ms: int) -> None:
+    def __init__(self, condition: Condition, watch: Alarm, hold_ms: int) -> None:
         super().__init__(condition, watch, hold_ms)
         self.window = Window(condition.window_ms)
         self.a = self.b = 0.0
@@ -133,7 +130,7 @@ class Samples(Cumulated):
 
     __slots__ = ("_counts",)
 
-    def __init__(self, condition: Condition, watch: Watch, hold_ms: int) -> None:
+    def __init__(self, condition: Condition, watch: Alarm, hold_ms: int) -> None:
         super().__init__(condition, watch, hold_ms)
         self._counts = comparison(*condition.reference)
 

@@ -353,7 +353,8 @@ class Model:
         if not past and self.is_whole(plc):
             for key in [k for k in plc.alarms if k[2]]:
                 alarm = plc.alarms.pop(key)
-                self.close(alarm, alarm.parts[0].log[-1].at, "replay")
+                measured = [e.at for e in alarm.parts[0].log if e.hit is not None]
+                self.close(alarm, measured[-1] if measured else 0, "replay")
             plc.known = {k for k in plc.known if not k[0]}
 
     def is_whole(self, plc: Plc) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from tests.unit.alerts.streams import Twins, rule_sets, streams
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(specs=rule_sets, stream=streams)
 def test_engine_and_model_say_the_same(
     specs: list[dict[str, Any]], stream: list[tuple[Any, ...]]

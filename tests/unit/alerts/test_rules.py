@@ -11,6 +11,7 @@ from services.alerts.core.rule import COUNTER_BITS, HEARTBEAT, Rule, Shift
 from services.alerts.core.watch import WORDS
 from services.runtime import alert_model, alert_rules, loader
 from services.runtime.errors import ConfigError, Problem
+from services.runtime.site import Site
 from tests.kit.common import ROOT
 
 SITE = """\
@@ -34,7 +35,7 @@ GOOD = (
 )
 
 
-def load(folder: Path, rule: str) -> loader.Site:
+def load(folder: Path, rule: str) -> Site:
     shutil.copytree(ROOT / "deploy" / "layouts", folder / "layouts", dirs_exist_ok=True)
     file = folder / "config.yaml"
     file.write_text(SITE + rule + "\n")
@@ -194,10 +195,6 @@ def test_a_right_rule_reaches_the_engine(tmp_path: Path, text: str) -> None:
     site = load(tmp_path, text)
     (made,) = map(Rule.from_spec, alert_model.specs(site.config.alerts, alert_rules.units(site)))
     assert made.name == "r1"
-
-
-def test_that_nobody_evaluates_them_is_said(tmp_path: Path) -> None:
-    assert any("no process evaluates them yet" in w for w in load(tmp_path, GOOD).config.warnings)
 
 
 def test_the_unit_comes_from_the_layout(tmp_path: Path) -> None:
