@@ -1,7 +1,8 @@
-"""``plc-edge alerts``: runs rules over recorded messages."""
+"""``plc-edge alerts``: what rings, taking care of it, and running rules over recorded messages."""
 
 from __future__ import annotations
 
+import getpass
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,25 +11,110 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from bus import topology
+from bus.sockets import Bus
 from services.alerts.core.engine import BadMessage, Engine
 from services.alerts.core.rule import Rule
 from services.alerts.core.transition import Transition
-from services.cli.common import JsonOption, error_console, fail
-from services.runtime import alert_model, alert_rules, loader
+from services.cli.asker import Asker
+from services.cli.common import (
+    ConfigOption,
+    JsonOption,
+    console,
+    error_console,
+    fail,
+    load_site,
+)
+from services.runtime import alert_model, alert_rules, loader, units
 from services.runtime.alert_model import Alerts
-from services.runtime.alert_rules import SLACK_S
 from services.runtime.errors import EXIT_USAGE
 from services.runtime.site import Site
 
+PlcOption = Annotated[str, typer.Option("--plc", help="Only of this PLC.")]
+ANSWER_S = 5.0
 OWN_TOPICS = ("plc/", "edge/")
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
     alerts = typer.Typer(help="Alert rules.", no_args_is_help=True)
-    alerts.callback()(lambda: None)  # one verb alone would stand for the whole group
     alerts.command("test")(run_rules)
+    alerts.command("list")(list_alarms)
+    alerts.command()(ack)
+    alerts.command()(silence)
     app.add_typer(alerts, name="alerts")
+
+
+def list_alarms(
+    config: ConfigOption = None,
+    history: Annotated[
+        int, typer.Option(min=0, max=500, help="Also so many of the last changes.")
+    ] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """What rings or cools down; with --history also what has changed lately."""
+    answer = _ask(config, "list", history=history)
+    if as_json:
+        console.print_json(orjson.dumps(answer).decode())
+        return
+    _print(answer["alarms"])
+    for t in answer["history"]:
+        where = "/".join(filter(None, (t["plc_id"] or t["site"], t["machine"], t["field"])))
+        told = "notify" if t["notify"] else "-"
+        text = f"{t['ts']} {t['rule']} {where} {t['from']} -> {t['to']} {told} ({t['reason']})"
+        console.print(text, markup=False, soft_wrap=True)
+
+
+def ack(
+    rule: Annotated[str, typer.Argument(help="The rule's name; see `list`.")],
+    plc: PlcOption = "",
+    by: Annotated[str, typer.Option(help="Who takes care of it; default: the user.")] = "",
+    config: ConfigOption = None,
+) -> None:
+    """Says that somebody takes care of what rings."""
+    _print(_ask(config, "ack", rule=rule, plc=plc, who=by or getpass.getuser()))
+
+
+def silence(
+    rule: Annotated[str, typer.Argument(help="The rule's name.")],
+    time: Annotated[str, typer.Option("--for", help="How long: 30m, 8h; 0s ends it.")],
+    why: Annotated[str, typer.Option(help="The reason, for those who come later.")],
+    plc: PlcOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Tells nobody of a rule's alarms for a while; they still stand in `list`."""
+    try:
+        for_ms = round(units.duration_s(time) * 1_000)
+    except ValueError as e:
+        fail(f"--for: {e}", EXIT_USAGE)
+    _print(_ask(config, "silence", rule=rule, plc=plc, for_ms=for_ms, why=why))
+
+
+def _print(alarms: list[dict[str, Any]]) -> None:
+    if not alarms:
+        console.print("nothing rings")
+    for a in alarms:
+        where = "/".join(filter(None, (a["plc"] or a["site"], a["machine"], a["field"])))
+        notes = [f"confirmado: {a['confirmado'][0]}"] if a["confirmado"] else []
+        notes += [f"silenciado: {a['silenciado'][1]}"] if a["silenciado"] else []
+        notes += ["sem_medida"] if a["sem_medida"] else []
+        words = [a["severity"], a["rule"], where, a["state"], a["text"]]
+        text = " ".join([*words, *(f"[{n}]" for n in notes)])
+        console.print(text, markup=False, soft_wrap=True)
+
+
+def _ask(config: Path | None, verb: str, **args: Any) -> Any:
+    site = load_site(config)
+    if not site.config.alerts.rules:
+        fail("the configuration has no `alerts:` rules: no process evaluates any", EXIT_USAGE)
+    runtime = Path(site.config.paths.runtime)
+    if not topology.socket_path(runtime, "alarms").exists():
+        fail(f"no alert engine runs in {runtime}: `plc-edge status` shows what does")
+    bus = Bus(runtime)
+    try:
+        return Asker(bus, "alarms", "the alert engine", ANSWER_S)(verb, **args)
+    finally:
+        bus.close()
 
 
 def run_rules(
@@ -60,7 +146,7 @@ def make_engine(alerts: Alerts, site: Site | None) -> Engine:
     units = alert_rules.units(site) if site is not None else {}
     engine = Engine(
         map(Rule.from_spec, alert_model.specs(alerts, units)),
-        hold_ms=round((alerts.max_silence + SLACK_S) * 1_000),
+        hold_ms=alert_rules.hold_ms(alerts),
         holds_ms=alert_rules.holds_ms(site) if site is not None else {},
         late_after_ms=round(alerts.late_after * 1_000),
     )

@@ -8,14 +8,17 @@ turns into its rules.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from services.runtime.base_model import Duration, Model, Name
+from services.runtime.base_model import Credentials, Duration, Host, Model, Name, Port
+from services.runtime.judged import rule
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Pattern = Annotated[str, Field(min_length=1, max_length=128)]
+Address = Annotated[str, Field(pattern=r"^[^@\s<>,]+@[^@\s<>,]+$", max_length=254)]
 Plain = bool | int | float | str
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -191,7 +194,7 @@ class AlertRule(AlertModel):
         None, max_length=500, description="`{value}`, `{unit}`, `{plc}`, `{machine}`, `{field}`, …"
     )
     unit: str | None = Field(None, max_length=32, description="default: the field's")
-    route: Name | None = Field(None, description="who is told")
+    route: Name | None = Field(None, description="who is told: a route's or a receiver's name")
     during: AlertDuring | None = None
 
 
@@ -237,10 +240,58 @@ AnyRule = Annotated[
 ]
 
 
+class AlertReceiver(Credentials):
+    """Somebody who is told."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True)
+    secret_keys: ClassVar[tuple[str, ...]] = ("password",)
+
+    name: Name
+    timeout: Duration = Field(10.0, ge=0.1, le=60, description="of one attempt")
+    ca: Path | None = Field(None, description="CA certificate; default: the system's")
+
+
+class AlertWebhook(AlertReceiver):
+    """A POST of JSON; `Idempotency-Key` is the same at every attempt."""
+
+    secret_keys: ClassVar[tuple[str, ...]] = ("password", "secret")
+
+    type: Literal["webhook"]
+    url: str = Field(pattern=r"^https?://[^\s]+$")
+    secret_file: Path | None = Field(None, description="key of the signature (HMAC-SHA256)")
+    secret: str | None = Field(None, description="`${VARIABLE}`")
+
+    @rule
+    def _one_secret(self) -> str | None:
+        if self.secret is not None and self.secret_file is not None:
+            return "give `secret_file:` or `secret:`, not both"
+        return None
+
+
+class AlertEmail(AlertReceiver):
+    """A message by SMTP."""
+
+    type: Literal["email"]
+    host: Host
+    port: Port = 587
+    security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="`none` only for a server on this machine"
+    )
+    sender: Address = Field(alias="from")
+    to: list[Address] = Field(min_length=1, max_length=50)
+
+
+AnyReceiver = Annotated[AlertWebhook | AlertEmail, Field(discriminator="type")]
+
+
 class Alerts(Model):
     """Alarms on values."""
 
     rules: list[AnyRule] = Field([], max_length=20_000)
+    receivers: list[AnyReceiver] = Field([], max_length=100)
+    routes: dict[Name, list[Name]] = Field(
+        {}, description="route → names of receivers; a rule without a route tells all"
+    )
     late_after: Duration = Field(300.0, ge=1, description="older messages notify nobody")
     max_silence: Duration = Field(
         60.0, ge=0.1, description="how long a value holds where its group is not configured here"

@@ -53,6 +53,11 @@ class Mistake(NamedTuple):
     hint: str = ""
 
 
+def hold_ms(alerts: Alerts) -> int:
+    """How long a value counts as held where its group is not configured here."""
+    return round((alerts.max_silence + SLACK_S) * 1_000)
+
+
 def holds_ms(site: Site) -> dict[tuple[str, str], int]:
     """How long a value counts as held, by (PLC, group)."""
     return {
@@ -115,6 +120,8 @@ def check_alone(alerts: Alerts) -> Iterator[Mistake]:
         if times > 1:
             last = len(names) - 1 - names[::-1].index(name)
             yield Mistake(("rules", last, "name"), f"{name!r} stands {times} times", "rename one")
+    with suppress(Unknown):
+        yield from _routes(alerts)
     for at, rule in _known_rules(alerts):
         with suppress(Unknown):
             yield from _message(rule.message, at)
@@ -127,6 +134,26 @@ def check_alone(alerts: Alerts) -> Iterator[Mistake]:
             for k, condition in _known(rule.of):
                 with suppress(Unknown):
                     yield from _member(condition, rule.where, (*at, "of", k))
+
+
+def _routes(alerts: Alerts) -> Iterator[Mistake]:
+    receivers = [r.name for r in alerts.receivers]
+    for name, times in Counter(receivers).items():
+        if times > 1:
+            last = len(receivers) - 1 - receivers[::-1].index(name)
+            path: KeyPath = ("receivers", last, "name")
+            yield Mistake(path, f"{name!r} stands {times} times", "rename one")
+    for route, names in alerts.routes.items():
+        for i, name in enumerate(names):
+            if name not in receivers:
+                hint = _near(name, receivers) or "add it to `receivers:`"
+                yield Mistake(("routes", route, i), f"no receiver is named {name!r}", hint)
+    known = [*alerts.routes, *receivers]
+    for at, rule in _known_rules(alerts):
+        with suppress(Unknown):
+            if rule.route is not None and receivers and rule.route not in known:
+                hint = _near(rule.route, known) or f"one of: {', '.join(known[:10])}"
+                yield Mistake((*at, "route"), f"no route is named {rule.route!r}", hint)
 
 
 def _hours(rule: Any, at: KeyPath) -> Iterator[Mistake]:

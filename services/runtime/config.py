@@ -19,10 +19,11 @@ from pydantic import (
     Field,
     PrivateAttr,
 )
-from pydantic_core import PydanticCustomError
 
 from services.runtime.alert_model import Alerts
+from services.runtime.base_model import Credentials as Credentials
 from services.runtime.base_model import Duration as Duration
+from services.runtime.base_model import Host as Host
 from services.runtime.base_model import Model as Model
 from services.runtime.base_model import Name as Name
 from services.runtime.base_model import Port as Port
@@ -33,26 +34,6 @@ from services.runtime.judged import rule
 MACHINE_NAME_MAX = 64
 # What `str.format` may be given: `{n.__class__}` and `{n:999999999}` are no names.
 _MACHINE_NAME = re.compile(r"(?:[^{}]|\{\{|\}\}|\{n(?::[^{}]{0,4})?\}){1,128}")
-
-
-def _host(value: str) -> str:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        pass
-    else:
-        return value
-    # 192.168.0.300 and 10.1 are no names: some systems make addresses of them that nobody meant.
-    if not re.fullmatch(r"[\w.-]+", value) or re.fullmatch(r"[\d.]+", value):
-        raise PydanticCustomError("host", "is no host name or address")
-    try:
-        value.encode("idna")
-    except UnicodeError:
-        raise ValueError("a host has 1 to 63 characters between two dots") from None
-    return value
-
-
-Host = Annotated[str, AfterValidator(_host)]
 
 
 def _zone(value: str) -> str:
@@ -341,26 +322,6 @@ class Tls(Model):
     def _pair(self) -> str | None:
         if (self.cert is None) != (self.key is None):
             return "`cert:` and `key:` go together"
-        return None
-
-
-class Credentials(Model):
-    """User and password; the password as a file or `${VARIABLE}`."""
-
-    username: str | None = None
-    password_file: Path | None = None
-    password: str | None = Field(None, description="`${VARIABLE}`; in clear it earns a warning")
-
-    @rule
-    def _one_password(self) -> str | None:
-        if self.password is not None and self.password_file is not None:
-            return "give `password_file:` or `password:`, not both"
-        return None
-
-    @rule
-    def _whose_password(self) -> str | None:
-        if not self.username and (self.password is not None or self.password_file is not None):
-            return "a password needs `username:`"
         return None
 
 

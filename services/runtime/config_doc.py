@@ -52,6 +52,8 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("outputs[].accounts.<tenant>", config.Credentials),
     ("outputs[].tls", config.Tls),
     ("alerts", alert_model.Alerts),
+    ("alerts.receivers[] (type: webhook)", alert_model.AlertWebhook),
+    ("alerts.receivers[] (type: email)", alert_model.AlertEmail),
     ("alerts.rules[]", alert_model.AlertRule),
     ("alerts.rules[].where", alert_model.AlertWhere),
     ("alerts.rules[].during", alert_model.AlertDuring),
@@ -78,6 +80,7 @@ _TYPES: dict[Any, str] = {
     alert_model.TimeOfDay: "time of day",
     alert_model.UtcOffset: "offset",
     alert_model.Pattern: "name, `*`",
+    alert_model.Address: "e-mail address",
 }
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"), (0.001, "ms"))
 

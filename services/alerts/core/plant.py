@@ -202,7 +202,7 @@ class Plant:
         """All of the state as plain data, for JSON or msgpack. See also ``dump_plc``."""
         return {
             **self.dump_head(),
-            "boxes": [self._dump_box(box) for box in self.boxes.values()],
+            "boxes": self.dump_boxes(),
             "plcs": [self.dump_plc(key) for key in self.plcs],
         }
 
@@ -235,6 +235,10 @@ class Plant:
             plc.seen.dump(),
         ]
         return [*head, streams, [_dump(w) for w in plc.watches()]]
+
+    def dump_boxes(self) -> list[Any]:
+        """The boxes' part of it; there are few."""
+        return [self._dump_box(box) for box in self.boxes.values()]
 
     def _dump_box(self, box: Box) -> list[Any]:
         watches = [_dump(w) for w in box.watches.values()]

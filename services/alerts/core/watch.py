@@ -276,7 +276,7 @@ class Watch:
         self.context.out.append(
             Transition(
                 ts, self.rule.name, self.place, before, state, value, notify, reason, number,
-                self.rule.severity, self.rule.route, self._text(value),
+                self.rule.severity, self.rule.route, self.text(),
             )
         )  # fmt: skip
 
@@ -299,7 +299,9 @@ class Watch:
             if leaf.condition.where.field is not None
         }
 
-    def _text(self, value: Any) -> str:
+    def text(self) -> str:
+        """The rule's message, with what was measured last."""
+        value = self.value()
         if isinstance(value, dict):
             value = ", ".join(f"{k} = {_shown(v)}" for k, v in value.items())
         p = self.place
