@@ -42,6 +42,7 @@ class Alarms:
         self._process = process
         self._rules = [Rule.from_spec(spec) for spec in config["rules"]]
         self._receivers = [r["name"] for r in config["receivers"]]
+        self._tenants = sorted({tenant for tenant, *_ in config["roster"]})
         self._memory = Memory(process.state_dir / "alerts" / "alerts.db", self._damaged)
         self._notifier = Notifier(process, self._memory, config["receivers"])
         self._engine = Engine(self._rules)
@@ -116,7 +117,7 @@ class Alarms:
     def commit(self, position: bytes) -> None:
         """With what time has brought meanwhile."""
         if self._tick_due:
-            self._said += self._engine.tick(now_ms())
+            self._pass_time()
         self._save(position)
         self._holds_rows = self._tick_due = False
 
@@ -126,12 +127,19 @@ class Alarms:
         if self._holds_rows:
             self._tick_due = True
             return
-        self._said += self._engine.tick(now_ms())
+        self._pass_time()
         if self._said or self._engine.dirty:
             try:
                 self._save(None)
             except Unavailable as e:  # the same again in a second
                 self._process.log.warning("not kept", error=e.message)
+
+    def _pass_time(self) -> None:
+        now = now_ms()
+        for tenant in self._tenants:  # this box lives: only its PLCs may be silent here
+            topic = f"edge/{tenant}/{self._process.config['site']}/status"
+            self._said += self._engine.message(topic, {"status": "online", "ts": now}, now)
+        self._said += self._engine.tick(now)
 
     def _save(self, position: bytes | None) -> None:
         engine, said, now = self._engine, self._said, now_ms()

@@ -48,6 +48,10 @@ class World:
         self._rings = dict.fromkeys(self.sources, False)
         self.expected: dict[str, list[tuple[int, str, str]]] = {p: [] for p in self.sources}
         """Of HIGH: (ts, from, to) by PLC."""
+        self.start_store()
+
+    def start_store(self) -> None:
+        """Starts it (again)."""
         self.store = Service(self.rendered["store_forward"])
 
     def configure(self, receivers: str, rules: str = HIGH) -> None:

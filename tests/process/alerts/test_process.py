@@ -8,7 +8,6 @@ import random
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -66,7 +65,7 @@ def test_killed_anywhere_it_says_what_an_undisturbed_run_says() -> None:
                 assert doomed.process.poll() is not None or not point, doomed.stderr()
             if n == 3:
                 w.store.kill()
-                w.store.__init__(w.rendered["store_forward"])  # type: ignore[misc]
+                w.start_store()
         with w.alerts() as alerts:
             alerts.wait_ready()
             check(w, sink)
@@ -105,6 +104,7 @@ def test_a_receiver_that_fails_hangs_or_refuses_delays_no_other() -> None:
             assert len(set(seen)) == 1
             until(lambda: alerts.said("notification_refused"), 5, alerts.stderr)
             w.feed("p1", 10)  # the refused one holds nothing up
+            w.drain()
             until(lambda: len(strict.posts) == 2, 5, alerts.stderr)
             assert not alerts.said("chave")
 
@@ -115,6 +115,7 @@ def test_a_receiver_that_was_away_is_told_after_a_restart() -> None:
         with w.alerts() as alerts:
             alerts.wait_ready()
             w.feed("p1", 90)
+            w.drain()
             until(lambda: len(sink.posts) > 0, 10, alerts.stderr)
         sink.answer = lambda _: (204, {}, b"")
         with w.alerts():
@@ -127,15 +128,16 @@ def test_who_says_nothing_is_missed_and_a_changed_rule_closes_once() -> None:
         with w.alerts() as alerts:
             alerts.wait_ready()
             w.feed("p1", 90)
+            w.drain()
             until(lambda: len(sink.taken) == 2, 10, alerts.stderr)
         reasons = {n["rule"]: n["reason"] for n in said(sink.taken)}
-        assert reasons["a-alto"] == "condition"
-        assert reasons["mudo"] in ("plc_silent", "box_silent")
+        assert reasons == {"a-alto": "condition", "mudo": "plc_silent"}
         w.configure(webhook("fone", sink), HIGH.replace("80", "95") + rules)
         for _ in range(2):
             with w.alerts() as alerts:
                 alerts.wait_ready()
                 w.feed("p1", 91)
+                w.drain()
                 until(lambda: any(t["rule"] == "a-alto" and t["to"] == "ok" for t in w.history()),
                       10, alerts.stderr)  # fmt: skip
         closed = [t["reason"] for t in w.history() if t["rule"] == "a-alto"]
@@ -146,7 +148,7 @@ def plc_edge(w: World, *args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "services.cli.main", "alerts", *args]
     return subprocess.run(
         [*command, "--config", str(w.file)],
-        capture_output=True, text=True, timeout=30, cwd=ROOT, env={"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=60, cwd=ROOT, env={"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
 
@@ -174,15 +176,12 @@ def test_list_acknowledge_and_silence() -> None:
             w.feed("p1", 10)
             w.feed("p1", 91)
             w.settle()
-            assert [t["reason"] for t in w.history()[1:]] == [
-                "silenced",
-                "cooldown_over",
-                "silenced",
-            ]
+            reasons = [t["reason"] for t in w.history()[1:]]
+            assert reasons == ["silenced", "cooldown_over", "silenced"]
         assert len(sink.taken) == 1
 
 
-def test_a_damaged_database_is_put_aside(tmp_path: Path) -> None:
+def test_a_damaged_database_is_put_aside() -> None:
     with world() as w:
         (w.run / "alerts").mkdir()
         (w.run / "alerts" / "alerts.db").write_bytes(b"no database" * 1_000)

@@ -14,11 +14,12 @@ from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword
 
 from services.alerts.receivers import Refused, receiver
 from services.runtime.errors import Unavailable
-from tests.kit import pki
 from tests.kit.common import free_ports
+from tests.kit.pki import Ca
 
-NOTE = {"id": "planta-sp-0a-7", "ts": 1_764_000_000_000, "rule": "a-alto", "to": "disparando",
-        "text": "Corrente de 85 A\nem prensa-01", "plc_id": "prensa-01", "machine": None}  # fmt: skip
+NOTE = {"id": "planta-sp-0a-7", "ts": 1_764_000_000_000, "rule": "a-alto",
+        "to": "disparando", "text": "Corrente de 85 A\nem prensa-01", "plc_id": "prensa-01",
+        "machine": None}  # fmt: skip
 
 
 class Inbox:
@@ -62,7 +63,7 @@ def server(
 
 
 def config(port: int, **more: Any) -> dict[str, Any]:
-    return {"name": "turno", "type": "email", "host": "127.0.0.1", "port": port, "username": None,
+    return {"name": "turno", "type": "email", "host": "localhost", "port": port, "username": None,
             "password": None, "security": "none", "from": "caixa@planta.example", "ca": None,
             "to": ["ana@planta.example", "rui@planta.example"], "timeout": 2.0, **more}  # fmt: skip
 
@@ -82,13 +83,13 @@ def test_a_mail_says_what_has_happened() -> None:
 
 @pytest.mark.parametrize("right", [True, False])
 def test_starttls_and_login(tmp_path: Path, right: bool) -> None:
-    authority = pki.make(tmp_path)
+    authority = Ca(tmp_path)
     secret = tmp_path / "password"
     secret.write_text("segredo" if right else "errado")
-    with server(authority.server, require_starttls=True, auth_required=True,
+    with server(authority.issue("localhost"), require_starttls=True, auth_required=True,
                 authenticator=login) as (inbox, port):  # fmt: skip
         send = receiver(config(
-            port, security="starttls", ca=authority.ca, username="caixa",
+            port, security="starttls", ca=str(authority.file), username="caixa",
             password={"file": str(secret)},
         ))  # fmt: skip
         if right:

@@ -74,6 +74,9 @@ rules:
   - {name: alta, type: threshold, where: {field: AI_Corrente}, above: 80, for: 30s}
 """
 
+# A rule of this name is acknowledged and silenced.
+ALERTS = {"rules": [{"name": "sobrecorrente", "type": "absence", "for": "1h"}]}
+
 SHELL_BLOCKS = [b for page in PAGES for b in blocks(page) if b.language in SHELL]
 
 
@@ -221,7 +224,7 @@ def _works(folder: Path) -> bool:
 
 @pytest.fixture
 def plant() -> Iterator[Plant]:
-    with Box(plcs=1) as box:
+    with Box(plcs=1, alerts=ALERTS) as box:
         yield Plant(box)
 
 
