@@ -42,7 +42,8 @@ class Alarms:
         self._process = process
         self._rules = [Rule.from_spec(spec) for spec in config["rules"]]
         self._receivers = [r["name"] for r in config["receivers"]]
-        self._tenants = sorted({tenant for tenant, *_ in config["roster"]})
+        self._known = {(tenant, plc) for tenant, _, plc, _ in config["roster"]}
+        """PLCs of the configuration: of another one nothing would ever end an alarm."""
         self._memory = Memory(process.state_dir / "alerts" / "alerts.db", self._damaged)
         self._notifier = Notifier(process, self._memory, config["receivers"])
         self._engine = Engine(self._rules)
@@ -80,9 +81,12 @@ class Alarms:
         # What was closed in there must not be closed again by the next start.
         self._engine.dirty |= {(t.place.locatario, t.place.plc) for t in self._said if t.place.plc}
         self._engine.expect(config["roster"])
+        now = now_ms()
+        for tenant, plc in self._engine.plcs.keys() - self._known:
+            self._said += self._engine.message(f"plc/{tenant}/{plc}/heartbeat", None, now)
         if not self._listened:
             self._listened = True
-            self._engine.resume(now_ms())
+            self._engine.resume(now)
         self._holds_rows = self._tick_due = False
         self._count_firing()
         return self._memory.position()
@@ -92,7 +96,8 @@ class Alarms:
         now = now_ms()
         self._holds_rows = True
         for row in rows:
-            self._give(row.topic, row.body, now)
+            if (row.locatario, row.plc) in self._known:
+                self._give(row.topic, row.body, now)
 
     def _give(self, topic: str, body: bytes, now: int) -> None:
         try:
@@ -107,6 +112,8 @@ class Alarms:
     def beat(self, beat: Heartbeat) -> None:
         """What a PLC's reader says of it; kept by the next commit."""
         fields = asdict(beat)
+        if (beat.locatario, beat.plc) not in self._known:
+            return
         topic = f"plc/{fields.pop('locatario')}/{fields.pop('plc')}/heartbeat"
         message = None
         if not fields.pop("removed"):
@@ -136,7 +143,8 @@ class Alarms:
 
     def _pass_time(self) -> None:
         now = now_ms()
-        for tenant in self._tenants:  # this box lives: only its PLCs may be silent here
+        # This box lives: only its PLCs may be silent here.
+        for tenant in {tenant for tenant, _ in self._known}:
             topic = f"edge/{tenant}/{self._process.config['site']}/status"
             self._said += self._engine.message(topic, {"status": "online", "ts": now}, now)
         self._said += self._engine.tick(now)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
@@ -92,17 +94,18 @@ class World:
     def history(self) -> list[dict[str, Any]]:
         """All transitions, in order; [] before there is a database."""
         file = self.run / "alerts" / "alerts.db"
-        if not file.exists():
-            return []
-        # The process holds the file alone: a copy tells what is committed.
-        copy = self.run / "copy.db"
-        for suffix in ("", "-wal"):
-            source = file.with_name(file.name + suffix)
-            target = copy.with_name(copy.name + suffix)
-            target.write_bytes(source.read_bytes() if source.exists() else b"")
-        with sqlite3.connect(copy) as db:
-            rows = db.execute("SELECT body FROM history ORDER BY number").fetchall()
-        return [orjson.loads(body) for (body,) in rows]
+        # The process holds the file alone: a copy of it tells what is committed. One that was made
+        # while the process moved pages from one file to the other is made again.
+        for _ in range(100):
+            with TemporaryDirectory(dir=self.run) as folder, suppress(sqlite3.Error, OSError):
+                copy = Path(folder) / file.name
+                for source in (file, file.with_name(f"{file.name}-wal")):
+                    copy.with_name(source.name).write_bytes(source.read_bytes())
+                with closing(sqlite3.connect(copy)) as db:
+                    rows = db.execute("SELECT body FROM history ORDER BY number").fetchall()
+                return [orjson.loads(body) for (body,) in rows]
+            time.sleep(0.02)
+        return []
 
     def drain(self) -> None:
         """Waits until the store has all that was fed."""

@@ -142,6 +142,17 @@ def test_who_says_nothing_is_missed_and_a_changed_rule_closes_once() -> None:
                       10, alerts.stderr)  # fmt: skip
         closed = [t["reason"] for t in w.history() if t["rule"] == "a-alto"]
         assert closed == ["condition", "rule_changed", "rule_changed"]
+        roster = w.rendered["alerts"]["roster"]
+        w.rendered["alerts"]["roster"] = [row for row in roster if row[2] != "p2"]
+        with w.alerts() as alerts:
+            alerts.wait_ready()
+            w.feed("p2", 99)  # was on its way when its PLC left the configuration
+            w.feed("p1", 99)
+            w.drain()
+            until(lambda: w.history()[-1]["value"] == 99, 10, lambda: f"{w.history()}")
+        ends = [(t["plc_id"], t["reason"]) for t in w.history() if t["rule"] == "mudo"]
+        assert ends == [("p2", "plc_silent"), ("p2", "removed"), ("p2", "removed")]
+        assert [t["plc_id"] for t in w.history() if t["rule"] == "a-alto"][3:] == ["p1"]
 
 
 def plc_edge(w: World, *args: str) -> subprocess.CompletedProcess[str]:
