@@ -60,6 +60,8 @@ WIRES: dict[str, Wire] = {
         Wire("raw", "pubsub", binds="pub", hwm=LIVE_HWM, per="plc"),
         # CLI -> store_forward: Request, Reply
         Wire("control", "reqrep", binds="rep", hwm=10),
+        # CLI -> alerts: Request, Reply
+        Wire("alarms", "reqrep", binds="rep", hwm=10),
     )
 }
 
@@ -79,6 +81,13 @@ class ProcessClass:
     # Takes rows from the store under its item's name, or its prefix: services/runtime/consumers.py
     # says which ones a site has.
     consumes: bool = False
+    # One for the box, where the configuration asks for it.
+    optional: bool = False
+
+    @property
+    def rendered(self) -> bool:
+        """Its program is written by ``apply``; the others stand in supervisord.conf."""
+        return bool(self.per) or self.optional
 
 
 PROCESSES: dict[str, ProcessClass] = {
@@ -89,6 +98,7 @@ PROCESSES: dict[str, ProcessClass] = {
         ProcessClass(
             "publisher", "publisher", per="output", stop_order=4, priority=30, consumes=True
         ),
+        ProcessClass("alerts", "alerts", stop_order=4, priority=35, consumes=True, optional=True),
         ProcessClass("mirror", "mirror", per="mirror", stop_order=2, priority=40),
         ProcessClass("reader", "reader", per="plc", stop_order=1, priority=50),
     )

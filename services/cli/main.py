@@ -19,6 +19,7 @@ VERBS = (
     "apply",
     "status",
     "store",
+    "alerts",
     "doctor",
     "read",
     "watch",

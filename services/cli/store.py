@@ -10,24 +10,22 @@ import fcntl
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import zmq
 from rich.progress import Progress
 from rich.table import Table
 
-from bus.frames import Reply, Request
+from bus.frames import Request
 from bus.sockets import Bus
+from services.cli.asker import Asker, result_of
 from services.cli.common import ConfigOption, JsonOption, console, error_console, fail, load_site
 from services.runtime import render
 from services.runtime.site import Site
 
-ANSWER_S = 30.0
 OutputOption = Annotated[str, typer.Option("--output", "-o", help="Which output; see `status`.")]
 
 
@@ -137,31 +135,6 @@ def retry(output: OutputOption, config: ConfigOption = None) -> None:
         console.print(f"{ask('retry', output=output)} messages queued again")
 
 
-class _Asker:
-    """Asks the running store."""
-
-    def __init__(self, bus: Bus) -> None:
-        self._port = bus.connect("control")
-
-    def __call__(self, verb: str, **args: Any) -> Any:
-        deadline_s = time.monotonic() + ANSWER_S
-        while not self._port.send(Request(verb, args)):
-            if time.monotonic() > deadline_s:
-                fail("the store runs but does not answer: see its log")
-            time.sleep(0.01)
-        if not self._port.socket.poll(int(ANSWER_S * 1_000), zmq.POLLIN):
-            fail(f"the store did not answer within {ANSWER_S:.0f} s: see its log")
-        return _result(self._port.receive())
-
-
-def _result(reply: Any) -> Any:
-    if not isinstance(reply, Reply):
-        fail("the store answered something else: is it of this version?")
-    if reply.error:
-        fail(reply.error)
-    return reply.result
-
-
 @contextmanager
 def _asker(site: Site) -> Iterator[Any]:
     runtime = Path(site.config.paths.runtime)
@@ -174,7 +147,7 @@ def _asker(site: Site) -> Iterator[Any]:
         os.close(lock)
         bus = Bus(runtime)
         try:
-            yield _Asker(bus)
+            yield Asker(bus, "control", "the store")
         finally:
             bus.close()
         return
@@ -198,7 +171,7 @@ def _stopped(site: Site) -> Iterator[Any]:
     control = Control(store)
 
     def ask(verb: str, **args: Any) -> Any:
-        return _result(control.answer(Request(verb, args)))
+        return result_of(control.answer(Request(verb, args)))
 
     try:
         yield ask

@@ -44,5 +44,9 @@ HELP = {
     "plc_edge_mirror_mismatches_total": "Copies that read back as something else.",
     "plc_edge_mirror_audit_failed_total": "Lines of the audit log that could not be written.",
     "plc_edge_mirror_written_bytes_total": "Bytes that a mirror has written.",
+    "plc_edge_alerts_firing": "Alarms that ring now, by severity.",
+    "plc_edge_alert_transitions_total": "Changes of alarms, by the state they came to.",
+    "plc_edge_alert_notifications_total": "Attempts to tell a receiver, by result.",
+    "plc_edge_alert_notifications_pending": "Notifications that wait for a receiver.",
     "plc_edge_live_stale_total": "Live frames thrown away because they came too old.",
 }

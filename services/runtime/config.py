@@ -15,55 +15,25 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
 )
-from pydantic_core import PydanticCustomError
 
-from services.runtime import units
-from services.runtime.judged import Judged, rule
-
-Name = Annotated[
-    str,
-    Field(
-        pattern=r"^[a-z0-9][a-z0-9_-]{1,31}$",
-        description="2 to 32 of a-z, 0-9, `_`, `-`, beginning with a letter or digit",
-    ),
-]
-
-
-Duration = Annotated[float, BeforeValidator(units.duration_s)]
-Size = Annotated[int, BeforeValidator(units.size_bytes)]
-Port = Annotated[int, Field(ge=1, le=65_535, strict=True)]
-
+from services.runtime.alert_model import Alerts
+from services.runtime.base_model import Credentials as Credentials
+from services.runtime.base_model import Duration as Duration
+from services.runtime.base_model import Host as Host
+from services.runtime.base_model import Model as Model
+from services.runtime.base_model import Name as Name
+from services.runtime.base_model import Port as Port
+from services.runtime.base_model import Size as Size
+from services.runtime.judged import rule
 
 # It goes into every message and becomes a tag.
 MACHINE_NAME_MAX = 64
 # What `str.format` may be given: `{n.__class__}` and `{n:999999999}` are no names.
 _MACHINE_NAME = re.compile(r"(?:[^{}]|\{\{|\}\}|\{n(?::[^{}]{0,4})?\}){1,128}")
-
-
-def _host(value: str) -> str:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        pass
-    else:
-        return value
-    # 192.168.0.300 and 10.1 are no names: some systems make addresses of them that nobody meant.
-    if not re.fullmatch(r"[\w.-]+", value) or re.fullmatch(r"[\d.]+", value):
-        raise PydanticCustomError("host", "is no host name or address")
-    try:
-        value.encode("idna")
-    except UnicodeError:
-        raise ValueError("a host has 1 to 63 characters between two dots") from None
-    return value
-
-
-Host = Annotated[str, AfterValidator(_host)]
 
 
 def _zone(value: str) -> str:
@@ -78,12 +48,6 @@ def _zone(value: str) -> str:
 
 
 Zone = Annotated[str, AfterValidator(_zone)]
-
-
-class Model(Judged, BaseModel):
-    """Base of all: unknown keys are errors, a number is no string, and none is infinite."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Paths(Model):
@@ -361,26 +325,6 @@ class Tls(Model):
         return None
 
 
-class Credentials(Model):
-    """User and password; the password as a file or `${VARIABLE}`."""
-
-    username: str | None = None
-    password_file: Path | None = None
-    password: str | None = Field(None, description="`${VARIABLE}`; in clear it earns a warning")
-
-    @rule
-    def _one_password(self) -> str | None:
-        if self.password is not None and self.password_file is not None:
-            return "give `password_file:` or `password:`, not both"
-        return None
-
-    @rule
-    def _whose_password(self) -> str | None:
-        if not self.username and (self.password is not None or self.password_file is not None):
-            return "a password needs `username:`"
-        return None
-
-
 class OutputBase(Credentials):
     """What all outputs have."""
 
@@ -442,7 +386,7 @@ class HttpOutput(OutputBase):
     timeout: Duration = Field(10.0, ge=0.1, le=300)
     token_file: Path | None = Field(None, description="bearer token (InfluxDB: `Token`)")
     token: str | None = Field(None, description="`${VARIABLE}`")
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = Field({})
     tls: Tls = Field(default_factory=Tls)
     secret_keys: ClassVar[tuple[str, ...]] = ("password", "token")
 
@@ -542,8 +486,9 @@ class Config(Model):
     )
     paths: Paths = Field(default_factory=Paths)
     plcs: list[Plc] = Field(min_length=1)
-    mirrors: list[Mirror] = []
-    outputs: list[Output] = []
+    mirrors: list[Mirror] = Field([])
+    outputs: list[Output] = Field([])
+    alerts: Alerts = Field(default_factory=Alerts)
     store: Store = Field(default_factory=Store)
     metrics: Metrics = Field(default_factory=Metrics)
     infra: Infra = Field(default_factory=Infra)

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from services.runtime import config
+from services.runtime import alert_model, config
 
 HEAD = """\
 # Configuration reference
@@ -51,6 +51,19 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("outputs[] (type: stdout)", config.StdoutOutput),
     ("outputs[].accounts.<tenant>", config.Credentials),
     ("outputs[].tls", config.Tls),
+    ("alerts", alert_model.Alerts),
+    ("alerts.receivers[] (type: webhook)", alert_model.AlertWebhook),
+    ("alerts.receivers[] (type: email)", alert_model.AlertEmail),
+    ("alerts.rules[]", alert_model.AlertRule),
+    ("alerts.rules[].where", alert_model.AlertWhere),
+    ("alerts.rules[].during", alert_model.AlertDuring),
+    ("alerts.rules[] (type: threshold)", alert_model.AlertThreshold),
+    ("alerts.rules[] (type: rate_change)", alert_model.AlertRateChange),
+    ("alerts.rules[] (type: percentage)", alert_model.AlertPercentage),
+    ("alerts.rules[].of (type: percentage)", alert_model.AlertReference),
+    ("alerts.rules[] (type: state_for)", alert_model.AlertStateFor),
+    ("alerts.rules[] (type: absence)", alert_model.AlertAbsence),
+    ("alerts.rules[] (type: all, any)", alert_model.AlertSeveralRule),
     ("store", config.Store),
     ("store.replay", config.Replay),
     ("metrics", config.Metrics),
@@ -64,6 +77,10 @@ _TYPES: dict[Any, str] = {
     config.Name: "name",
     config.Port: "port",
     config.Host: "host",
+    alert_model.TimeOfDay: "time of day",
+    alert_model.UtcOffset: "offset",
+    alert_model.Pattern: "name, `*`",
+    alert_model.Address: "e-mail address",
 }
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"), (0.001, "ms"))
 
@@ -93,7 +110,8 @@ def _type(annotation: Any) -> str:
     if origin is typing.Annotated:
         return _type(arguments[0])
     if origin is typing.Literal:
-        return " \\| ".join(f"`{a}`".lower() if a is False else f"`{a}`" for a in arguments)
+        shown = (str(a).lower() if isinstance(a, bool) else str(a) for a in arguments)
+        return " \\| ".join(f"`{a}`" for a in shown)
     if origin is list:
         return f"list of {_type(arguments[0])}"
     if origin is dict:
@@ -114,7 +132,7 @@ def _default(annotation: Any, field: FieldInfo) -> str:
         return "**required**"
     if value is None or isinstance(value, BaseModel) or value in ([], {}):
         return "–"
-    if annotation == config.Duration:
+    if config.Duration in (annotation, *typing.get_args(annotation)):
         return f"`{_duration(value)}`"
     if annotation == config.Size:
         size, unit = (value // 2**30, "GiB") if value % 2**30 == 0 else (value // 2**20, "MiB")

@@ -14,7 +14,7 @@ def consumers(config: Config) -> list[dict[str, Any]]:
     """Those that the configuration asks for, outputs first. A process that consumes adds its row
     here, with ``strict``: it needs its rows in order also where outputs replay beside live rows.
     """
-    return [
+    outputs = [
         {
             "name": o.name,
             "process": process_name("publisher", o.name),
@@ -25,6 +25,11 @@ def consumers(config: Config) -> list[dict[str, Any]]:
         }
         for o in config.outputs
     ]
+    if config.alerts.rules:
+        name = process_name("alerts")
+        own = {"name": name, "process": name, "type": name, "locatarios": None}
+        outputs.append({**own, "from": "now", "strict": True})
+    return outputs
 
 
 def reserved() -> set[str]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 
-from services.runtime import environment, layouts, named_files, rules, yaml_lines
+from services.runtime import alert_rules, environment, layouts, named_files, rules, yaml_lines
+from services.runtime.alert_model import Alerts
+from services.runtime.base_model import Model
+from services.runtime.config import Config
 from services.runtime.errors import ConfigError, Problem
+from services.runtime.judged import Unknown
 from services.runtime.site import Site
 from services.runtime.validate import validate
 
@@ -53,7 +58,7 @@ def judge(
         hint = "begin with `site:`, `locatario:` and `plcs:` (deploy/config.example.yaml)"
         raise ConfigError([*document.problems, Problem(str(path), "", message, 1, hint)])
     environment.override(document, environ)
-    config, wrong = validate(document)
+    config, wrong = validate(document, Config)
     config._file = path
     site = Site(config, {}, [path], document)
     found = chain(document.problems, wrong, layouts.resolve(site), rules.broken(site))
@@ -65,6 +70,35 @@ def judge(
         if check_secrets:
             config._warnings += [str(p) for p in named_files.unwise(site)]
     return site, in_order(problems)
+
+
+class _RulesFile(Model):
+    alerts: Alerts
+
+
+def load_rules(path: Path) -> tuple[Alerts, Site | None]:
+    """Alert rules of a whole configuration (with its site), or of a file that only holds
+    ``alerts:`` or ``rules:``. Raises ConfigError carrying every problem found.
+    """
+    document = yaml_lines.load(path)
+    data = document.data
+    if not isinstance(data, dict) or not {"alerts", "rules", "plcs"} & data.keys():
+        hint = "begin with `rules:`, or give a whole configuration"
+        raise ConfigError([Problem(str(path), "", "holds no alert rules", 1, hint)])
+    if "plcs" in data:
+        site = load(path, check_secrets=False)
+        return site.config.alerts, site
+    root: type[_RulesFile | Alerts] = _RulesFile if "alerts" in data else Alerts
+    inside = ("alerts",) if "alerts" in data else ()
+    file, wrong = validate(document, root)
+    problems = [*document.problems, *wrong]
+    with suppress(Unknown):
+        alerts = file.alerts if isinstance(file, _RulesFile) else file
+        for m in alert_rules.check_alone(alerts):
+            problems.append(document.problem((*inside, *m.path), m.message, m.hint))
+    if problems:
+        raise ConfigError(in_order(problems[:MAX_PROBLEMS]))
+    return alerts, None
 
 
 def in_order(problems: list[Problem]) -> list[Problem]:

@@ -14,6 +14,8 @@ from services.runtime.judged import Unknown
 from services.runtime.site import Site
 from services.runtime.tls import EncryptedKey, refuse_encrypted
 
+SECRET_KEYS = ("password", "token", "secret")
+
 
 def broken(site: Site) -> Iterator[Problem]:
     """Every secret that cannot be read, every certificate that is of no use."""
@@ -27,7 +29,7 @@ def broken(site: Site) -> Iterator[Problem]:
 def unwise(site: Site) -> Iterator[Problem]:
     """Passwords in clear, and accounts that several connections share. The site is whole."""
     for at, holder in _credentials(site):
-        for name in ("password", "token"):
+        for name in SECRET_KEYS:
             given = getattr(holder, name, None) is not None
             if given and secrets.reference_of(holder, name, Path()) is None:
                 yield site.problem((*at, name), "is in clear", f"`{name}_file:` or ${{VARIABLE}}")
@@ -62,6 +64,9 @@ def _credentials(site: Site) -> Iterator[tuple[KeyPath, Credentials]]:
                 with suppress(Unknown):
                     for tenant, account in output.accounts.items():
                         yield ("outputs", i, "accounts", tenant), account
+    with suppress(Unknown):
+        for i, receiver in enumerate(config.alerts.receivers):
+            yield ("alerts", "receivers", i), receiver
 
 
 def _certificates(site: Site) -> Iterator[tuple[KeyPath, Tls | HttpTls]]:
@@ -77,7 +82,7 @@ def _certificates(site: Site) -> Iterator[tuple[KeyPath, Tls | HttpTls]]:
 
 
 def _secrets(site: Site, at: KeyPath, holder: Credentials) -> Iterator[Problem]:
-    for name in ("password", "token"):
+    for name in SECRET_KEYS:
         reference = secrets.reference_of(holder, name, site.config.file.parent)
         if reference is None:
             continue

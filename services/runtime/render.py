@@ -16,9 +16,11 @@ from typing import Any
 import orjson
 
 from bus.topology import PROCESSES, process_name
-from services.runtime import secrets, supervisor_access
+from services.runtime import alert_model, alert_rules, secrets, supervisor_access
+from services.runtime.alert_model import AlertEmail, AlertWebhook
 from services.runtime.config import Credentials, Group, HttpOutput, Mirror, MqttOutput, Output, Plc
 from services.runtime.consumers import consumers
+from services.runtime.named_files import SECRET_KEYS
 from services.runtime.site import Site, machines, raw_range
 from services.s7.address import parse_address
 
@@ -80,6 +82,8 @@ def render(site: Site) -> Rendered:
         add("publisher", output.name, output=_output(site, output), plcs=plcs)
     for mirror in config.mirrors:
         add("mirror", mirror.name, mirror=_mirror(mirror), source_group=_source(site, mirror))
+    if config.alerts.rules:
+        add("alerts", "", **_alerts(site))
     s = config.store
     store = {
         "max_size_bytes": s.max_size,
@@ -222,6 +226,29 @@ def _output(site: Site, output: Output) -> dict[str, Any]:
     return out
 
 
+def _alerts(site: Site) -> dict[str, Any]:
+    alerts = site.config.alerts
+    holds = alert_rules.holds_ms(site).items()
+    return {
+        "rules": alert_model.specs(alerts, alert_rules.units(site)),
+        "roster": list(alert_rules.roster(site)),
+        "hold_ms": alert_rules.hold_ms(alerts),
+        "holds_ms": [[plc, group, hold_ms] for (plc, group), hold_ms in holds],
+        "late_after_ms": round(alerts.late_after * 1_000),
+        "receivers": [_receiver(site, r) for r in alerts.receivers],
+        "routes": alerts.routes,
+    }
+
+
+def _receiver(site: Site, receiver: AlertWebhook | AlertEmail) -> dict[str, Any]:
+    out = receiver.model_dump(mode="json", by_alias=True)
+    for key in receiver.secret_keys:
+        out.pop(f"{key}_file", None)
+        out[key] = _secret(site, receiver, key, f"alerts-{receiver.name}")
+    out["ca"] = _beside(site, receiver.ca)
+    return out
+
+
 def _mirror(mirror: Mirror) -> dict[str, Any]:
     local, remote = mirror.target.tsaps()
     out = mirror.model_dump(mode="json", by_alias=True)
@@ -282,7 +309,7 @@ def write(rendered: Rendered, source: str) -> set[str]:
         if old is None or data != orjson.dumps(old, option=orjson.OPT_INDENT_2):
             replace(file, data)
         process = PROCESSES[content["folder"]]
-        if not process.per:
+        if not process.rendered:
             continue  # stands in supervisord.conf itself
         program = PROGRAM.format(
             name=name,
@@ -331,8 +358,9 @@ def write_clear_secrets(site: Site) -> None:
         holders.append((output.name, output))
         if isinstance(output, MqttOutput):
             holders += [(f"{output.name}-{t}", a) for t, a in output.accounts.items()]
+    holders += [(f"alerts-{r.name}", r) for r in site.config.alerts.receivers]
     for owner, holder in holders:
-        for key in ("password", "token"):
+        for key in SECRET_KEYS:
             value = getattr(holder, key, None)
             if value and secrets.reference_of(holder, key, Path()) is None:
                 replace(_clear_file(site, f"{owner}.{key}"), value.encode())

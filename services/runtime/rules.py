@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from bus import topology
-from services.runtime import mirror_rules
+from services.runtime import alert_rules, mirror_rules
 from services.runtime.config import Group, MqttOutput
 from services.runtime.consumers import reserved
 from services.runtime.document import KeyPath, dotted
@@ -36,7 +36,10 @@ PLAIN_MQTT_PORT, TLS_MQTT_PORT = 1883, 8883
 
 def broken(site: Site) -> Iterator[Problem]:
     """Every broken rule between keys; of groups and their fields, the two below."""
-    for check in (_duplicates, _alive, _sources, mirror_rules.check, _tenants, _retention, _paths):
+    for check in (
+        _duplicates, _alive, _sources, mirror_rules.check, _tenants, alert_rules.check, _retention,
+        _paths,
+    ):  # fmt: skip
         with suppress(Unknown):
             yield from check(site)
 

@@ -8,11 +8,11 @@ import types
 import typing
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from services.runtime.config import Config, Model, OutputBase
+from services.runtime.base_model import Model
 from services.runtime.document import Document, KeyPath
 from services.runtime.errors import Problem
 
@@ -22,8 +22,11 @@ _SHOWN_CHARACTERS = 100
 MAX_PROBLEMS = 500
 
 
-def validate(document: Document) -> tuple[Config, list[Problem]]:
-    """The configuration, and what is wrong in it.
+Root = TypeVar("Root", bound=Model)
+
+
+def validate(document: Document, root: type[Root]) -> tuple[Root, list[Problem]]:
+    """The configuration, or what else a file holds, and what is wrong in it.
 
     Where something is wrong, what asks for it raises Unknown (services/runtime/judged.py).
     """
@@ -31,12 +34,12 @@ def validate(document: Document) -> tuple[Config, list[Problem]]:
     wrong = set(document.doubtful)
     config: Any = None
     try:
-        config = Config.model_validate(document.data)
+        config = root.model_validate(document.data)
     except ValidationError as e:
-        for path, message, hint in _mistakes(e, document, wrong):
+        for path, message, hint in _mistakes(e, document, root, wrong):
             problems.append(document.problem(path, message, hint))
     if wrong:
-        config = _Salvage(wrong, document).model(Config, document.data, ())
+        config = _Salvage(wrong, document).model(root, document.data, ())
     problems += (document.problem(at, message) for at, message in _broken_rules(config, ()))
     return config, problems
 
@@ -98,14 +101,19 @@ def _kind(kinds: list[type[Model]], value: Any) -> type[Model]:
     if len(kinds) == 1:
         return kinds[0]
     wanted = value.get("type") if isinstance(value, dict) else None
-    return next((k for k in kinds if _tag(k) == wanted), OutputBase)
+    return next((k for k in kinds if wanted in _tags(k)), _common(kinds))
+
+
+def _common(kinds: list[type[Model]]) -> type[Model]:
+    """What models of different types have in common."""
+    return next(b for b in kinds[0].__mro__ if all(issubclass(k, b) for k in kinds))
 
 
 # --- pydantic's errors in our words ----------------------------------------------------------
 
 
 def _mistakes(
-    error: ValidationError, document: Document, wrong: set[KeyPath]
+    error: ValidationError, document: Document, root: type[Model], wrong: set[KeyPath]
 ) -> Iterator[tuple[KeyPath, str, str]]:
     """(key, message, fix) of each key that is wrong and not known to be; adds it to ``wrong``."""
     data = document.data
@@ -119,19 +127,20 @@ def _mistakes(
     found = {path: errors for path, errors in found.items() if path not in holders}
     for path, errors in list(found.items()):
         if errors[0]["type"].startswith("union_tag"):
-            found |= _mistakes_of_any_type(path, errors[0]["input"])
+            kind = _common(_models_at(path, data, root))
+            found |= _mistakes_of_any_type(path, errors[0]["input"], kind)
     wrong.update(found)
     found = dict(islice(found.items(), MAX_PROBLEMS))
     # A misspelt key is one mistake, not two: the key that is meant is not missing besides.
     meant: set[KeyPath] = set()
     for path, errors in found.items():
-        if errors[0]["type"] == "extra_forbidden" and (near := _near(path, data)):
+        if errors[0]["type"] == "extra_forbidden" and (near := _near(path, data, root)):
             meant.add((*path[:-1], near[0]))
     wrong.update(meant)
     for path, errors in found.items():
         if path in meant and errors[0]["type"] == "missing":
             continue
-        texts = dict.fromkeys(_say(e["type"], e["msg"], path, data) for e in errors)
+        texts = dict.fromkeys(_say(e["type"], e["msg"], path, data, root) for e in errors)
         message = ", or ".join(text for text, _ in texts)
         hint = next((hint for _, hint in texts if hint), "")
         value = errors[0].get("input")
@@ -140,10 +149,10 @@ def _mistakes(
         yield path, message, hint
 
 
-def _mistakes_of_any_type(at: KeyPath, data: Any) -> dict[KeyPath, list[Any]]:
-    """What is wrong in an output, whatever its type may be."""
+def _mistakes_of_any_type(at: KeyPath, data: Any, kind: type[Model]) -> dict[KeyPath, list[Any]]:
+    """What is wrong in an output or a rule, whatever its type may be."""
     try:
-        OutputBase.model_validate(data)
+        kind.model_validate(data)
     except ValidationError as e:
         of_a_type = ("extra_forbidden", "model_type")
         found = [e for e in e.errors(include_url=False) if e["type"] not in of_a_type]
@@ -169,16 +178,18 @@ def _real_path(loc: tuple[str | int, ...], data: Any, keep_last: bool) -> KeyPat
 _SAYS_ALL = ("extra_forbidden", "missing", "union_tag_invalid", "union_tag_not_found")
 
 
-def _say(kind: str, text: str, path: KeyPath, data: Any) -> tuple[str, str]:
+def _say(kind: str, text: str, path: KeyPath, data: Any, root: type[Model]) -> tuple[str, str]:
     """(message, fix) of one pydantic error."""
     if kind == "extra_forbidden":
-        if near := _near(path, data):
+        if near := _near(path, data, root):
             return "unknown key", f"did you mean `{near[0]}`?"
-        return "unknown key", f"known keys: {', '.join(sorted(_known_keys(path[:-1], data)))}"
+        return "unknown key", f"known keys: {', '.join(sorted(_known_keys(path[:-1], data, root)))}"
     if kind == "missing":
         return "is missing", f"add `{path[-1]}:`"
     if kind.startswith("union_tag"):
-        return "`type` is missing or unknown", "give `type: mqtt`, `type: http` or `type: stdout`"
+        types = [f"`type: {tag}`" for kind in _models_at(path, data, root) for tag in _tags(kind)]
+        words = f"{', '.join(types[:-1])} or {types[-1]}"
+        return "`type` is missing or unknown", f"give {words}"
     if kind == "host":
         hint = "host name or address only, e.g. 192.168.0.10; the port stands in `port`"
         return text, hint
@@ -198,29 +209,36 @@ def _shown(path: KeyPath, value: Any) -> str:
     return shown if len(shown) <= _SHOWN_CHARACTERS else shown[:_SHOWN_CHARACTERS] + "…"
 
 
-def _near(path: KeyPath, data: Any) -> list[str]:
+def _near(path: KeyPath, data: Any, root: type[Model]) -> list[str]:
     """The key that was meant by an unknown one, where one is like it."""
-    known = sorted(_known_keys(path[:-1], data))
+    known = sorted(_known_keys(path[:-1], data, root))
     return difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.6)
 
 
-def _known_keys(path: KeyPath, data: Any) -> set[str]:
+def _known_keys(path: KeyPath, data: Any, root: type[Model]) -> set[str]:
     """Which keys the models allow at ``path``."""
-    models: list[type[Model]] = [Config]
+    models = _models_at(path, data, root)
+    return {f.alias or name for m in models for name, f in m.model_fields.items()}
+
+
+def _models_at(path: KeyPath, data: Any, root: type[Model]) -> list[type[Model]]:
+    """Which models what stands at ``path`` may be."""
+    models: list[type[Model]] = [root]
     for part in path:
         data = data[part]
         if isinstance(part, int):
             tag = data.get("type") if isinstance(data, dict) else None
-            models = [m for m in models if tag is None or _tag(m) in (None, tag)] or models
+            models = [m for m in models if tag is None or tag in _tags(m) or not _tags(m)] or models
             continue
         found = [_annotation(m, part) for m in models]
         models = [m for annotation in found for m in _models_in(annotation)] or models
-    return {f.alias or name for m in models for name, f in m.model_fields.items()}
+    return models
 
 
-def _tag(model: type[BaseModel]) -> Any:
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    """The types that a model is for; none where it has no `type`."""
     field = model.model_fields.get("type")
-    return typing.get_args(field.annotation)[0] if field else None
+    return typing.get_args(field.annotation) if field else ()
 
 
 def _annotation(model: type[BaseModel], key: str) -> Any:

@@ -31,6 +31,8 @@ class HttpSink:
 
     def __init__(self, certificate: tuple[str, str] | None = None) -> None:
         self.posts: list[Post] = []
+        self.cut = 0
+        """Requests that ended before they were whole."""
         self.answer: Callable[[Post], Answer] = lambda _: (204, {}, b"")
         sink = self
 
@@ -38,7 +40,12 @@ class HttpSink:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                size = int(self.headers["Content-Length"])
+                body = self.rfile.read(size)
+                if len(body) < size:  # the client was killed between its headers and the rest
+                    sink.cut += 1
+                    self.close_connection = True
+                    return
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
                 headers = {k.lower(): v for k, v in self.headers.items()}

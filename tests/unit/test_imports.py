@@ -65,6 +65,16 @@ def test_no_process_imports_another_or_the_command(folder: str) -> None:
                 assert parts[1] in {*SHARED, folder}, f"{file} imports {module}"
 
 
+def test_the_alert_core_is_pure() -> None:
+    """No clock, socket or file; of ours, only itself and what is as pure."""
+    allowed = {"__future__", "collections", "dataclasses", "functools", "hashlib", "json", "math",
+               "typing"}  # fmt: skip
+    for file in files("services/alerts/core"):
+        for module in imports(file):
+            pure = module.startswith(("services.alerts.core", "services.runtime.patterns"))
+            assert pure or module.split(".")[0] in allowed, f"{file} imports {module}"
+
+
 def test_no_module_imports_itself_by_a_detour() -> None:
     """At module level, in functions and for the type checker alike: a circle is two modules that
     are one, whatever the interpreter makes of it.

@@ -46,11 +46,13 @@ def test_supervisord_conf_lists_the_processes_of_the_table() -> None:
     parser = configparser.RawConfigParser(inline_comment_prefixes=(";",))
     parser.read(ROOT / "supervisord.conf")
     programs = {s.removeprefix("program:") for s in parser.sections() if s.startswith("program:")}
-    assert programs == {p.prefix for p in topology.PROCESSES.values() if not p.per}
+    assert programs == {p.prefix for p in topology.PROCESSES.values() if not p.rendered}
     text = (ROOT / "supervisord.conf").read_text()
     for process in topology.PROCESSES.values():
         if process.per:
             assert f";   {process.prefix}-<{process.per}>" in text
+        elif process.optional:
+            assert f";   {process.prefix} " in text
         else:
             section = parser[f"program:{process.prefix}"]
             assert int(section["priority"]) == process.priority

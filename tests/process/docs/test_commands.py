@@ -69,6 +69,14 @@ BEGIN
 END_DATA_BLOCK
 """
 
+RULES = """\
+rules:
+  - {name: alta, type: threshold, where: {field: AI_Corrente}, above: 80, for: 30s}
+"""
+
+# A rule of this name is acknowledged and silenced.
+ALERTS = {"rules": [{"name": "sobrecorrente", "type": "absence", "for": "1h"}]}
+
 SHELL_BLOCKS = [b for page in PAGES for b in blocks(page) if b.language in SHELL]
 
 
@@ -137,6 +145,10 @@ class Plant:
         (self.folder / "deploy").symlink_to(ROOT / "deploy")
         for name in ("Block.db", "Bloco.db"):
             (self.folder / name).write_text(SOURCE)
+        (self.folder / "regras.yaml").write_text(RULES)
+        manual = ROOT / "docs" / "ESPECIFICACAO_MOTOR_ALERTAS.md"
+        recorded = next(b.text for b in blocks(manual) if b.language == "json")
+        (self.folder / "mensagens.jsonl").write_text(recorded)
         pki = [ROOT / "deploy" / "scripts" / "pki.sh", self.folder / "pki"]
         for words in (["create"], ["server", "broker.example.com", "broker.example.com"]):
             subprocess.run([*pki, *words], check=True, capture_output=True, timeout=30)
@@ -212,7 +224,7 @@ def _works(folder: Path) -> bool:
 
 @pytest.fixture
 def plant() -> Iterator[Plant]:
-    with Box(plcs=1) as box:
+    with Box(plcs=1, alerts=ALERTS) as box:
         yield Plant(box)
 
 

@@ -1,0 +1,1 @@
+"""The alert engine: rules on values, right under replay, loss and restart."""

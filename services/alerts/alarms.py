@@ -1,0 +1,266 @@
+"""The engine as a consumer of the store: state, position, history and notifications of one moment
+are committed together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+
+from bus.frames import Heartbeat
+from services.alerts.control import Control
+from services.alerts.core.engine import BadMessage, Engine
+from services.alerts.core.rule import Rule
+from services.alerts.core.transition import FIRING, Place, Transition
+from services.alerts.core.watch import Watch
+from services.alerts.memory import Change, Memory
+from services.alerts.notify import Notifier
+from services.consumer.durable import Durable
+from services.consumer.row import Row
+from services.runtime.clock import now_ms
+from services.runtime.errors import Unavailable
+from services.runtime.process import Process
+
+TICK_S = 1.0
+PRUNE_S = 60.0
+SEVERITIES = ("informacao", "aviso", "critica")
+
+
+class Alarms:
+    """One box's alarms."""
+
+    window = 2_000
+    # A commit is an fdatasync: some ms, so that it is not made for each row.
+    commit_s = 0.02
+    target = "alert rules"
+
+    def __init__(self, process: Process) -> None:
+        config = process.config
+        self._process = process
+        self._rules = [Rule.from_spec(spec) for spec in config["rules"]]
+        self._receivers = [r["name"] for r in config["receivers"]]
+        self._known = {(tenant, plc) for tenant, _, plc, _ in config["roster"]}
+        """PLCs of the configuration: of another one nothing would ever end an alarm."""
+        self._memory = Memory(process.state_dir / "alerts" / "alerts.db", self._damaged)
+        self._notifier = Notifier(process, self._memory, config["receivers"])
+        self._engine = Engine(self._rules)
+        self._said: list[Transition] = []
+        """Not committed yet."""
+        self._holds_rows = False
+        """The engine has taken rows that are not committed: its state goes with their position."""
+        self._tick_due = False
+        self._listened = False
+
+    def _damaged(self, path: Any, why: str) -> None:
+        text = f"alerts.db was damaged and lies in {path}: alarms begin anew"
+        self._process.event("error", "alerts_damaged", text, error=why)
+
+    def open(self) -> None:
+        """Lets time pass."""
+        self._process.every(TICK_S, self._tick)
+        self._process.every(PRUNE_S, self._prune)
+        self._notifier.open()
+
+    # -- as a consumer --------------------------------------------------------------------------
+
+    def begin(self) -> bytes:
+        """Takes up what the last commit kept."""
+        config = self._process.config
+        holds_ms = {(plc, group): hold_ms for plc, group, hold_ms in config["holds_ms"]}
+        self._engine = Engine(
+            self._rules,
+            hold_ms=config["hold_ms"],
+            holds_ms=holds_ms,
+            late_after_ms=config["late_after_ms"],
+        )
+        state = self._memory.state()
+        self._said = self._engine.restore(state) if state else []
+        # What was closed in there must not be closed again by the next start.
+        self._engine.dirty |= {(t.place.locatario, t.place.plc) for t in self._said if t.place.plc}
+        self._engine.expect(config["roster"])
+        now = now_ms()
+        for tenant, plc in self._engine.plcs.keys() - self._known:
+            self._said += self._engine.message(f"plc/{tenant}/{plc}/heartbeat", None, now)
+        if not self._listened:
+            self._listened = True
+            self._engine.resume(now)
+        self._holds_rows = self._tick_due = False
+        self._count_firing()
+        return self._memory.position()
+
+    def take(self, rows: Sequence[Row]) -> None:
+        """Each moves its PLC's alarms."""
+        now = now_ms()
+        self._holds_rows = True
+        for row in rows:
+            if (row.locatario, row.plc) in self._known:
+                self._give(row.topic, row.body, now)
+
+    def _give(self, topic: str, body: bytes, now: int) -> None:
+        try:
+            message = orjson.loads(body)
+            if not isinstance(message, dict):
+                raise BadMessage("is no JSON object")
+            self._said += self._engine.message(topic, message, now)
+        except ValueError as e:
+            text = f"a message of {topic} cannot be understood: {e}"
+            self._process.event("warning", "alerts_bad_message", text)
+
+    def beat(self, beat: Heartbeat) -> None:
+        """What a PLC's reader says of it; kept by the next commit."""
+        fields = asdict(beat)
+        if (beat.locatario, beat.plc) not in self._known:
+            return
+        topic = f"plc/{fields.pop('locatario')}/{fields.pop('plc')}/heartbeat"
+        message = None
+        if not fields.pop("removed"):
+            site = self._process.config["site"]
+            message = {**fields, "ts": fields.pop("ts_ms"), "site": site}
+        self._said += self._engine.message(topic, message, now_ms())
+
+    def commit(self, position: bytes) -> None:
+        """With what time has brought meanwhile."""
+        if self._tick_due:
+            self._pass_time()
+        self._save(position)
+        self._holds_rows = self._tick_due = False
+
+    # -- time, and keeping ----------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if self._holds_rows:
+            self._tick_due = True
+            return
+        self._pass_time()
+        if self._said or self._engine.dirty:
+            try:
+                self._save(None)
+            except Unavailable as e:  # the same again in a second
+                self._process.log.warning("not kept", error=e.message)
+
+    def _pass_time(self) -> None:
+        now = now_ms()
+        # This box lives: only its PLCs may be silent here.
+        for tenant in {tenant for tenant, _ in self._known}:
+            topic = f"edge/{tenant}/{self._process.config['site']}/status"
+            self._said += self._engine.message(topic, {"status": "online", "ts": now}, now)
+        self._said += self._engine.tick(now)
+
+    def _save(self, position: bytes | None) -> None:
+        engine, said, now = self._engine, self._said, now_ms()
+        shown = [(t, self._json(t)) for t in said]
+        self._memory.save(
+            Change(
+                head=engine.dump_head(),
+                boxes=engine.dump_boxes(),
+                plcs={key: engine.dump_plc(key) for key in engine.dirty},
+                history=[(t.number, now, body) for t, body in shown],
+                queue=[
+                    (receiver, t.number, body)
+                    for t, body in shown
+                    if t.notify
+                    for receiver in self._who(t.route)
+                ],
+                position=position,
+            )
+        )
+        engine.dirty.clear()
+        self._said = []
+        for t in said:
+            counter = self._process.stats.counter
+            counter("plc_edge_alert_transitions_total", to=t.to_state).inc()
+        if said:
+            self._count_firing()
+            self._notifier.wake()
+
+    def _json(self, t: Transition) -> bytes:
+        site = self._process.config["site"]
+        identity = f"{site}-{self._memory.born}-{t.number}"
+        return orjson.dumps({"id": identity, **t.as_json()})
+
+    def _who(self, route: str) -> list[str]:
+        if route in (routes := self._process.config["routes"]):
+            return list(dict.fromkeys(routes[route]))
+        return [name for name in self._receivers if route in ("", name)]
+
+    def _count_firing(self) -> None:
+        firing = [w.rule.severity for w in self._engine.ringing() if w.state == FIRING]
+        for severity in SEVERITIES:
+            gauge = self._process.stats.gauge("plc_edge_alerts_firing", severity=severity)
+            gauge.set(firing.count(severity))
+
+    def _prune(self) -> None:
+        for name, count in self._memory.prune(now_ms(), self._receivers).items():
+            text = f"{name} was away for too long: {count} notifications were dropped"
+            self._process.event("error", "notifications_dropped", text)
+
+    # -- what people do -------------------------------------------------------------------------
+
+    def ringing(self) -> list[dict[str, Any]]:
+        """Every alarm that is not ok."""
+        now = now_ms()
+        return [_shown(w, now) for w in self._engine.ringing()]
+
+    def history(self, count: int) -> list[Any]:
+        """The last transitions, newest first."""
+        return self._memory.history(count)
+
+    def acknowledge(self, rule: str, plc: str, who: str) -> list[dict[str, Any]]:
+        """Those that ring under a rule (of one PLC, where one is named) are taken care of."""
+        now = now_ms()
+        return self._touch(rule, plc, lambda watch: watch.acknowledge(who, now))
+
+    def silence(self, rule: str, plc: str, for_ms: int, why: str) -> list[dict[str, Any]]:
+        """Nobody is told of them for so long."""
+        now = now_ms()
+
+        def silence(watch: Watch) -> bool:
+            watch.silence(now + for_ms, why)
+            return True
+
+        return self._touch(rule, plc, silence)
+
+    def _touch(self, rule: str, plc: str, do: Callable[[Watch], bool]) -> list[dict[str, Any]]:
+        if rule not in self._engine.rules:
+            raise KeyError(f"there is no rule {rule!r}")
+        touched = []
+        for watch in list(self._engine.watches()):
+            place: Place = watch.place
+            if watch.past or watch.rule.name != rule or (plc and place.plc != plc):
+                continue
+            if do(watch):
+                touched.append(watch)
+                if watch.plc is not None:
+                    self._engine.dirty.add(watch.plc.key)
+        if touched and not self._holds_rows:
+            self._save(None)
+        return [_shown(w, now_ms()) for w in touched]
+
+
+def _shown(watch: Watch, now: int) -> dict[str, Any]:
+    silenced = watch.silenced if watch.silenced and watch.silenced[0] > now else None
+    return {
+        "rule": watch.rule.name,
+        "severity": watch.rule.severity,
+        **{k: v or None for k, v in asdict(watch.place).items()},
+        "state": watch.state,
+        "since": watch.since,
+        "value": watch.value(),
+        "text": watch.text(),
+        "confirmado": watch.acknowledged,
+        "silenciado": silenced,
+        "sem_medida": watch.is_unmeasured(now),
+    }
+
+
+def setup(process: Process) -> Callable[[], None]:
+    """Joins it with the store."""
+    alarms = Alarms(process)
+    close = Durable(process, alarms).open()
+    alarms.open()
+    Control(alarms).serve(process)
+    process.ready()
+    return close

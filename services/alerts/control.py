@@ -1,0 +1,66 @@
+"""The control socket: what ``plc-edge alerts`` asks of the running engine."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from bus.frames import Reply, Request
+from services.runtime.errors import Unavailable
+from services.runtime.process import Process
+
+HISTORY_ROWS = 500
+
+
+class Asked(Protocol):
+    """What answers."""
+
+    def ringing(self) -> list[dict[str, Any]]:
+        """Every alarm that is not ok."""
+
+    def history(self, count: int) -> list[Any]:
+        """The last transitions, newest first."""
+
+    def acknowledge(self, rule: str, plc: str, who: str) -> list[dict[str, Any]]:
+        """Those that were."""
+
+    def silence(self, rule: str, plc: str, for_ms: int, why: str) -> list[dict[str, Any]]:
+        """Those that were."""
+
+
+class Control:
+    """Answers requests."""
+
+    def __init__(self, alarms: Asked) -> None:
+        self._alarms = alarms
+
+    def serve(self, process: Process) -> None:
+        """Answers what comes on the wire."""
+        self._port = process.bus.bind("alarms")
+        process.on_readable(self._port, self._serve)
+
+    def _serve(self) -> None:
+        while (frame := self._port.receive()) is not None:
+            self._port.send(self.answer(frame))
+
+    def answer(self, frame: Any) -> Reply:
+        """The answer to one request; what cannot be done is said in ``error``."""
+        verbs = {"list": self._list, "ack": self._ack, "silence": self._silence}
+        if not isinstance(frame, Request) or frame.verb not in verbs:
+            return Reply(None, f"unknown request; known: {', '.join(verbs)}")
+        try:
+            return Reply(verbs[frame.verb](frame.args))
+        except Unavailable as e:
+            return Reply(None, f"{frame.verb}: not kept: {e.message}")
+        except (KeyError, TypeError, ValueError) as e:
+            return Reply(None, f"{frame.verb}: {e.args[0] if e.args else e!r}")
+
+    def _list(self, args: dict[str, Any]) -> Any:
+        count = min(int(args.get("history", 0)), HISTORY_ROWS)
+        return {"alarms": self._alarms.ringing(), "history": self._alarms.history(count)}
+
+    def _ack(self, args: dict[str, Any]) -> Any:
+        return self._alarms.acknowledge(args["rule"], args.get("plc", ""), args["who"])
+
+    def _silence(self, args: dict[str, Any]) -> Any:
+        for_ms = int(args["for_ms"])
+        return self._alarms.silence(args["rule"], args.get("plc", ""), for_ms, args["why"])

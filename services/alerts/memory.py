@@ -1,0 +1,184 @@
+"""``alerts.db``: the engine's state, how far it has come, its history and who must still be told.
+
+All of it changes in one transaction, so that a restart finds state, position and notifications of
+one moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import apsw
+import msgpack
+import orjson
+
+from services.runtime.errors import Unavailable
+from services.runtime.failpoints import hit
+
+HISTORY_ROWS = 100_000
+HISTORY_MS = 90 * 86_400_000
+# Of one receiver; who was away for longer is told of the newest.
+QUEUE_ROWS = 10_000
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS plc (locatario TEXT, name TEXT, state BLOB,
+                                PRIMARY KEY (locatario, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS history (number INTEGER PRIMARY KEY, at_ms INTEGER, body BLOB);
+CREATE TABLE IF NOT EXISTS queue (receiver TEXT, number INTEGER, body BLOB,
+                                  PRIMARY KEY (receiver, number)) WITHOUT ROWID;
+"""
+_DAMAGE = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, ValueError)
+
+
+@dataclass(slots=True)
+class Change:
+    """What one transaction adds."""
+
+    head: Mapping[str, Any]
+    boxes: Sequence[Any]
+    plcs: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    """A PLC's state; None where it is gone."""
+    history: Sequence[tuple[int, int, bytes]] = ()
+    """(number, when it was learnt, JSON)."""
+    queue: Sequence[tuple[str, int, bytes]] = ()
+    """(receiver, number, JSON)."""
+    position: bytes | None = None
+    """None: as it was."""
+
+
+class Memory:
+    """The file; ``on_damage(path, why)`` is told of one that was put aside."""
+
+    def __init__(self, path: Path, on_damage: Callable[[Path, str], None]) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._open(path)
+        except _DAMAGE as e:
+            aside = path.with_suffix(".damaged")
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            path.rename(aside)
+            on_damage(aside, str(e))
+            self._open(path)
+
+    def _open(self, path: Path) -> None:
+        self._db = apsw.Connection(str(path))
+        try:
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            # The store does not give again what it has a receipt for: a power cut takes no commit.
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute(_SCHEMA)
+            self.state()
+            born = self._meta("born")
+            if born is None:
+                born = os.urandom(4).hex().encode()
+                self._put("born", born)
+            self.born = born.decode()
+            """Part of every id: numbers begin anew with a new file."""
+        except _DAMAGE:
+            with contextlib.suppress(apsw.Error):
+                self._db.close()
+            raise
+
+    def _meta(self, key: str) -> bytes | None:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def _put(self, key: str, value: bytes) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (key, value))
+
+    # -- state ----------------------------------------------------------------------------------
+
+    def position(self) -> bytes:
+        """Of the last commit; b"" before the first."""
+        return self._meta("position") or b""
+
+    def state(self) -> dict[str, Any] | None:
+        """What ``Engine.restore`` takes; None before the first commit."""
+        head = self._meta("head")
+        if head is None:
+            return None
+        plcs = [msgpack.unpackb(s) for (s,) in self._db.execute("SELECT state FROM plc")]
+        return {**msgpack.unpackb(head), "plcs": plcs}
+
+    def save(self, change: Change) -> None:
+        """All of it, or nothing. Raises Unavailable where the disk does not take it."""
+        try:
+            with self._db:
+                self._save(change)
+                hit("alerts.saving")
+        except (apsw.FullError, apsw.IOError) as e:
+            raise Unavailable("disk_full", f"alerts.db cannot be written: {e}") from None
+
+    def _save(self, change: Change) -> None:
+        self._put("head", msgpack.packb({**change.head, "boxes": change.boxes}))
+        for (locatario, name), state in change.plcs.items():
+            if state is None:
+                sql = "DELETE FROM plc WHERE (locatario, name) = (?,?)"
+                self._db.execute(sql, (locatario, name))
+            else:
+                values = (locatario, name, msgpack.packb(state))
+                self._db.execute("INSERT OR REPLACE INTO plc VALUES (?,?,?)", values)
+        self._db.executemany("INSERT INTO history VALUES (?,?,?)", change.history)
+        self._db.executemany("INSERT INTO queue VALUES (?,?,?)", change.queue)
+        if change.position is not None:
+            self._put("position", change.position)
+
+    # -- history --------------------------------------------------------------------------------
+
+    def history(self, count: int) -> list[Any]:
+        """The last ones, newest first."""
+        rows = self._db.execute("SELECT body FROM history ORDER BY number DESC LIMIT ?", (count,))
+        return [orjson.loads(body) for (body,) in rows]
+
+    def prune(self, now_ms: int, receivers: Iterable[str]) -> dict[str, int]:
+        """Forgets history that is too old or too much, and notifications of nobody; returns how
+        many each receiver will not be told of, having been away for too long.
+        """
+        dropped: dict[str, int] = {}
+        names = list(receivers)
+        with contextlib.suppress(apsw.FullError, apsw.IOError), self._db:
+            self._db.execute(
+                "DELETE FROM history WHERE at_ms < ? OR number <="
+                " (SELECT max(number) FROM history) - ?",
+                (now_ms - HISTORY_MS, HISTORY_ROWS),
+            )
+            marks = ",".join("?" * len(names))
+            self._db.execute(f"DELETE FROM queue WHERE receiver NOT IN ({marks})", names)
+            for name in names:
+                if (excess := self.waiting(name) - QUEUE_ROWS) > 0:
+                    self._db.execute(
+                        "DELETE FROM queue WHERE receiver = ? AND number IN (SELECT number FROM"
+                        " queue WHERE receiver = ? ORDER BY number LIMIT ?)",
+                        (name, name, excess),
+                    )
+                    dropped[name] = excess
+        return dropped
+
+    # -- the queue ------------------------------------------------------------------------------
+
+    def waiting(self, receiver: str) -> int:
+        """How many notifications wait for a receiver."""
+        sql = "SELECT count(*) FROM queue WHERE receiver = ?"
+        return int(self._db.execute(sql, (receiver,)).get)
+
+    def next(self, receiver: str) -> tuple[int, bytes] | None:
+        """The oldest that waits: (number, JSON)."""
+        sql = "SELECT number, body FROM queue WHERE receiver = ? ORDER BY number LIMIT 1"
+        return self._db.execute(sql, (receiver,)).fetchone()
+
+    def told(self, receiver: str, number: int) -> bool:
+        """It need not be sent again; False where that could not be written: then it is."""
+        try:
+            sql = "DELETE FROM queue WHERE (receiver, number) = (?,?)"
+            self._db.execute(sql, (receiver, number))
+        except (apsw.FullError, apsw.IOError):
+            return False
+        return True

@@ -1,0 +1,150 @@
+"""How a notification goes out: a webhook's POST, an e-mail. Called in threads."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import smtplib
+import ssl
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.utils import format_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import urllib3
+
+from services.runtime import secrets
+from services.runtime.errors import Unavailable
+from services.runtime.tls import client_context
+
+# It is about the content; everything else (credentials, path, load, the network) may be mended.
+CONTENT_STATUSES = frozenset((400, 413, 422))
+SIGNATURE, TIMESTAMP = "X-Plc-Edge-Signature", "X-Plc-Edge-Timestamp"
+
+Send = Callable[[dict[str, Any], bytes], None]
+
+
+class Refused(Exception):
+    """For ever: nothing is gained by another attempt."""
+
+
+def receiver(config: dict[str, Any]) -> Send:
+    """A function (notification, its JSON) that returns when the receiver has taken it. Raises
+    Unavailable, Refused, ConfigError (secrets).
+    """
+    return Webhook(config) if config["type"] == "webhook" else Email(config)
+
+
+def signature(secret: str, timestamp: str, body: bytes) -> str:
+    """``sha256=…`` of ``<timestamp>.<body>``: whoever checks both takes no old one for new."""
+    mac = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256)
+    return f"sha256={mac.hexdigest()}"
+
+
+class Webhook:
+    """POST of JSON."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = config
+        url = urlsplit(config["url"])
+        self._where = f"{url.scheme}://{url.hostname}"  # the path may be the secret
+        self._pool: urllib3.PoolManager | None = None
+
+    def __call__(self, notification: dict[str, Any], body: bytes) -> None:
+        """One attempt."""
+        config = self._config
+        timestamp = str(int(time.time()))
+        headers = {"Content-Type": "application/json", "Idempotency-Key": notification["id"],
+                   TIMESTAMP: timestamp}  # fmt: skip
+        if config["secret"]:
+            headers[SIGNATURE] = signature(secrets.resolve(config["secret"]), timestamp, body)
+        if config["username"]:
+            password = secrets.resolve(config["password"]) if config["password"] else ""
+            pair = base64.b64encode(f"{config['username']}:{password}".encode()).decode()
+            headers["Authorization"] = f"Basic {pair}"
+        try:
+            if self._pool is None:
+                https = config["url"].startswith("https:")
+                context = client_context(config["ca"]) if https else None
+                self._pool = urllib3.PoolManager(
+                    num_pools=1,
+                    maxsize=1,
+                    ssl_context=context,
+                    timeout=urllib3.Timeout(total=config["timeout"]),
+                    retries=False,
+                )
+            answer = self._pool.request(
+                "POST", config["url"], body=body, headers=headers, redirect=False
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as e:
+            self._pool = None  # a new one reads the certificate again
+            raise Unavailable("lost", f"{self._where}: {type(e).__name__}") from None
+        if answer.status in CONTENT_STATUSES:
+            raise Refused(f"{self._where} answers {answer.status}")
+        if not 200 <= answer.status < 300:
+            raise Unavailable("refused", f"{self._where} answers {answer.status}")
+
+
+class Email:
+    """A message by SMTP, a connection each."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = config
+
+    def __call__(self, notification: dict[str, Any], body: bytes) -> None:
+        """One attempt. Refused only where the server refuses every address for ever."""
+        config = self._config
+        where = f"{config['host']}:{config['port']}"
+        try:
+            with self._connect() as server:
+                if config["username"]:
+                    password = secrets.resolve(config["password"]) if config["password"] else ""
+                    server.login(config["username"], password)
+                server.send_message(message(config, notification))
+        except smtplib.SMTPRecipientsRefused as e:
+            codes = sorted({code for code, _ in e.recipients.values()})
+            text = f"{where} refuses every address: {codes}"
+            if codes[0] >= 500:
+                raise Refused(text) from None
+            raise Unavailable("refused", text) from None
+        except smtplib.SMTPResponseException as e:
+            raise Unavailable("refused", f"{where} answers {e.smtp_code}") from None
+        except (smtplib.SMTPException, OSError) as e:
+            raise Unavailable("lost", f"{where}: {type(e).__name__}") from None
+
+    def _connect(self) -> smtplib.SMTP:
+        config = self._config
+        host, port, timeout_s = config["host"], config["port"], config["timeout"]
+        context: ssl.SSLContext | None = None
+        if config["security"] != "none":
+            context = client_context(config["ca"])
+        if config["security"] == "tls":
+            return smtplib.SMTP_SSL(host, port, timeout=timeout_s, context=context)
+        server = smtplib.SMTP(host, port, timeout=timeout_s)
+        if context is not None:
+            try:
+                server.starttls(context=context)
+            except BaseException:
+                server.close()
+                raise
+        return server
+
+
+def message(config: dict[str, Any], notification: dict[str, Any]) -> EmailMessage:
+    """The mail that says it."""
+    began = datetime.fromtimestamp(notification["ts"] / 1_000, UTC)
+    mail = EmailMessage()
+    mail["From"] = config["from"]
+    mail["To"] = ", ".join(config["to"])
+    words = notification["text"] or notification["rule"]
+    state = notification["to"].upper()
+    mail["Subject"] = " ".join(f"[{state}] {words}".split())
+    mail["Date"] = format_datetime(datetime.now(UTC))
+    mail["Message-ID"] = f"<{notification['id']}@plc-edge>"
+    shown = {**notification, "ts": began.isoformat()}
+    mail.set_content("\n".join(f"{k}: {v}" for k, v in shown.items() if v is not None) + "\n")
+    return mail

@@ -1,0 +1,436 @@
+"""What one key of an alert rule alone cannot tell: what contradicts itself, or the layouts."""
+
+from __future__ import annotations
+
+import difflib
+import string
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
+from typing import Any, NamedTuple
+
+from services.runtime.alert_model import (
+    OPERATORS,
+    AlertAbsence,
+    AlertOperators,
+    AlertPercentage,
+    AlertRateChange,
+    Alerts,
+    AlertSeveralRule,
+    AlertStateFor,
+    AlertWhere,
+    joined,
+)
+from services.runtime.config import Group, Plc
+from services.runtime.document import KeyPath
+from services.runtime.errors import Problem
+from services.runtime.judged import Unknown
+from services.runtime.patterns import matches
+from services.runtime.site import Site, machines
+from services.s7.field import Field
+
+WORDS = (
+    "rule", "value", "unit", "plc", "machine", "field", "group", "site", "locatario", "severity",
+)  # fmt: skip
+"""What a message template may name."""
+HEARTBEAT = "heartbeat"
+HEARTBEAT_FIELDS = (
+    "status", "scan_ms", "latency_ms", "reads_ok", "reads_failed", "uptime_s", "pending",
+    "interval_s", "failure",
+)  # fmt: skip
+"""Of CONTRACT §4; `failure` is its code, empty where there is none."""
+# How long a value counts as held behind its `max_silence`: a slow scan, a slow line.
+SLACK_S = 5.0
+_TEXT = ("STRING", "WSTRING", "CHAR", "WCHAR", "DATE", "TOD", "LTOD", "DT", "LDT", "DTL")
+
+
+class Mistake(NamedTuple):
+    """One broken rule, at a key below ``alerts``."""
+
+    path: KeyPath
+    message: str
+    hint: str = ""
+
+
+def hold_ms(alerts: Alerts) -> int:
+    """How long a value counts as held where its group is not configured here."""
+    return round((alerts.max_silence + SLACK_S) * 1_000)
+
+
+def holds_ms(site: Site) -> dict[tuple[str, str], int]:
+    """How long a value counts as held, by (PLC, group)."""
+    return {
+        (plc.id, g.name): round((g.max_silence + g.scan + SLACK_S) * 1_000)
+        for plc in site.config.plcs
+        for g in plc.groups
+    }
+
+
+def roster(site: Site) -> Iterator[tuple[str, str, str, list[tuple[str, str, list[str]]]]]:
+    """(tenant, box, PLC, its (group, machine, fields)): what ought to speak."""
+    for plc in site.config.plcs:
+        streams = [
+            (g.name, machine or "", [f.name for f in site.fields[plc.id, g.name]])
+            for g in plc.groups
+            for machine, _ in machines(g)
+        ]
+        yield site.config.tenant(plc), site.config.site, plc.id, streams
+
+
+def check(site: Site) -> Iterator[Problem]:
+    """Every mistake, in itself and against the site's layouts."""
+    for mistake in chain(check_alone(site.config.alerts), _check_layouts(site)):
+        yield site.problem(("alerts", *mistake.path), mistake.message, mistake.hint)
+
+
+def _check_layouts(site: Site) -> Iterator[Mistake]:
+    if not site.config.alerts.rules:
+        return
+    layout = _Layout(site)
+    for at, rule in _known_rules(site.config.alerts):
+        if isinstance(rule, AlertSeveralRule):
+            for k, condition in _known(rule.of):
+                with suppress(Unknown):
+                    where = joined(condition, rule.where)
+                    yield from layout.check(condition, where, (*at, "of", k), rule.unit)
+        else:
+            with suppress(Unknown):
+                yield from layout.check(rule, rule.where, at, rule.unit)
+
+
+def _known_rules(alerts: Alerts) -> Iterator[tuple[KeyPath, Any]]:
+    yield from ((("rules", i), rule) for i, rule in _known(alerts.rules))
+
+
+def _known(items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    """Rules or conditions, without those whose type nobody knows."""
+    for i, item in enumerate(items):
+        if "type" in type(item).model_fields:
+            yield i, item
+
+
+# --- a rule alone ----------------------------------------------------------------------------
+
+
+def check_alone(alerts: Alerts) -> Iterator[Mistake]:
+    """What is wrong whatever the layouts are."""
+    names = [getattr(rule, "name", None) for rule in alerts.rules]
+    for name, times in Counter(n for n in names if n is not None).items():
+        if times > 1:
+            last = len(names) - 1 - names[::-1].index(name)
+            yield Mistake(("rules", last, "name"), f"{name!r} stands {times} times", "rename one")
+    with suppress(Unknown):
+        yield from _routes(alerts)
+    for at, rule in _known_rules(alerts):
+        with suppress(Unknown):
+            yield from _message(rule.message, at)
+        with suppress(Unknown):
+            yield from _hours(rule, at)
+        with suppress(Unknown):
+            if not isinstance(rule, AlertSeveralRule):
+                yield from _condition(rule, rule.where, at)
+                continue
+            for k, condition in _known(rule.of):
+                with suppress(Unknown):
+                    yield from _member(condition, rule.where, (*at, "of", k))
+
+
+def _routes(alerts: Alerts) -> Iterator[Mistake]:
+    receivers = [r.name for r in alerts.receivers]
+    for name, times in Counter(receivers).items():
+        if times > 1:
+            last = len(receivers) - 1 - receivers[::-1].index(name)
+            path: KeyPath = ("receivers", last, "name")
+            yield Mistake(path, f"{name!r} stands {times} times", "rename one")
+    for route, names in alerts.routes.items():
+        for i, name in enumerate(names):
+            if name not in receivers:
+                hint = _near(name, receivers) or "add it to `receivers:`"
+                yield Mistake(("routes", route, i), f"no receiver is named {name!r}", hint)
+    known = [*alerts.routes, *receivers]
+    for at, rule in _known_rules(alerts):
+        with suppress(Unknown):
+            if rule.route is not None and receivers and rule.route not in known:
+                hint = _near(rule.route, known) or f"one of: {', '.join(known[:10])}"
+                yield Mistake((*at, "route"), f"no route is named {rule.route!r}", hint)
+
+
+def _hours(rule: Any, at: KeyPath) -> Iterator[Mistake]:
+    if rule.during is not None:
+        length_s = ((rule.during.end - rule.during.begin) % 1440 or 1440) * 60
+        if rule.for_s >= length_s:
+            message = "is not shorter than the hours in `during`: it would never fire"
+            yield Mistake((*at, "for"), message, "shorten it, or widen `during`")
+
+
+def _message(text: str | None, at: KeyPath) -> Iterator[Mistake]:
+    try:
+        parts = list(string.Formatter().parse(text or ""))
+    except ValueError as e:
+        yield Mistake((*at, "message"), f"is no template: {e}", "write {{ and }} for braces")
+        return
+    for _, name, form, conversion in parts:
+        if name is None:
+            continue
+        if name not in WORDS:
+            hint = f"known words: {', '.join(WORDS)}"
+            yield Mistake((*at, "message"), f"knows no {{{name}}}", _near(name, WORDS) or hint)
+        elif form or conversion:
+            yield Mistake((*at, "message"), f"{{{name}}} takes no format", f"write {{{name}}}")
+
+
+def _member(condition: Any, outer: AlertWhere, at: KeyPath) -> Iterator[Mistake]:
+    for key in ("tenant", "site", "plc"):
+        if getattr(condition.where, key) is not None:
+            message = "all conditions of a rule look at the same PLC"
+            path = (*at, "where", _spelt(key))
+            yield Mistake(path, message, "say it in the rule's own `where:`")
+    where = joined(condition, outer)
+    if where.field is not None and "*" in where.field:
+        message = "must be one field here, without `*`"
+        yield Mistake((*at, "where", "field"), message, "write one condition for each field")
+    yield from _condition(condition, where, at)
+
+
+def _condition(c: Any, where: AlertWhere, at: KeyPath) -> Iterator[Mistake]:
+    if isinstance(c, AlertAbsence):
+        allowed = {
+            "box": ("locatario", "site"),
+            "link": ("locatario", "site"),
+            "plc": ("locatario", "site", "plc"),
+            "heartbeat": ("locatario", "site", "plc"),
+        }.get(c.what(where))
+        for key in map(_spelt, c.where.model_fields_set if allowed else ()):
+            if allowed and key not in allowed:
+                message = f"means nothing where `of` is {c.of}"
+                yield Mistake(
+                    (*at, "where", key), message, f"remove it; allowed: {', '.join(allowed)}"
+                )
+        return
+    if where.field is None:
+        message = "names no field"
+        yield Mistake((*at, "where"), message, 'add `field:`; `"*"` means every field')
+    if isinstance(c, AlertStateFor):
+        return
+    yield from _limits(c, at)
+    if isinstance(c, AlertPercentage):
+        yield from _reference(c, (*at, "of"))
+
+
+def _one_operator(c: AlertOperators, at: KeyPath) -> Iterator[Mistake]:
+    given = [name for name in OPERATORS if getattr(c, name) is not None]
+    if not given:
+        hint = "add `above:`, `below:`, `outside: [low, high]` or `equal:`"
+        yield Mistake(at, "says no limit", hint)
+    elif len(given) > 1:
+        yield Mistake((*at, given[1]), f"stands beside `{given[0]}`", "write one rule for each")
+    if c.outside is not None and c.outside[0] >= c.outside[1]:
+        yield Mistake((*at, "outside"), "is not [low, high]", "write the lower one first")
+
+
+def _limits(c: Any, at: KeyPath) -> Iterator[Mistake]:
+    yield from _one_operator(c, at)
+    op, limit = c.operator()
+    back = c.returns_at
+    if back is None or not op:
+        return
+    key = (*at, "returns_at")
+    if op == "equal":
+        yield Mistake(key, "means nothing beside `equal`", "remove it")
+    elif isinstance(back, tuple) != (op == "outside"):
+        form = "[low, high]" if op == "outside" else "one number"
+        yield Mistake(key, f"is {form} beside `{op}`", f"write {form}")
+    elif op == "above" and back > limit:
+        yield Mistake(key, f"lies on the wrong side of `above`: {limit:g}", "give a lower value")
+    elif op == "below" and back < limit:
+        yield Mistake(key, f"lies on the wrong side of `below`: {limit:g}", "give a higher value")
+    elif op == "outside" and not limit[0] <= back[0] <= back[1] <= limit[1]:
+        yield Mistake(key, "does not lie within `outside`", "give a narrower [low, high]")
+
+
+def _reference(c: AlertPercentage, at: KeyPath) -> Iterator[Mistake]:
+    kinds = ("value", "mean", "field", "samples", "increase")
+    given = [k for k in kinds if getattr(c.of, k) is not None]
+    if len(given) != 1:
+        message = "says not of what" if not given else f"says both `{given[0]}` and `{given[1]}`"
+        yield Mistake(at, message, f"give one of: {', '.join(kinds)}")
+        return
+    if given[0] == "value" and c.of.value == 0:
+        yield Mistake((*at, "value"), "is 0: nothing is a percentage of it", "use `threshold`")
+    if given[0] == "samples":
+        yield from _one_operator(c.of, at)
+    elif op := c.of.operator()[0]:
+        yield Mistake((*at, op), "only goes with `samples`", "move it beside `of:`")
+    if (given[0] == "increase") != (c.of.with_field is not None):
+        yield Mistake(at, "`increase` and `with` go together", "give the other counter as `with:`")
+
+
+# --- against the layouts ---------------------------------------------------------------------
+
+
+class _Layout:
+    """The site's series, and which of them a rule means."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        config = site.config
+        self._tenants = config.tenants()
+        self._groups: list[tuple[str, Plc, Group, list[str], dict[str, Field]]] = [
+            (
+                config.tenant(plc),
+                plc,
+                group,
+                [m or "" for m, _ in machines(group)],
+                {f.name: f for f in site.fields_of(plc, group)},
+            )
+            for plc in config.plcs
+            for group in plc.groups
+        ]
+
+    def check(self, c: Any, where: AlertWhere, at: KeyPath, unit: str | None) -> Iterator[Mistake]:
+        """The first mistake at each key of one condition."""
+        said: dict[KeyPath, Mistake] = {}
+        for mistake in self._check(c, where, at, unit):
+            said.setdefault(mistake.path, mistake)
+        yield from said.values()
+
+    def _check(self, c: Any, where: AlertWhere, at: KeyPath, unit: str | None) -> Iterator[Mistake]:
+        kind = c.what(where) if isinstance(c, AlertAbsence) else ""
+        known: list[tuple[str, Iterable[str]]] = [
+            ("tenant", self._tenants),
+            ("site", [self.site.config.site]),
+        ]
+        for key, names in known:
+            if mistake := _unknown(where, key, names, at):
+                yield mistake
+                return
+        if kind in ("box", "link"):
+            return
+        groups = [g for g in self._groups if matches(where.tenant or "*", g[0])]
+        if mistake := _unknown(where, "plc", dict.fromkeys(p.id for _, p, *_ in groups), at):
+            yield mistake
+            return
+        groups = [g for g in groups if matches(where.plc or "*", g[1].id)]
+        if kind in ("plc", "heartbeat"):
+            return
+        if where.group == HEARTBEAT:
+            if mistake := _unknown(where, "field", HEARTBEAT_FIELDS, at):
+                yield mistake
+            return
+        if mistake := _unknown(where, "group", dict.fromkeys(g.name for _, _, g, *_ in groups), at):
+            yield mistake
+            return
+        groups = [g for g in groups if matches(where.group or "*", g[2].name)]
+        machines = dict.fromkeys(m for *_, names, _ in groups for m in names)
+        if mistake := _unknown(where, "machine", machines, at):
+            yield mistake
+            return
+        groups = [g for g in groups if any(matches(where.machine or "*", name) for name in g[3])]
+        fields = dict.fromkeys(name for *_, found in groups for name in found)
+        if mistake := _unknown(where, "field", fields, at):
+            yield mistake
+            return
+        if where.field is None and not kind:
+            return  # said already
+        pattern = where.field or "*"
+        for _, plc, group, _, found in groups:
+            if "*" in pattern:
+                mine = [f for name, f in found.items() if matches(pattern, name)]
+            else:
+                mine = [found[pattern]] if pattern in found else []
+            if mine:
+                yield from self._group(c, kind, plc, group, mine, found, at, unit)
+
+    def _group(
+        self,
+        c: Any,
+        kind: str,
+        plc: Plc,
+        group: Group,
+        fields: list[Field],
+        all_fields: dict[str, Field],
+        at: KeyPath,
+        unit: str | None,
+    ) -> Iterator[Mistake]:
+        place = f"{plc.id}/{group.name}"
+        if kind == "value":
+            if group.publish == "on_change" and c.for_s < group.max_silence + group.scan:
+                message = (
+                    f"is shorter than values of {place} may be silent: {group.max_silence:g} s"
+                )
+                yield Mistake((*at, "for"), message, "lengthen it, or shorten `max_silence:`")
+            return
+        if 0 < c.for_s < group.scan:
+            message = f"is shorter than the scan of {place}: {group.scan:g} s"
+            yield Mistake((*at, "for"), message, "lengthen it, or scan faster")
+        numeric = not isinstance(c, AlertStateFor) and c.operator()[0] != "equal"
+        for f in fields:
+            base = f.type.partition("[")[0]
+            if numeric and (base in _TEXT or f.s7_type.dims):
+                message = f"{f.name} of {place} is {f.type}: no number to compare"
+                yield Mistake((*at, "where", "field"), message, "compare with `equal:`")
+            if unit is not None and f.unit != unit and not isinstance(c, AlertRateChange):
+                message = f"is not {f.name}'s unit in {place}: {f.unit or 'none'}"
+                yield Mistake((at[0], at[1], "unit"), message, "correct it, or remove `unit:`")
+            counter = getattr(c, "counter", None) or getattr(
+                getattr(c, "of", None), "counter", None
+            )
+            if isinstance(counter, str) and counter not in ("any", base):
+                at_counter = "of" if isinstance(c, AlertPercentage) else ""
+                path = (*at, *filter(None, (at_counter,)), "counter")
+                yield Mistake(
+                    path, f"is not {f.name}'s type in {place}", f"write `counter: {base}`"
+                )
+        if isinstance(c, AlertPercentage):
+            for key, other in (("field", c.of.field), ("with", c.of.with_field)):
+                if other is not None and other not in all_fields:
+                    message = f"no field of {place} is named {other!r}"
+                    yield Mistake((*at, "of", key), message, _near(other, all_fields))
+
+
+def _unknown(where: AlertWhere, key: str, names: Iterable[str], at: KeyPath) -> Mistake | None:
+    """A mistake where no name is meant."""
+    pattern = getattr(where, key)
+    names = list(names)
+    if pattern is None or any(matches(pattern, name) for name in names):
+        return None
+    key = _spelt(key)
+    path = (*at, "where", key)
+    if "*" in pattern:
+        return Mistake(path, f"matches no {key}", _some(names))
+    return Mistake(path, f"no {key} is named {pattern!r}", _near(pattern, names) or _some(names))
+
+
+def _spelt(key: str) -> str:
+    """A key of ``where`` as a file spells it."""
+    return AlertWhere.model_fields[key].alias or key
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean `{near[0]}`?" if near else ""
+
+
+def _some(names: list[str]) -> str:
+    shown = [n for n in names if n]
+    return f"one of: {', '.join(shown[:10])}" + (", …" if len(shown) > 10 else "") if shown else ""
+
+
+def units(site: Site) -> dict[str, str]:
+    """By rule: the unit that all its fields share."""
+    found: dict[str, str] = {}
+    for rule in site.config.alerts.rules:
+        pattern = rule.where.field
+        if isinstance(rule, AlertSeveralRule) or pattern is None:
+            continue
+        mine = {
+            f.unit
+            for (plc, group), fields in site.fields.items()
+            if matches(rule.where.plc or "*", plc) and matches(rule.where.group or "*", group)
+            for f in fields
+            if matches(pattern, f.name)
+        }
+        if len(mine) == 1:
+            found[rule.name] = mine.pop()
+    return found

@@ -1,0 +1,73 @@
+"""What the models of ``config.yaml`` are made of: the base of all, and the kinds of values."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from services.runtime import units
+from services.runtime.judged import Judged, rule
+
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{1,31}$",
+        description="2 to 32 of a-z, 0-9, `_`, `-`, beginning with a letter or digit",
+    ),
+]
+
+
+Duration = Annotated[float, BeforeValidator(units.duration_s)]
+Size = Annotated[int, BeforeValidator(units.size_bytes)]
+Port = Annotated[int, Field(ge=1, le=65_535, strict=True)]
+
+
+def _host(value: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        pass
+    else:
+        return value
+    # 192.168.0.300 and 10.1 are no names: some systems make addresses of them that nobody meant.
+    if not re.fullmatch(r"[\w.-]+", value) or re.fullmatch(r"[\d.]+", value):
+        raise PydanticCustomError("host", "is no host name or address")
+    try:
+        value.encode("idna")
+    except UnicodeError:
+        raise ValueError("a host has 1 to 63 characters between two dots") from None
+    return value
+
+
+Host = Annotated[str, AfterValidator(_host)]
+
+
+class Model(Judged, BaseModel):
+    """Base of all: unknown keys are errors, a number is no string, and none is infinite."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Credentials(Model):
+    """User and password; the password as a file or `${VARIABLE}`."""
+
+    username: str | None = None
+    password_file: Path | None = None
+    password: str | None = Field(None, description="`${VARIABLE}`; in clear it earns a warning")
+
+    @rule
+    def _one_password(self) -> str | None:
+        if self.password is not None and self.password_file is not None:
+            return "give `password_file:` or `password:`, not both"
+        return None
+
+    @rule
+    def _whose_password(self) -> str | None:
+        if not self.username and (self.password is not None or self.password_file is not None):
+            return "a password needs `username:`"
+        return None
