@@ -27,6 +27,7 @@ VERBS = (
     "simulate",
     "version",
     "infra",
+    "central",
     "bundle",
 )
 

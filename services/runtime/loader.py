@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -40,6 +40,7 @@ DEFAULT_FILES = (Path("/etc/plc-edge/config.yaml"), Path("config.yaml"))
 RAW_RETENTION_DAYS = {"free": 3, "pro": 7, "enterprise": 30}
 # What a S7 data block can hold.
 BLOCK_BYTES = 65_536
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(slots=True)
@@ -76,17 +77,14 @@ def load(
 
     ``check_secrets=False``: on a machine that is not the box, its secrets cannot be read.
     """
-    data, lines = yaml_lines.load(path)
-    if not isinstance(data, dict):
-        message = "is empty" if data is None else "is not a list of keys and values"
-        hint = "begin with `site:`, `locatario:` and `plcs:` (deploy/config.example.yaml)"
-        raise ConfigError([Problem(str(path), "", message, 1, hint)])
-    origin = _override(data, environ)
-    try:
-        config = Config.model_validate(data)
-    except ValidationError as e:
-        problems = list(_model_problems(e, data, str(path), lines))
-        raise ConfigError(_blame_variables(problems, str(path), lines, origin)) from None
+    config, lines, origin = read(
+        Config,
+        path,
+        environ,
+        ENV_PREFIX,
+        "`site:`, `locatario:` and `plcs:`",
+        "config.example.yaml",
+    )
     config._file = path
     site = Site(config, {}, [path])
     problems = [
@@ -104,19 +102,46 @@ def load(
     return site
 
 
+def read(
+    model: type[M],
+    path: Path,
+    environ: Mapping[str, str],
+    prefix: str,
+    begin: str,
+    example: str,
+) -> tuple[M, dict[KeyPath, int], dict[KeyPath, str]]:
+    """A YAML file, overridden by the variables that begin with ``prefix``, as a ``model``; with it
+    the line of each key, and the variable of each key that one has set.
+
+    ``begin`` and ``example`` (a file of deploy/) stand in the hint for an empty file. Raises
+    ConfigError carrying every mistake that the model alone can tell.
+    """
+    data, lines = yaml_lines.load(path)
+    if not isinstance(data, dict):
+        message = "is empty" if data is None else "is not a list of keys and values"
+        hint = f"begin with {begin} (deploy/{example})"
+        raise ConfigError([Problem(str(path), "", message, 1, hint)])
+    origin = _override(data, environ, prefix)
+    try:
+        return model.model_validate(data), lines, origin
+    except ValidationError as e:
+        problems = list(_model_problems(e, data, str(path), lines, model))
+        raise ConfigError(_blame_variables(problems, str(path), lines, origin)) from None
+
+
 # --- environment -----------------------------------------------------------------------------
 
 
-def _override(data: dict[str, Any], environ: Mapping[str, str]) -> dict[KeyPath, str]:
+def _override(data: dict[str, Any], environ: Mapping[str, str], prefix: str) -> dict[KeyPath, str]:
     """Puts PLC_EDGE__A__B=value into ``data``; returns which variable set which path.
 
     List items are named: PLC_EDGE__OUTPUTS__CENTRAL__HOST; a hyphen is written as `_`.
     """
     origin: dict[KeyPath, str] = {}
-    for variable in sorted(v for v in environ if v.startswith(ENV_PREFIX)):
-        parts = variable.removeprefix(ENV_PREFIX).lower().split("__")
+    for variable in sorted(v for v in environ if v.startswith(prefix)):
+        parts = variable.removeprefix(prefix).lower().split("__")
         if not all(parts):
-            hint = f"two underscores between the keys, as in {ENV_PREFIX}METRICS__PORT"
+            hint = f"two underscores between the keys, as in {prefix}METRICS__PORT"
             raise ConfigError([Problem("environment", variable, "names no key", hint=hint)])
         target: Any = data
         path: KeyPath = ()
@@ -195,11 +220,12 @@ def _model_problems(
     data: Any,
     file: str,
     lines: dict[KeyPath, int],
+    root: type[BaseModel],
 ) -> Iterator[Problem]:
     seen: set[tuple[KeyPath, str]] = set()
     for e in error.errors(include_url=False):
         path = _real_path(e["loc"], data, e["type"] in ("missing", "extra_forbidden"))
-        message, hint = _say(e["type"], e["msg"], e.get("input"), path, data)
+        message, hint = _say(e["type"], e["msg"], e.get("input"), path, data, root)
         if (path, message) in seen:
             continue
         seen.add((path, message))
@@ -221,13 +247,15 @@ def _real_path(loc: tuple[str | int, ...], data: Any, keep_last: bool) -> KeyPat
     return path
 
 
-_SECRET_KEYS = re.compile(r"password|token|secret|headers", re.IGNORECASE)
+_SECRET_KEYS = re.compile(r"password|token|secret|headers|database", re.IGNORECASE)
 
 
-def _say(kind: str, text: str, value: Any, path: KeyPath, data: Any) -> tuple[str, str]:
+def _say(
+    kind: str, text: str, value: Any, path: KeyPath, data: Any, root: type[BaseModel]
+) -> tuple[str, str]:
     """(message, fix) of one pydantic error; never shows what may be a secret."""
     if kind == "extra_forbidden":
-        known = sorted(_known_keys(path[:-1], data))
+        known = sorted(_known_keys(path[:-1], data, root))
         near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.6)
         hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
         return "unknown key", hint
@@ -250,9 +278,9 @@ def _say(kind: str, text: str, value: Any, path: KeyPath, data: Any) -> tuple[st
     return f"{text} (it is {value!r})", hint
 
 
-def _known_keys(path: KeyPath, data: Any) -> set[str]:
+def _known_keys(path: KeyPath, data: Any, root: type[BaseModel]) -> set[str]:
     """Which keys the models allow at ``path``."""
-    models: list[type[BaseModel]] = [Config]
+    models: list[type[BaseModel]] = [root]
     for part in path:
         data = data[part]
         if isinstance(part, int):

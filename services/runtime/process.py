@@ -82,7 +82,8 @@ class Process:
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = count()
         self.live: Port | None = None
-        if self.folder != "metrics":
+        # At the centre nobody gathers live frames; there HTTP and the log say how it is.
+        if self.folder != "metrics" and topology.PROCESSES[self.folder].where == "box":
             self.live = self.bus.connect("live")
             self.every(STATS_INTERVAL_S, self._send_stats)
 
@@ -274,7 +275,7 @@ def load_rendered(folder: str, argv: list[str]) -> tuple[dict[str, Any], Path]:
     if len(argv) != 2 or argv[0] != "--config":
         usage = f"usage: python -P -m services.{folder} --config FILE.json"
         raise ConfigError([Problem(folder, "", usage)])
-    hint = "run `plc-edge apply`: it writes this file"
+    hint = "run `plc-edge apply` (at the centre `plc-edge central run`): it writes this file"
     try:
         config = json.loads(Path(argv[1]).read_bytes())
     except (OSError, ValueError) as e:

@@ -1,0 +1,441 @@
+"""``plc-edge central tenants|sites|devices|…``: the resources of the API, as commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import typer
+import yaml
+from rich.table import Table
+
+from services.cli.central_api import Api
+from services.cli.common import JsonOption, console, fail
+from services.runtime import units
+from services.runtime.errors import EXIT_USAGE
+
+Tenant = Annotated[str, typer.Argument(help="Tenant.")]
+Site = Annotated[str, typer.Argument(help="Box.")]
+Id = Annotated[str, typer.Argument(help="2 to 32 of a-z, 0-9, _, -.")]
+OfTenant = Annotated[
+    str | None, typer.Option("--tenant", help="Default: the platform's own.", show_default=False)
+]
+Name = Annotated[str | None, typer.Option(help="For people.", show_default=False)]
+Most = Annotated[int, typer.Option(min=1, help="At most so many rows, the newest.")]
+
+TENANT = ("id", "name", "plan", "state", "created_at")
+SITE = ("id", "name", "created_at")
+DEVICE = ("id", "site", "name", "created_at")
+CREDENTIAL = ("id", "role", "site", "name", "created_at", "expires_at", "revoked_at")
+CONFIG = ("version", "points_per_min", "author", "created_at", "comment")
+USAGE = ("start", "device", "points", "messages", "bytes")
+LIMIT = ("limit", "used", "of", "state")
+AUDIT = ("seq", "at", "actor", "role", "tenant", "action", "resource")
+PLAN = ("id", "max_devices", "points_per_min", "raw_days")
+
+
+def register(central: typer.Typer) -> typer.Typer:
+    """Adds every group; returns that of the audit, which has one command more."""
+    central.callback()(connect)
+    made = {}
+    for name, (text, commands) in GROUPS.items():
+        made[name] = group = typer.Typer(help=text, no_args_is_help=True)
+        for verb, command in commands.items():
+            group.command(verb)(command)
+        central.add_typer(group, name=name)
+    return made["audit"]
+
+
+def connect(
+    context: typer.Context,
+    url: Annotated[
+        str | None, typer.Option(help="Of the API; default PLC_EDGE_CENTRAL_URL.")
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="File with the key; default PLC_EDGE_CENTRAL_KEY.")
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(help="The API's CA; default PLC_EDGE_CENTRAL_CA, or the system's")
+    ] = None,
+) -> None:
+    """The centre: tenants, boxes, credentials, quotas and usage."""
+    # Made where it is needed: `init` and `run` have no key.
+    context.obj = lambda: Api(url, key_file, ca)
+
+
+def _api(context: typer.Context) -> Api:
+    api: Api = context.obj()
+    return api
+
+
+def _table(rows: Iterable[dict[str, Any]], columns: Sequence[str], as_json: bool) -> None:
+    found = list(rows)
+    if as_json:
+        console.print_json(json.dumps(found))
+        return
+    table = Table()
+    for column in columns:
+        numbers = bool(found) and all(isinstance(row[column], int) for row in found)
+        table.add_column(column, justify="right" if numbers else "left")
+    for row in found:
+        table.add_row(*("–" if row[c] in (None, "") else str(row[c]) for c in columns))
+    console.print(table)
+
+
+def _one(document: dict[str, Any] | None, as_json: bool) -> None:
+    if as_json:
+        console.print_json(json.dumps(document))
+        return
+    for key, value in (document or {"done": "yes"}).items():
+        text = "–" if value in (None, "") else value
+        console.print(f"{key}: {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if v is not None}
+
+
+# -- plans -----------------------------------------------------------------------------------
+
+
+def plans_list(context: typer.Context, json_: JsonOption = False) -> None:
+    """Every plan."""
+    _table(_api(context).items("plans"), PLAN, json_)
+
+
+def plans_put(
+    context: typer.Context,
+    plan: Id,
+    devices: Annotated[int, typer.Option(min=0, help="PLCs.")],
+    points: Annotated[int, typer.Option(min=0, help="Points a minute.")],
+    raw_days: Annotated[int, typer.Option(min=1, help="Days that raw values are kept.")],
+    json_: JsonOption = False,
+) -> None:
+    """Make a plan, or give it other numbers."""
+    body = {"max_devices": devices, "points_per_min": points, "raw_days": raw_days}
+    _one(_api(context).call("PUT", f"plans/{plan}", body), json_)
+
+
+# -- tenants ---------------------------------------------------------------------------------
+
+
+def tenants_list(context: typer.Context, json_: JsonOption = False) -> None:
+    """Every tenant."""
+    _table(_api(context).items("tenants"), TENANT, json_)
+
+
+def tenants_create(
+    context: typer.Context,
+    tenant: Id,
+    plan: Annotated[str, typer.Option(help="Plan.")] = "free",
+    name: Name = None,
+    json_: JsonOption = False,
+) -> None:
+    """Make a tenant."""
+    body = {"id": tenant, "plan": plan, **_given(name=name)}
+    _one(_api(context).call("POST", "tenants", body), json_)
+
+
+def tenants_change(
+    context: typer.Context,
+    tenant: Tenant,
+    plan: Annotated[str | None, typer.Option(help="Another plan.")] = None,
+    name: Name = None,
+    json_: JsonOption = False,
+) -> None:
+    """Another plan or name."""
+    _one(_api(context).call("PATCH", f"tenants/{tenant}", _given(plan=plan, name=name)), json_)
+
+
+def tenants_suspend(context: typer.Context, tenant: Tenant, json_: JsonOption = False) -> None:
+    """Withdraw access; nothing is lost."""
+    _one(_api(context).call("POST", f"tenants/{tenant}/suspend"), json_)
+
+
+def tenants_resume(context: typer.Context, tenant: Tenant, json_: JsonOption = False) -> None:
+    """Give access back."""
+    _one(_api(context).call("POST", f"tenants/{tenant}/resume"), json_)
+
+
+def tenants_delete(context: typer.Context, tenant: Tenant, json_: JsonOption = False) -> None:
+    """Withdraw access for good; its data stay until `purge`."""
+    _one(_api(context).call("DELETE", f"tenants/{tenant}"), json_)
+
+
+def tenants_purge(context: typer.Context, tenant: Tenant, json_: JsonOption = False) -> None:
+    """Remove everything of a deleted tenant but its audit."""
+    _one(_api(context).call("POST", f"tenants/{tenant}/purge"), json_)
+
+
+# -- sites and devices -----------------------------------------------------------------------
+
+
+def sites_list(context: typer.Context, tenant: Tenant, json_: JsonOption = False) -> None:
+    """A tenant's boxes."""
+    _table(_api(context).items(f"tenants/{tenant}/sites"), SITE, json_)
+
+
+def sites_create(
+    context: typer.Context, tenant: Tenant, site: Id, name: Name = None, json_: JsonOption = False
+) -> None:
+    """Register a box."""
+    body = {"id": site, **_given(name=name)}
+    _one(_api(context).call("POST", f"tenants/{tenant}/sites", body), json_)
+
+
+def sites_delete(
+    context: typer.Context, tenant: Tenant, site: Site, json_: JsonOption = False
+) -> None:
+    """Remove a box that has no devices."""
+    _one(_api(context).call("DELETE", f"tenants/{tenant}/sites/{site}"), json_)
+
+
+def devices_list(
+    context: typer.Context,
+    tenant: Tenant,
+    site: Annotated[str | None, typer.Option(help="Of one box.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """A tenant's PLCs."""
+    _table(_api(context).items(f"tenants/{tenant}/devices", site=site), DEVICE, json_)
+
+
+def devices_create(
+    context: typer.Context,
+    tenant: Tenant,
+    device: Id,
+    site: Annotated[str, typer.Option(help="Box.")],
+    name: Name = None,
+    json_: JsonOption = False,
+) -> None:
+    """Register a PLC."""
+    body = {"id": device, "site": site, **_given(name=name)}
+    _one(_api(context).call("POST", f"tenants/{tenant}/devices", body), json_)
+
+
+def devices_move(
+    context: typer.Context,
+    tenant: Tenant,
+    device: Id,
+    site: Annotated[str, typer.Option(help="Box.")],
+    json_: JsonOption = False,
+) -> None:
+    """Move a PLC to another box."""
+    path = f"tenants/{tenant}/devices/{device}"
+    _one(_api(context).call("PATCH", path, {"site": site}), json_)
+
+
+def devices_delete(
+    context: typer.Context, tenant: Tenant, device: Id, json_: JsonOption = False
+) -> None:
+    """Remove a PLC."""
+    _one(_api(context).call("DELETE", f"tenants/{tenant}/devices/{device}"), json_)
+
+
+# -- credentials -----------------------------------------------------------------------------
+
+
+def _credentials(tenant: str | None) -> str:
+    return f"tenants/{tenant}/credentials" if tenant else "credentials"
+
+
+def credentials_list(
+    context: typer.Context, tenant: OfTenant = None, json_: JsonOption = False
+) -> None:
+    """API keys, without their secrets."""
+    _table(_api(context).items(_credentials(tenant)), CREDENTIAL, json_)
+
+
+def credentials_create(
+    context: typer.Context,
+    tenant: OfTenant = None,
+    role: Annotated[
+        Literal["admin", "reader", "box"] | None, typer.Option(help="Of a tenant's key.")
+    ] = None,
+    site: Annotated[str | None, typer.Option(help="The box, for role box.")] = None,
+    name: Name = None,
+    json_: JsonOption = False,
+) -> None:
+    """Make an API key; it is shown this once."""
+    if (tenant is None) != (role is None):
+        fail("--tenant and --role go together; without both it is an operator's key", EXIT_USAGE)
+    body = _given(role=role, site=site, name=name)
+    _one(_api(context).call("POST", _credentials(tenant), body), json_)
+
+
+def credentials_rotate(
+    context: typer.Context,
+    credential: Annotated[str, typer.Argument(help="Its id.")],
+    tenant: OfTenant = None,
+    overlap: Annotated[str, typer.Option(help="How long the old key still works.")] = "1h",
+    json_: JsonOption = False,
+) -> None:
+    """Give a credential a new key; it is shown this once."""
+    try:
+        overlap_s = int(units.duration_s(overlap)) if overlap != "0" else 0
+    except ValueError as e:
+        fail(f"--overlap {overlap}: {e}", EXIT_USAGE)
+    path = f"{_credentials(tenant)}/{credential}/rotate"
+    _one(_api(context).call("POST", path, {"overlap_s": overlap_s}), json_)
+
+
+def credentials_revoke(
+    context: typer.Context,
+    credential: Annotated[str, typer.Argument(help="Its id.")],
+    tenant: OfTenant = None,
+    json_: JsonOption = False,
+) -> None:
+    """End a key at once, for good."""
+    _one(_api(context).call("POST", f"{_credentials(tenant)}/{credential}/revoke"), json_)
+
+
+# -- configurations --------------------------------------------------------------------------
+
+
+def configs_list(
+    context: typer.Context, tenant: Tenant, site: Site, json_: JsonOption = False
+) -> None:
+    """Every version of a box's configuration, the newest first."""
+    _table(_api(context).items(f"tenants/{tenant}/sites/{site}/configs"), CONFIG, json_)
+
+
+def configs_push(
+    context: typer.Context,
+    tenant: Tenant,
+    site: Site,
+    file: Annotated[Path, typer.Argument(help="config.yaml; its layouts are taken along.")],
+    comment: Annotated[str, typer.Option(help="Why.")] = "",
+    dry_run: Annotated[bool, typer.Option("--check", help="Only say what would be said.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Send a configuration as the box's next version."""
+    body: dict[str, Any] = {"yaml": _text(file), "layouts": _layouts(file)}
+    path = f"tenants/{tenant}/sites/{site}/configs"
+    if dry_run:
+        answer = _api(context).call("POST", f"{path}/check", body)
+    else:
+        answer = _api(context).call("POST", path, {**body, "comment": comment})
+    if not json_:
+        check = answer.get("check", answer)
+        answer = {
+            **_given(version=answer.get("version")),
+            "points_per_min": check["points_per_min"],
+            "warnings": "; ".join(check["warnings"]),
+        }
+    _one(answer, json_)
+
+
+def configs_diff(
+    context: typer.Context,
+    tenant: Tenant,
+    site: Site,
+    old: Annotated[int, typer.Argument(help="Version; 0 is nothing.")],
+    new: Annotated[int, typer.Argument(help="Version.")],
+) -> None:
+    """What changes from one version to another."""
+    path = f"tenants/{tenant}/sites/{site}/configs/diff"
+    diff = _api(context).call("GET", path, old=old, new=new)["diff"]
+    console.print(diff, end="", highlight=False, markup=False, soft_wrap=True)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as e:
+        fail(f"{file} cannot be read: {e}", EXIT_USAGE)
+
+
+def _layouts(file: Path) -> dict[str, str]:
+    """The layout files that a configuration names; what is wrong with it the API says better."""
+    try:
+        data = yaml.safe_load(_text(file))
+        names = {g["layout"] for p in data["plcs"] for g in p["groups"] if g.get("layout")}
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+        return {}
+    found = {name: file.parent / str(name) for name in names}
+    return {str(PurePosixPath(n)): _text(f) for n, f in found.items() if f.is_file()}
+
+
+# -- usage and audit -------------------------------------------------------------------------
+
+
+def usage_list(
+    context: typer.Context,
+    tenant: Tenant,
+    span: Annotated[Literal["minute", "hour", "day"], typer.Option(help="Of each row.")] = "hour",
+    by: Annotated[Literal["tenant", "device"], typer.Option(help="What a row counts.")] = "tenant",
+    most: Most = 24,
+    json_: JsonOption = False,
+) -> None:
+    """What a tenant sent, the newest first."""
+    rows = _api(context).items(f"tenants/{tenant}/usage", most, span=span, by=by)
+    _table(rows, USAGE, json_)
+
+
+def usage_limits(context: typer.Context, tenant: Tenant, json_: JsonOption = False) -> None:
+    """How near a tenant is to what its plan allows."""
+    limits = _api(context).call("GET", f"tenants/{tenant}/limits")
+    if json_:
+        _one(limits, json_)
+        return
+    levels = {name: level for name, level in limits.items() if name != "plan"}
+    rows = [
+        {"limit": name, "used": v["used"], "of": v["limit"], "state": v["state"]}
+        for name, v in levels.items()
+    ]
+    _table(rows, LIMIT, json_)
+
+
+def audit_list(
+    context: typer.Context, tenant: OfTenant = None, most: Most = 50, json_: JsonOption = False
+) -> None:
+    """Who changed what, the newest first."""
+    path = f"tenants/{tenant}/audit" if tenant else "audit"
+    _table(_api(context).items(path, most), AUDIT, json_)
+
+
+GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "plans": ("What tenants pay for.", {"list": plans_list, "put": plans_put}),
+    "tenants": (
+        "Customers.",
+        {
+            "list": tenants_list,
+            "create": tenants_create,
+            "change": tenants_change,
+            "suspend": tenants_suspend,
+            "resume": tenants_resume,
+            "delete": tenants_delete,
+            "purge": tenants_purge,
+        },
+    ),
+    "sites": (
+        "Boxes.",
+        {"list": sites_list, "create": sites_create, "delete": sites_delete},
+    ),
+    "devices": (
+        "PLCs.",
+        {
+            "list": devices_list,
+            "create": devices_create,
+            "move": devices_move,
+            "delete": devices_delete,
+        },
+    ),
+    "credentials": (
+        "API keys.",
+        {
+            "list": credentials_list,
+            "create": credentials_create,
+            "rotate": credentials_rotate,
+            "revoke": credentials_revoke,
+        },
+    ),
+    "configs": (
+        "Configurations of boxes.",
+        {"list": configs_list, "push": configs_push, "diff": configs_diff},
+    ),
+    "usage": ("What tenants sent.", {"list": usage_list, "limits": usage_limits}),
+    "audit": ("Who changed what.", {"list": audit_list}),
+}
