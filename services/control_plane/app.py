@@ -89,15 +89,14 @@ class Gate:
                     raise Refusal("unauthenticated")
                 scope["actor"] = actor
             await self.app(scope, _bounded(headers, receive), send_on)
-        except Exception as e:
-            if started:
-                raise
+        except Exception as e:  # Starlette raises again what it has answered already
             refusal = as_refusal(e)
             if refusal.status >= 500:
                 said = {"path": scope["path"], "error": repr(e)}
                 self.log.error("request failed", code=refusal.code, **said)
-            answer = problems.response(refusal, headers, scope["path"])
-            await answer(scope, receive, send)
+            if not started:
+                answer = problems.response(refusal, headers, scope["path"])
+                await answer(scope, receive, send)
 
 
 def _bounded(headers: Headers, receive: Receive) -> Receive:
@@ -169,7 +168,7 @@ def make(core: Core, log: Log) -> ASGIApp:
     async def refuse(request: Request, error: Exception) -> Response:
         return problems.response(as_refusal(error), request.headers, request.url.path)
 
-    for kind in (Refusal, RequestValidationError, HTTPException):
+    for kind in (Refusal, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, refuse)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return Gate(app, core, log)

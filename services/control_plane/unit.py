@@ -151,7 +151,9 @@ class Unit:
 
     def finish(self, answer: Answer) -> Response:
         """The answer of a change, kept with it."""
-        if not self._recorded and (self.session.dirty or self.session.new or self.session.deleted):
+        pending = [*self.session.new, *self.session.deleted]
+        pending += [row for row in self.session.dirty if self.session.is_modified(row)]
+        if pending and not self._recorded:
             raise RuntimeError("a change without an entry in the audit")
         response = answer.response()
         if self.request is not None:
