@@ -34,12 +34,12 @@ class Cluster:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
-        self._as = []
+        self._as: list[str] = []
         if os.getuid() == 0:  # which the server refuses to run as
             self._as = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
             shutil.chown(self.folder, "nobody", "nogroup")
         data = self.folder / "data"
-        initdb = [_bin() / "initdb", "--pgdata", data, "--username=central", "--auth=trust"]
+        initdb = [f"{_bin()}/initdb", f"--pgdata={data}", "--username=central", "--auth=trust"]
         options = ["--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
         subprocess.run(
             [*self._as, *initdb, *options], check=True, capture_output=True, cwd=self.folder
@@ -49,7 +49,7 @@ class Cluster:
 
     def start(self) -> None:
         """Returns when it answers."""
-        server = [_bin() / "postgres", "-D", self.folder / "data", "-k", self.folder]
+        server = [f"{_bin()}/postgres", "-D", f"{self.folder}/data", "-k", f"{self.folder}"]
         settings = ["listen_addresses=", "fsync=off", "max_connections=80", "shared_buffers=32MB"]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(

@@ -198,7 +198,12 @@ def test_what_was_sent_is_counted_per_minute_hour_and_day(centre: Centre) -> Non
     for _ in range(2):
         with centre.database.writing(None) as session:
             metering.add(session, counts)
-    read = lambda query: centre.call("GET", f"/v1/tenants/uso/usage?{query}").body["items"]  # noqa: E731
+
+    def read(query: str) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]]
+        items = centre.call("GET", f"/v1/tenants/uso/usage?{query}").body["items"]
+        return items
+
     assert [(r["points"], r["device"]) for r in read("span=minute")] == [(2, None), (300, None)]
     assert [(r["messages"], r["bytes"]) for r in read("span=hour")] == [(32, 14_002)]
     devices = read("span=day&by=device")
