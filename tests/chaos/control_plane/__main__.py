@@ -1,4 +1,4 @@
-"""``python -m tests.chaos.control_plane --sequences 500``: a Markdown table; 1 where anything differs.
+"""``python -m tests.chaos.control_plane --sequences 500``: a table; ends with 1 on any difference.
 
 500 sequences with a kill each take some 15 minutes a database.
 """

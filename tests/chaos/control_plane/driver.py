@@ -5,6 +5,7 @@ happened: every answer, what the API shows, the keys that work, and the audit.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -128,10 +129,8 @@ class Driver:
         first: list[Reply] = []
 
         def call() -> None:
-            try:
+            with contextlib.suppress(urllib3.exceptions.HTTPError):  # it died before it answered
                 first.append(self.centre.call(method, path, body, headers=headers))
-            except urllib3.exceptions.HTTPError:
-                pass  # it died before it answered
 
         caller = threading.Thread(target=call)
         caller.start()

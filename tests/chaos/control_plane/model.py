@@ -6,9 +6,11 @@ An operation is data, so the same list drives this model and the real process.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+Draw = Callable[[], str]
 DEVICES = {"free": 2, "pro": 20}
 POINTS = {"free": 500, "pro": 5_000}
 # `scan:` of the pushed configuration -> its points a minute (two fields).
@@ -216,24 +218,26 @@ _WEIGHTS = {
 
 def sequence(random_: random.Random, tenants: list[str], length: int) -> list[Operation]:
     """Random operations in small sets of names, so that they meet each other."""
-    site = lambda: random_.choice(["caixa-1", "caixa-2"])  # noqa: E731
-    device = lambda: f"clp-{random_.randrange(4)}"  # noqa: E731
-    index = lambda: str(random_.randrange(3))  # noqa: E731
-    words = {
-        "tenant_create": lambda: (random_.choice(list(DEVICES)),),
-        "tenant_change": lambda: (random_.choice(list(DEVICES)),),
-        "site_create": lambda: (site(),),
-        "site_delete": lambda: (site(),),
-        "device_create": lambda: (device(), site()),
-        "device_move": lambda: (device(), site()),
-        "device_delete": lambda: (device(),),
-        "credential_rotate": lambda: (index(),),
-        "credential_revoke": lambda: (index(),),
-        "config_push": lambda: (site(), device(), random_.choice(list(SCANS))),
+    site: Draw = lambda: random_.choice(["caixa-1", "caixa-2"])  # noqa: E731
+    device: Draw = lambda: f"clp-{random_.randrange(4)}"  # noqa: E731
+    index: Draw = lambda: str(random_.randrange(3))  # noqa: E731
+    plan: Draw = lambda: random_.choice(list(DEVICES))  # noqa: E731
+    scan: Draw = lambda: random_.choice(list(SCANS))  # noqa: E731
+    words: dict[str, tuple[Draw, ...]] = {
+        "tenant_create": (plan,),
+        "tenant_change": (plan,),
+        "site_create": (site,),
+        "site_delete": (site,),
+        "device_create": (device, site),
+        "device_move": (device, site),
+        "device_delete": (device,),
+        "credential_rotate": (index,),
+        "credential_revoke": (index,),
+        "config_push": (site, device, scan),
     }
 
     def operation(kind: str, tenant: str) -> Operation:
-        return Operation(kind, tenant, words[kind]() if kind in words else ())
+        return Operation(kind, tenant, tuple(draw() for draw in words.get(kind, ())))
 
     found = [operation("tenant_create", t) for t in tenants]
     found += [operation("site_create", t) for t in tenants]
