@@ -21,11 +21,8 @@ Tenant = str | None
 
 def _owned() -> list[Any]:
     """(class, its column with the owner's id) of everything that belongs to a tenant."""
-    found = [
-        (mapper.class_, mapper.class_.tenant_id)
-        for mapper in tables.Base.registry.mappers
-        if "tenant_id" in mapper.columns
-    ]
+    classes = sorted((m.class_ for m in tables.Base.registry.mappers), key=lambda c: c.__name__)
+    found = [(c, c.tenant_id) for c in classes if hasattr(c, "tenant_id")]
     return [*found, (tables.Tenant, tables.Tenant.id)]
 
 

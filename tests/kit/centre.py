@@ -60,7 +60,7 @@ class Centre:
         self.file = self.folder / "central.yaml"
         listen = {"host": "127.0.0.1", "port": self.port, "tls": False}
         self.file.write_text(yaml.safe_dump({"listen": listen, "database": url}))
-        self.config = central_config.load(self.file, {})
+        self.reload()
         self.config.runtime.mkdir(mode=0o700, parents=True)
         self.chain = audit.Chain(audit.make_key(self.config.state))
         self.database = Database(self.config.database)
@@ -70,11 +70,15 @@ class Centre:
         self._pool = urllib3.PoolManager(timeout=30, retries=False, maxsize=16)
         self.service: Service | None = None
 
+    def reload(self) -> None:
+        """Takes up an edited configuration."""
+        self.config = central_config.load(self.file, {})
+
     def start(self) -> None:
         """Starts the process; returns when it serves."""
         (rendered,) = central_config.render(self.config).values()
         self.service = Service(rendered)
-        self.service.wait_ready()
+        self.service.wait_ready(60)  # it imports 60 MB, beside whatever else runs
 
     def kill(self) -> None:
         """``kill -9``."""
