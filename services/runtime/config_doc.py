@@ -64,8 +64,8 @@ CENTRAL_HEAD = """\
 
 Generated from the models by `python -m services.runtime.config_doc central`; do not edit.
 
-`/etc/plc-edge/central.yaml`, else `./central.yaml`, or `--config FILE`. `plc-edge central check` says
-every mistake at once, with its line and the fix. Paths are relative to the file that holds them.
+`/etc/plc-edge/central.yaml`, else `./central.yaml`, or `--config FILE`. `plc-edge central check`
+says every mistake at once, with its line and the fix. Paths are relative to the file.
 What it is for: [the manual](ESPECIFICACAO_API_PROVISIONAMENTO.md).
 
 Any key can be set by environment, two underscores per level: `PLC_EDGE_CENTRAL__LISTEN__PORT=9443`.
