@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -158,6 +159,9 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Centre:
     if len(os.fsencode(runtime)) + _SOCKET_SUFFIX_BYTES > IPC_PATH_MAX_BYTES:
         message = f"{runtime} is too long for a Unix socket in it ({IPC_PATH_MAX_BYTES} bytes)"
         problem(("paths", "runtime"), message, "choose a shorter one, e.g. /run/plc-edge-central")
+    if config.paths.runtime is None and runtime.parent != state and not _ours(runtime):
+        hint = f"remove it, or set `paths: {{runtime: …}}` (it cannot lie in {state}: too long)"
+        problem(("paths", "runtime"), f"{runtime} is not yours alone", hint)
     if problems:
         raise ConfigError(problems)
     return Centre(path, config, state, runtime, url, password, clear)
@@ -182,6 +186,16 @@ def _runtime(config: Central, base: Path, state: Path) -> Path:
     # Somewhere deep in a home directory no socket can lie; one of its own in /tmp can.
     mark = hashlib.sha256(os.fsencode(state)).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"plc-edge-central-{os.getuid()}-{mark}"
+
+
+def _ours(folder: Path) -> bool:
+    """Whether nobody else can put a socket there: in /tmp anybody can make a folder first."""
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return True
+    private = not stat.S_IMODE(found.st_mode) & 0o077
+    return stat.S_ISDIR(found.st_mode) and private and found.st_uid == os.getuid()
 
 
 def _certificate(tls: HttpTls, base: Path, problem: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import urllib3
 import yaml
 
+from services.runtime import central_config
 from tests.kit.centre import BOX_CONFIG, PLC_EDGE, Centre
 from tests.kit.common import ROOT, free_port, until
 from tests.kit.pki import Ca
@@ -55,6 +57,8 @@ def test_the_smallest_configuration_from_nothing(tmp_path: Path) -> None:
     for file in ("central.db", "central-state/audit.key"):
         assert (tmp_path / file).stat().st_mode & 0o077 == 0, file
 
+    # Beside the configuration, or where that is too deep for a socket, in /tmp.
+    runtime = central_config.load(tmp_path / "central.yaml", {}).runtime
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (tmp_path / "log").open("wb") as log:
         running = subprocess.Popen(
@@ -65,11 +69,10 @@ def test_the_smallest_configuration_from_nothing(tmp_path: Path) -> None:
         until(lambda: get(port, "/healthz", "").status == 200, 20, (tmp_path / "log").read_text)
         for each in (key, other):
             assert get(port, "/v1/me", each).json()["role"] == "operator"
-        (rendered,) = (tmp_path / "central-state" / "run" / "conf").glob("*.json")
-        pid = int((tmp_path / "central-state" / "run" / "control_plane.lock").read_text())
-        os.kill(pid, signal.SIGKILL)
+        assert runtime.stat().st_mode & 0o077 == 0
+        assert key not in (runtime / "conf" / "control_plane.json").read_text()
+        os.kill(int((runtime / "control_plane.lock").read_text()), signal.SIGKILL)
         until(lambda: get(port, "/healthz", "").status == 200, 20, "back after kill -9")
-        assert key not in rendered.read_text()
         second = central(tmp_path, "run")
         assert (second.returncode, "already runs" in second.stderr) == (1, True)
         running.send_signal(signal.SIGTERM)
@@ -78,6 +81,7 @@ def test_the_smallest_configuration_from_nothing(tmp_path: Path) -> None:
         if running.poll() is None:
             running.kill()
             running.wait()
+        shutil.rmtree(runtime, ignore_errors=True)
     with pytest.raises(urllib3.exceptions.HTTPError):
         get(port, "/healthz", "")
 
@@ -140,6 +144,22 @@ def test_a_bad_configuration_is_named_with_its_mend(tmp_path: Path, case: str) -
         for word in words:
             assert word in done.stderr, done.stderr
     assert not (tmp_path / "c.db").exists()
+
+
+def test_a_folder_in_tmp_that_is_not_ours_is_refused(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 90)
+    deep.mkdir()
+    file = deep / "central.yaml"
+    file.write_text("database: sqlite:///c.db\n")
+    runtime = central_config.load(file, {}).runtime
+    assert runtime.parent == Path("/tmp")
+    runtime.mkdir(mode=0o777)
+    runtime.chmod(0o777)
+    try:
+        refused = central(deep, "init")
+    finally:
+        runtime.rmdir()
+    assert (refused.returncode, "is not yours alone" in refused.stderr) == (2, True), refused
 
 
 def test_a_password_in_the_url_is_warned_of_and_never_shown(tmp_path: Path) -> None:
