@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import typer
-import yaml
-from rich.table import Table
 
-from services.cli.central_api import Api
-from services.cli.common import JsonOption, console, fail
+from services.cli import central_configs
+from services.cli.central_show import (
+    Site,
+    Tenant,
+    api_of,
+    connect,
+    given,
+    show_one,
+    show_table,
+)
+from services.cli.common import JsonOption, fail
 from services.runtime import units
 from services.runtime.errors import EXIT_USAGE
 
-Tenant = Annotated[str, typer.Argument(help="Tenant.")]
-Site = Annotated[str, typer.Argument(help="Box.")]
 Id = Annotated[str, typer.Argument(help="2 to 32 of a-z, 0-9, _, -.")]
 OfTenant = Annotated[
     str | None, typer.Option("--tenant", help="Default: the platform's own.", show_default=False)
@@ -29,7 +32,6 @@ TENANT = ("id", "name", "plan", "state", "created_at")
 SITE = ("id", "name", "created_at")
 DEVICE = ("id", "site", "name", "created_at")
 CREDENTIAL = ("id", "role", "site", "name", "created_at", "expires_at", "revoked_at")
-CONFIG = ("version", "points_per_min", "author", "created_at", "comment")
 USAGE = ("start", "device", "points", "messages", "bytes")
 LIMIT = ("limit", "used", "of", "state")
 AUDIT = ("seq", "at", "actor", "role", "tenant", "action", "resource")
@@ -48,61 +50,12 @@ def register(central: typer.Typer) -> typer.Typer:
     return made["audit"]
 
 
-def connect(
-    context: typer.Context,
-    url: Annotated[
-        str | None, typer.Option(help="Of the API; default PLC_EDGE_CENTRAL_URL.")
-    ] = None,
-    key_file: Annotated[
-        Path | None, typer.Option(help="File with the key; default PLC_EDGE_CENTRAL_KEY.")
-    ] = None,
-    ca: Annotated[
-        Path | None, typer.Option(help="The API's CA; default PLC_EDGE_CENTRAL_CA, or the system's")
-    ] = None,
-) -> None:
-    """The centre: tenants, boxes, credentials, quotas and usage."""
-    # Made where it is needed: `init` and `run` have no key.
-    context.obj = lambda: Api(url, key_file, ca)
-
-
-def _api(context: typer.Context) -> Api:
-    api: Api = context.obj()
-    return api
-
-
-def _table(rows: Iterable[dict[str, Any]], columns: Sequence[str], as_json: bool) -> None:
-    found = list(rows)
-    if as_json:
-        console.print_json(json.dumps(found))
-        return
-    table = Table()
-    for column in columns:
-        numbers = bool(found) and all(isinstance(row[column], int) for row in found)
-        table.add_column(column, justify="right" if numbers else "left")
-    for row in found:
-        table.add_row(*("–" if row[c] in (None, "") else str(row[c]) for c in columns))
-    console.print(table)
-
-
-def _one(document: dict[str, Any] | None, as_json: bool) -> None:
-    if as_json:
-        console.print_json(json.dumps(document))
-        return
-    for key, value in (document or {"done": "yes"}).items():
-        text = "–" if value in (None, "") else value
-        console.print(f"{key}: {text}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {k: v for k, v in values.items() if v is not None}
-
-
 # -- plans -----------------------------------------------------------------------------------
 
 
 def plans_list(context: typer.Context, json_: JsonOption = False) -> None:
     """Every plan."""
-    _table(_api(context).items("plans"), PLAN, json_)
+    show_table(api_of(context).items("plans"), PLAN, json_)
 
 
 def plans_put(
@@ -115,7 +68,7 @@ def plans_put(
 ) -> None:
     """Make a plan, or give it other numbers."""
     body = {"max_devices": devices, "points_per_min": points, "raw_days": raw_days}
-    _one(_api(context).call("PUT", f"plans/{plan}", body), json_)
+    show_one(api_of(context).call("PUT", f"plans/{plan}", body), json_)
 
 
 # -- tenants ---------------------------------------------------------------------------------
@@ -123,7 +76,7 @@ def plans_put(
 
 def tenants_list(context: typer.Context, json_: JsonOption = False) -> None:
     """Every tenant."""
-    _table(_api(context).items("tenants"), TENANT, json_)
+    show_table(api_of(context).items("tenants"), TENANT, json_)
 
 
 def tenants_create(
@@ -134,8 +87,8 @@ def tenants_create(
     json_: JsonOption = False,
 ) -> None:
     """Make a tenant."""
-    body = {"id": tenant, "plan": plan, **_given(name=name)}
-    _one(_api(context).call("POST", "tenants", body), json_)
+    body = {"id": tenant, "plan": plan, **given(name=name)}
+    show_one(api_of(context).call("POST", "tenants", body), json_)
 
 
 def tenants_change(
@@ -146,27 +99,27 @@ def tenants_change(
     json_: JsonOption = False,
 ) -> None:
     """Another plan or name."""
-    _one(_api(context).call("PATCH", f"tenants/{tenant}", _given(plan=plan, name=name)), json_)
+    show_one(api_of(context).call("PATCH", f"tenants/{tenant}", given(plan=plan, name=name)), json_)
 
 
 def tenants_suspend(context: typer.Context, tenant: Tenant, json_: JsonOption = False) -> None:
     """Withdraw access; nothing is lost."""
-    _one(_api(context).call("POST", f"tenants/{tenant}/suspend"), json_)
+    show_one(api_of(context).call("POST", f"tenants/{tenant}/suspend"), json_)
 
 
 def tenants_resume(context: typer.Context, tenant: Tenant, json_: JsonOption = False) -> None:
     """Give access back."""
-    _one(_api(context).call("POST", f"tenants/{tenant}/resume"), json_)
+    show_one(api_of(context).call("POST", f"tenants/{tenant}/resume"), json_)
 
 
 def tenants_delete(context: typer.Context, tenant: Tenant, json_: JsonOption = False) -> None:
     """Withdraw access for good; its data stay until `purge`."""
-    _one(_api(context).call("DELETE", f"tenants/{tenant}"), json_)
+    show_one(api_of(context).call("DELETE", f"tenants/{tenant}"), json_)
 
 
 def tenants_purge(context: typer.Context, tenant: Tenant, json_: JsonOption = False) -> None:
     """Remove everything of a deleted tenant but its audit."""
-    _one(_api(context).call("POST", f"tenants/{tenant}/purge"), json_)
+    show_one(api_of(context).call("POST", f"tenants/{tenant}/purge"), json_)
 
 
 # -- sites and devices -----------------------------------------------------------------------
@@ -174,22 +127,22 @@ def tenants_purge(context: typer.Context, tenant: Tenant, json_: JsonOption = Fa
 
 def sites_list(context: typer.Context, tenant: Tenant, json_: JsonOption = False) -> None:
     """A tenant's boxes."""
-    _table(_api(context).items(f"tenants/{tenant}/sites"), SITE, json_)
+    show_table(api_of(context).items(f"tenants/{tenant}/sites"), SITE, json_)
 
 
 def sites_create(
     context: typer.Context, tenant: Tenant, site: Id, name: Name = None, json_: JsonOption = False
 ) -> None:
     """Register a box."""
-    body = {"id": site, **_given(name=name)}
-    _one(_api(context).call("POST", f"tenants/{tenant}/sites", body), json_)
+    body = {"id": site, **given(name=name)}
+    show_one(api_of(context).call("POST", f"tenants/{tenant}/sites", body), json_)
 
 
 def sites_delete(
     context: typer.Context, tenant: Tenant, site: Site, json_: JsonOption = False
 ) -> None:
     """Remove a box that has no devices."""
-    _one(_api(context).call("DELETE", f"tenants/{tenant}/sites/{site}"), json_)
+    show_one(api_of(context).call("DELETE", f"tenants/{tenant}/sites/{site}"), json_)
 
 
 def devices_list(
@@ -199,7 +152,7 @@ def devices_list(
     json_: JsonOption = False,
 ) -> None:
     """A tenant's PLCs."""
-    _table(_api(context).items(f"tenants/{tenant}/devices", site=site), DEVICE, json_)
+    show_table(api_of(context).items(f"tenants/{tenant}/devices", site=site), DEVICE, json_)
 
 
 def devices_create(
@@ -211,8 +164,8 @@ def devices_create(
     json_: JsonOption = False,
 ) -> None:
     """Register a PLC."""
-    body = {"id": device, "site": site, **_given(name=name)}
-    _one(_api(context).call("POST", f"tenants/{tenant}/devices", body), json_)
+    body = {"id": device, "site": site, **given(name=name)}
+    show_one(api_of(context).call("POST", f"tenants/{tenant}/devices", body), json_)
 
 
 def devices_move(
@@ -224,14 +177,14 @@ def devices_move(
 ) -> None:
     """Move a PLC to another box."""
     path = f"tenants/{tenant}/devices/{device}"
-    _one(_api(context).call("PATCH", path, {"site": site}), json_)
+    show_one(api_of(context).call("PATCH", path, {"site": site}), json_)
 
 
 def devices_delete(
     context: typer.Context, tenant: Tenant, device: Id, json_: JsonOption = False
 ) -> None:
     """Remove a PLC."""
-    _one(_api(context).call("DELETE", f"tenants/{tenant}/devices/{device}"), json_)
+    show_one(api_of(context).call("DELETE", f"tenants/{tenant}/devices/{device}"), json_)
 
 
 # -- credentials -----------------------------------------------------------------------------
@@ -245,7 +198,7 @@ def credentials_list(
     context: typer.Context, tenant: OfTenant = None, json_: JsonOption = False
 ) -> None:
     """API keys, without their secrets."""
-    _table(_api(context).items(_credentials(tenant)), CREDENTIAL, json_)
+    show_table(api_of(context).items(_credentials(tenant)), CREDENTIAL, json_)
 
 
 def credentials_create(
@@ -261,8 +214,8 @@ def credentials_create(
     """Make an API key; it is shown this once."""
     if (tenant is None) != (role is None):
         fail("--tenant and --role go together; without both it is an operator's key", EXIT_USAGE)
-    body = _given(role=role, site=site, name=name)
-    _one(_api(context).call("POST", _credentials(tenant), body), json_)
+    body = given(role=role, site=site, name=name)
+    show_one(api_of(context).call("POST", _credentials(tenant), body), json_)
 
 
 def credentials_rotate(
@@ -278,7 +231,7 @@ def credentials_rotate(
     except ValueError as e:
         fail(f"--overlap {overlap}: {e}", EXIT_USAGE)
     path = f"{_credentials(tenant)}/{credential}/rotate"
-    _one(_api(context).call("POST", path, {"overlap_s": overlap_s}), json_)
+    show_one(api_of(context).call("POST", path, {"overlap_s": overlap_s}), json_)
 
 
 def credentials_revoke(
@@ -288,74 +241,7 @@ def credentials_revoke(
     json_: JsonOption = False,
 ) -> None:
     """End a key at once, for good."""
-    _one(_api(context).call("POST", f"{_credentials(tenant)}/{credential}/revoke"), json_)
-
-
-# -- configurations --------------------------------------------------------------------------
-
-
-def configs_list(
-    context: typer.Context, tenant: Tenant, site: Site, json_: JsonOption = False
-) -> None:
-    """Every version of a box's configuration, the newest first."""
-    _table(_api(context).items(f"tenants/{tenant}/sites/{site}/configs"), CONFIG, json_)
-
-
-def configs_push(
-    context: typer.Context,
-    tenant: Tenant,
-    site: Site,
-    file: Annotated[Path, typer.Argument(help="config.yaml; its layouts are taken along.")],
-    comment: Annotated[str, typer.Option(help="Why.")] = "",
-    dry_run: Annotated[bool, typer.Option("--check", help="Only say what would be said.")] = False,
-    json_: JsonOption = False,
-) -> None:
-    """Send a configuration as the box's next version."""
-    body: dict[str, Any] = {"yaml": _text(file), "layouts": _layouts(file)}
-    path = f"tenants/{tenant}/sites/{site}/configs"
-    if dry_run:
-        answer = _api(context).call("POST", f"{path}/check", body)
-    else:
-        answer = _api(context).call("POST", path, {**body, "comment": comment})
-    if not json_:
-        check = answer.get("check", answer)
-        answer = {
-            **_given(version=answer.get("version")),
-            "points_per_min": check["points_per_min"],
-            "warnings": "; ".join(check["warnings"]),
-        }
-    _one(answer, json_)
-
-
-def configs_diff(
-    context: typer.Context,
-    tenant: Tenant,
-    site: Site,
-    old: Annotated[int, typer.Argument(help="Version; 0 is nothing.")],
-    new: Annotated[int, typer.Argument(help="Version.")],
-) -> None:
-    """What changes from one version to another."""
-    path = f"tenants/{tenant}/sites/{site}/configs/diff"
-    diff = _api(context).call("GET", path, old=old, new=new)["diff"]
-    console.print(diff, end="", highlight=False, markup=False, soft_wrap=True)
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as e:
-        fail(f"{file} cannot be read: {e}", EXIT_USAGE)
-
-
-def _layouts(file: Path) -> dict[str, str]:
-    """The layout files that a configuration names; what is wrong with it the API says better."""
-    try:
-        data = yaml.safe_load(_text(file))
-        names = {g["layout"] for p in data["plcs"] for g in p["groups"] if g.get("layout")}
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError):
-        return {}
-    found = {name: file.parent / str(name) for name in names}
-    return {str(PurePosixPath(n)): _text(f) for n, f in found.items() if f.is_file()}
+    show_one(api_of(context).call("POST", f"{_credentials(tenant)}/{credential}/revoke"), json_)
 
 
 # -- usage and audit -------------------------------------------------------------------------
@@ -370,22 +256,22 @@ def usage_list(
     json_: JsonOption = False,
 ) -> None:
     """What a tenant sent, the newest first."""
-    rows = _api(context).items(f"tenants/{tenant}/usage", most, span=span, by=by)
-    _table(rows, USAGE, json_)
+    rows = api_of(context).items(f"tenants/{tenant}/usage", most, span=span, by=by)
+    show_table(rows, USAGE, json_)
 
 
 def usage_limits(context: typer.Context, tenant: Tenant, json_: JsonOption = False) -> None:
     """How near a tenant is to what its plan allows."""
-    limits = _api(context).call("GET", f"tenants/{tenant}/limits")
+    limits = api_of(context).call("GET", f"tenants/{tenant}/limits")
     if json_:
-        _one(limits, json_)
+        show_one(limits, json_)
         return
     levels = {name: level for name, level in limits.items() if name != "plan"}
     rows = [
         {"limit": name, "used": v["used"], "of": v["limit"], "state": v["state"]}
         for name, v in levels.items()
     ]
-    _table(rows, LIMIT, json_)
+    show_table(rows, LIMIT, json_)
 
 
 def audit_list(
@@ -393,7 +279,7 @@ def audit_list(
 ) -> None:
     """Who changed what, the newest first."""
     path = f"tenants/{tenant}/audit" if tenant else "audit"
-    _table(_api(context).items(path, most), AUDIT, json_)
+    show_table(api_of(context).items(path, most), AUDIT, json_)
 
 
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
@@ -434,7 +320,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     ),
     "configs": (
         "Configurations of boxes.",
-        {"list": configs_list, "push": configs_push, "diff": configs_diff},
+        {"list": central_configs.show, "push": central_configs.push, "diff": central_configs.diff},
     ),
     "usage": ("What tenants sent.", {"list": usage_list, "limits": usage_limits}),
     "audit": ("Who changed what.", {"list": audit_list}),
