@@ -38,6 +38,28 @@ class Protocol(H11Protocol):
             self.transport.abort()
 
 
+class _Server(uvicorn.Server):
+    """uvicorn's, whose loop woke ten times a second to look at the clock and whether to end."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def main_loop(self) -> None:
+        """Until ``end``; once a second it renews the Date header."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), 1.0)
+
+    def end(self) -> None:
+        """From another thread."""
+        self.should_exit = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+
 class Server:
     """One listening socket and the thread that serves it."""
 
@@ -64,7 +86,7 @@ class Server:
             ssl_keyfile=tls[1] if tls else None,
         )
         config.load()
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         self._error: BaseException | None = None
         self._thread = threading.Thread(
             target=self._serve, args=(listener, tls), name="http", daemon=True
@@ -96,7 +118,7 @@ class Server:
 
     def stop(self, also: Callable[[], None] = lambda: None) -> None:
         """Ends it within a second or so; ``also`` ends what would keep a connection open."""
-        self._server.should_exit = True
+        self._server.end()
         also()
         self._thread.join(3.0)
 
