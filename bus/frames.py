@@ -282,6 +282,8 @@ for _cls in KINDS.values():
         else:
             _row.append(type(_value))
     _TYPES[_cls] = tuple(_row)
+# The same to be compared at once: most frames hold exactly these.
+_EXACT = {cls: list(types) for cls, types in _TYPES.items()}
 
 
 def pack(frame: Frame) -> bytes:
@@ -308,7 +310,8 @@ def unpack(data: bytes) -> Frame:
     if parts[1] != cls.VERSION:
         raise UnknownVersion(f"{cls.KIND} frame of version {parts[1]!r}, this is {cls.VERSION}")
     values = parts[2 : 2 + len(_NAMES[cls])]
-    for value, want, name in zip(values, _TYPES[cls], _NAMES[cls], strict=False):
-        if want is not None and not isinstance(value, want):
-            raise FrameError(f"{cls.KIND}.{name} is {type(value).__name__}")
+    if [*map(type, values)] != _EXACT[cls]:
+        for value, want, name in zip(values, _TYPES[cls], _NAMES[cls], strict=False):
+            if want is not None and not isinstance(value, want):
+                raise FrameError(f"{cls.KIND}.{name} is {type(value).__name__}")
     return cls(*values)

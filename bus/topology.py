@@ -36,7 +36,7 @@ class Wire:
     pattern: Pattern
     binds: Receiver
     hwm: int
-    per: Literal["", "plc", "output"] = ""
+    per: Literal["", "plc", "consumer"] = ""
     # A burst of subscribers' worth of frames: every PLC sends to the one who binds.
     receive_hwm: int = 0
 
@@ -50,9 +50,9 @@ WIRES: dict[str, Wire] = {
         Wire("acks", "pubsub", binds="pub", hwm=1_000),
         # readers -> store_forward: Heartbeat only (topic "beat|")
         Wire("beats", "pubsub", binds="sub", hwm=LIVE_HWM, receive_hwm=1_000),
-        # store_forward -> one output: Deliver, Heartbeat
-        Wire("dispatch", "pushpull", binds="push", hwm=64, per="output"),
-        # outputs -> store_forward: Ready, Receipt
+        # store_forward -> one consumer: Deliver, Heartbeat
+        Wire("dispatch", "pushpull", binds="push", hwm=64, per="consumer"),
+        # consumers -> store_forward: Ready, Receipt
         Wire("receipts", "pushpull", binds="pull", hwm=1_000),
         # every process -> metrics: Scan, Heartbeat, Stats, Event, State
         Wire("live", "pubsub", binds="sub", hwm=LIVE_HWM, receive_hwm=1_000),
@@ -79,6 +79,9 @@ class ProcessClass:
     # On a box (`plc-edge run`, supervisord.conf) or at the centre (`plc-edge central run`,
     # deploy/supervisord-central.conf).
     where: Literal["box", "centre"] = "box"
+    # Takes rows from the store under its item's name, or its prefix: services/runtime/consumers.py
+    # says which ones a site has.
+    consumes: bool = False
 
 
 PROCESSES: dict[str, ProcessClass] = {
@@ -86,7 +89,9 @@ PROCESSES: dict[str, ProcessClass] = {
     for p in (
         ProcessClass("metrics", "metrics", stop_order=3, priority=10),
         ProcessClass("store_forward", "store_forward", stop_order=3, priority=20),
-        ProcessClass("publisher", "publisher", per="output", stop_order=4, priority=30),
+        ProcessClass(
+            "publisher", "publisher", per="output", stop_order=4, priority=30, consumes=True
+        ),
         ProcessClass("mirror", "mirror", per="mirror", stop_order=2, priority=40),
         ProcessClass("reader", "reader", per="plc", stop_order=1, priority=50),
         ProcessClass("control_plane", "control_plane", stop_order=1, priority=10, where="centre"),

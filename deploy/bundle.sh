@@ -5,5 +5,7 @@
 set -euo pipefail
 # shellcheck source=deploy/common.sh
 . "$(dirname "$0")/common.sh"
+# Without a compiler the bundle is as good, but its readers cost more CPU.
+install_compiler || say "no C compiler: the bundle's readers decode in plain Python"
 make_venv requirements-dev.lock
 exec "$root/.venv/bin/plc-edge" bundle "$@"

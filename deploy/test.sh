@@ -17,6 +17,7 @@ if $all; then
   command -v npm >/dev/null || packages+=(nodejs npm)
   install_packages "${packages[@]}"
 fi
+install_compiler
 make_venv requirements-dev.lock
 cd "$root"
 export PATH=$PATH:/usr/sbin:/sbin

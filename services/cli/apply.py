@@ -22,8 +22,8 @@ def apply(config: ConfigOption = None) -> None:
     """Validates, renders, then adds, removes or restarts only what changed."""
     site = load_site(config)
     socket = render.supervisor_socket(site)
-    supervisor = rpc(socket)
     try:
+        supervisor = rpc(socket)
         supervisor.getState()
     except (OSError, xmlrpc.client.Error) as e:
         fail(f"plc-edge is not running here ({socket}: {e}); start it with `plc-edge run`")

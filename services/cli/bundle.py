@@ -8,6 +8,7 @@ and our wheel, all with hashes), ``BUNDLE`` (what it was made for) and ``SHA256S
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
@@ -32,7 +33,7 @@ _GLIBC_MINOR = range(36, 4, -1)
 _OLD_MANYLINUX = ("manylinux2014", "manylinux2010", "manylinux1")
 # What the wheel is made from (pyproject.toml), without what an earlier build left.
 _SOURCES = ("pyproject.toml", "README.md", "supervisord.conf", "bus", "services", "infra", "deploy")
-_NOT_SOURCES = shutil.ignore_patterns("__pycache__", "*.egg-info", "secrets", "build")
+_NOT_SOURCES = shutil.ignore_patterns("__pycache__", "*.egg-info", "secrets", "build", "*.so")
 # File in deploy/ -> mode in the bundle.
 _FILES = {
     "install.sh": 0o755,
@@ -79,7 +80,7 @@ def bundle(
             _download(ROOT / "deploy" / "requirements.lock", version_of_python, arch, wheels)
         _download(ROOT / "deploy" / "requirements-pip.lock", pythons[0], arch, wheels)
         console.print(f"wheel of {name}", highlight=False)
-        own = _build(wheels)
+        own = _build(wheels, arch)
         lock = (ROOT / "deploy" / "requirements.lock").read_text()
         (folder / "requirements.txt").write_text(
             f"{lock}plc-edge=={version} --hash=sha256:{_sha256(own)}\n"
@@ -98,12 +99,13 @@ def bundle(
     console.print(f"on the PC: tar xf {target.name} && sudo {name}/install.sh", highlight=False)
 
 
-def _run(*arguments: str) -> None:
+def _run(*arguments: str, **environment: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", *arguments],
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, **environment},
     )
     if done.returncode:
         fail(f"pip {arguments[0]} failed; making a bundle needs the package index:\n{done.stderr}")
@@ -121,15 +123,22 @@ def _download(lock: Path, python: str, arch: str, wheels: Path) -> None:
     )
 
 
-def _build(wheels: Path) -> Path:
-    """Our wheel, from a copy: an old build/ in the checkout would slip into it."""
+def _build(wheels: Path, arch: str) -> Path:
+    """Our wheel, from a copy: an old build/ in the checkout would slip into it. For another
+    processor it comes without the compiled part: plain Python decodes the same values there.
+    """
+    words = ["wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels)]
+    environment = {}
+    if arch != platform.machine():
+        words.append(f"--config-settings=--build-option=--plat-name=linux_{arch}")
+        environment["CC"] = "false"
     with tempfile.TemporaryDirectory(prefix="plc-edge-source-") as temporary:
         for source in _SOURCES:
             if (ROOT / source).is_dir():
                 shutil.copytree(ROOT / source, Path(temporary) / source, ignore=_NOT_SOURCES)
             else:
                 shutil.copy(ROOT / source, Path(temporary) / source)
-        _run("wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels), temporary)
+        _run(*words, temporary, **environment)
     (own,) = wheels.glob("plc_edge-*.whl")
     return own
 

@@ -7,9 +7,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from services.cli.common import ConfigOption, JsonOption, console, error_console, fail, load_site
-from services.runtime import estimate, units
-from services.runtime.errors import EXIT_USAGE
+from services.cli.common import (
+    ConfigOption,
+    JsonOption,
+    console,
+    error_console,
+    fail,
+    print_warnings,
+)
+from services.runtime import estimate, loader, units
+from services.runtime.errors import EXIT_USAGE, ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -28,17 +35,18 @@ def check(
         rtt_s = units.duration_s(rtt)
     except ValueError as e:
         fail(f"--rtt {rtt}: {e}", EXIT_USAGE)
-    site = load_site(config)
+    site, problems = loader.judge(loader.find(config))
+    problems += estimate.torn(site)
+    if problems:
+        raise ConfigError(loader.in_order(problems))
+    print_warnings(site)
     rows = estimate.rows(site, rtt_s, jobs)
-    problems = estimate.problems(rows)
     if json:
         console.print_json(data=rows)
     else:
         _print(rows, rtt)
     for warning in estimate.warnings(site, rows):
         error_console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
-    if problems:
-        fail(f"{site.config.file}: " + f"\n{site.config.file}: ".join(problems), EXIT_USAGE)
 
 
 def _print(rows: list[dict[str, Any]], rtt: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from services.runtime import loader
 from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, ConfigError
+from services.runtime.site import Site
 
 ConfigOption = Annotated[
     Path | None,
@@ -22,28 +24,44 @@ ConfigOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+# More is no help, and a terminal takes its time for each.
+MAX_PRINTED = 500
+
 console = Console()
 error_console = Console(stderr=True)
 
 
-def load_site(config: Path | None) -> loader.Site:
+def load_site(config: Path | None) -> Site:
     """The checked site; prints every problem and exits 2 where there is one."""
     try:
         site = loader.load(loader.find(config))
     except ConfigError as e:
         print_problems(e)
         raise typer.Exit(EXIT_USAGE) from None
+    print_warnings(site)
+    return site
+
+
+def print_warnings(site: Site) -> None:
+    """What is allowed but not wise, on stderr."""
     for warning in site.config.warnings:
         error_console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
-    return site
 
 
 def print_problems(error: ConfigError) -> None:
     """One line and its fix per problem, on stderr."""
-    for problem in error.problems:
-        error_console.print(str(problem), markup=False, highlight=False, soft_wrap=True)
+    print_each([str(p) for p in error.problems])
     count = len(error.problems)
     error_console.print(f"{count} problem{'s' if count > 1 else ''} found", style="red")
+
+
+def print_each(texts: Sequence[str]) -> None:
+    """Each on lines of its own, on stderr; of thousands only the first."""
+    shown = list(texts[:MAX_PRINTED])
+    if len(texts) > MAX_PRINTED:
+        shown.append(f"… and {len(texts) - MAX_PRINTED} more")
+    if shown:
+        error_console.print("\n".join(shown), markup=False, highlight=False, soft_wrap=True)
 
 
 def fail(message: str, code: int = EXIT_FAILURE) -> NoReturn:

@@ -162,7 +162,7 @@ def _make_certificates(folder: Path) -> None:
             .issuer_name(issuer or subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(minutes=5))
+            .not_valid_before(now - timedelta(days=1))
             .not_valid_after(now + timedelta(days=90))
             .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import select
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,13 +14,13 @@ from services.cli.common import fail, load_site
 from services.runtime.clock import now_ms
 from services.runtime.config import Plc
 from services.runtime.errors import EXIT_USAGE, PlcUnavailable
-from services.runtime.loader import Site, machines
+from services.runtime.site import Site, machines
 from services.s7.address import AddressError, parse_address
 from services.s7.decode import Record
 from services.s7.field import Field
 from services.s7.plan import Extent, Plan, make_plan
 from services.s7.session import JOBS_ASKED, Session
-from services.s7.telegram import GOOD, item_error
+from services.s7.telegram import GOOD, RUNNING, item_error
 
 # Under which group addresses given on the command line appear.
 AD_HOC = "-"
@@ -119,7 +118,7 @@ class Batch:
         if good:
             _fill(good, _record(good, plan), plan, bytes(answer.image), [])
 
-    def messages(self, plc: Plc, tenant: str, site: str, stopped: bool) -> list[dict[str, Any]]:
+    def messages(self, direct: Direct, tenant: str, site: str) -> list[dict[str, Any]]:
         """What was read, in the shape of CONTRACT §4's messages: one per machine."""
         by_machine: dict[str | None, list[Row]] = {}
         for row in self.rows:
@@ -128,13 +127,13 @@ class Batch:
         for machine, rows in by_machine.items():
             bad = {r.field.name: r.bad for r in rows if r.bad}
             quality = "bad" if bad else "good"
-            if stopped:
+            if direct.stopped:
                 quality, bad = "uncertain", {"*": "cpu_stop", **bad}
             message: dict[str, Any] = {
                 "site": site,
                 "locatario_id": tenant,
-                "plc_id": plc.id,
-                "ip": plc.host,
+                "plc_id": direct.plc.id,
+                "ip": direct.host,
                 "db": self.db,
                 "group": self.name,
                 "measurement": self.measurement,
@@ -157,21 +156,53 @@ class Direct:
     plc: Plc
     batches: list[Batch]
     session: Session | None = field(default=None)
+    host: str = ""
+    """The address that is read, or was tried last."""
     state: int | None = None
     """8 RUN, 4 STOP; None where the CPU does not say."""
     _tells_state: bool = True
 
+    def __post_init__(self) -> None:
+        self.host = self.plc.all_hosts[0]
+
     def connect(self) -> Session:
         """Connects and makes the plans. Raises PlcUnavailable."""
-        plc = self.plc
-        jobs = JOBS_ASKED if plc.parallel_jobs == "auto" else plc.parallel_jobs
-        session = Session(
-            plc.host, plc.port, plc.tsaps(), pdu_bytes=plc.pdu, jobs=jobs, timeout_s=plc.timeout
-        )
+        session = self._connect()
         for batch in self.batches:
             batch.prepare(session.pdu_bytes)
         self.session = session
         return session
+
+    def _connect(self) -> Session:
+        """The first address that gives a connection; of several, one whose CPU runs is better."""
+        plc = self.plc
+        jobs = JOBS_ASKED if plc.parallel_jobs == "auto" else plc.parallel_jobs
+        best: Session | None = None
+        error: PlcUnavailable | None = None
+        for host in plc.all_hosts:
+            self.host = host
+            try:
+                session = Session(
+                    host, plc.port, plc.tsaps(), pdu_bytes=plc.pdu, jobs=jobs, timeout_s=plc.timeout
+                )
+                runs = len(plc.all_hosts) == 1 or session.read_state() in (None, *RUNNING)
+            except PlcUnavailable as e:
+                error = e
+                continue
+            if best is None:
+                best = session
+            elif runs:
+                best.close()
+                best = session
+            else:
+                session.close()
+            if runs:
+                break
+        if best is None:
+            assert error is not None
+            raise error
+        self.host = best.host
+        return best
 
     def ask_state(self) -> None:
         """Learns whether the CPU runs. Raises PlcUnavailable; a station that has never answered
@@ -179,23 +210,16 @@ class Direct:
         if not self._tells_state:
             return
         assert self.session is not None
-        answers: list[int | None] = []
         try:
-            self.session.ask_state(answers.append)
-            while not answers:
-                if not select.select([self.session], [], [], self.plc.timeout)[0]:
-                    self.session.check_timeout()
-                    continue
-                self.session.receive()
+            self.state = self.session.read_state()
         except PlcUnavailable as e:
             self._tells_state = e.code != "timeout" or self.state is not None
             raise
-        self.state = answers[0]
 
     @property
     def stopped(self) -> bool:
         """The CPU answers, but its data are frozen."""
-        return self.state is not None and self.state != 8
+        return self.state is not None and self.state not in RUNNING
 
     def close(self) -> None:
         """Drops the connection."""

@@ -19,8 +19,8 @@ from rich.markup import escape
 from services.cli import doctor_box, doctor_outputs, doctor_plc, status
 from services.cli.common import ConfigOption, JsonOption, load_site
 from services.cli.doctor_finding import Finding
-from services.runtime import loader
 from services.runtime.errors import EXIT_FAILURE
+from services.runtime.site import Site
 
 # A dead PLC costs its timeouts: look at so many at once.
 WORKERS = 16
@@ -60,7 +60,7 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         raise typer.Exit(EXIT_FAILURE)
 
 
-def examine(site: loader.Site) -> Iterator[Finding]:
+def examine(site: Site) -> Iterator[Finding]:
     """All findings, in the order of the configuration, as they come."""
     try:
         running = status.ask(site.config.paths.runtime.absolute())

@@ -19,7 +19,8 @@ from services.cli.doctor_finding import Finding
 from services.cli.doctor_net import file_expiry
 from services.runtime import process_table, render
 from services.runtime.clock import is_synchronised, is_trusted
-from services.runtime.loader import Site
+from services.runtime.consumers import consumers
+from services.runtime.site import Site
 
 # Below this share of free inodes nothing can be created soon, however many bytes are free.
 MIN_FREE_INODES = 1_000
@@ -82,7 +83,7 @@ def socket_paths(site: Site, runtime: Path) -> Finding:
     """Whether the longest socket name still fits."""
     items = {
         "plc": [p.id for p in site.config.plcs],
-        "output": [o.name for o in site.config.outputs],
+        "consumer": [c["name"] for c in consumers(site.config)],
     }
     for wire in topology.WIRES.values():
         for item in items[wire.per] if wire.per else [""]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from cryptography import x509
 
 from services.cli.doctor_finding import Failed, Finding
+from services.runtime import tls_faults
 from services.runtime.config import Tls
 from services.runtime.tls import EncryptedKey, client_context, load_certificate
 
@@ -117,65 +118,21 @@ def _readable(subject: str, key: str, file: Path) -> None:
 
 
 def handshake(
-    subject: str, tcp: socket.socket, context: ssl.SSLContext, host: str
+    subject: str, tcp: socket.socket, context: ssl.SSLContext, where: str, http: bool = False
 ) -> tuple[ssl.SSLSocket, Finding]:
-    """The connection under TLS and what there is to say of the peer's certificate."""
+    """The connection to ``where`` (host:port) under TLS and what there is to say of the peer's
+    certificate. ``http``: of an HTTP output.
+    """
+    host = where.rpartition(":")[0]
     try:
         secure = context.wrap_socket(tcp, server_hostname=host)
-    except ssl.SSLCertVerificationError as e:
+    except OSError as e:
         tcp.close()
-        raise _distrusted(subject, e, host) from None
-    except TimeoutError:
-        tcp.close()
-        raise Failed(
-            subject,
-            "tls_timeout",
-            f"{host} accepts the connection but does not speak TLS",
-            "check that the port is the TLS one (8883), not the plain one (1883)",
-        ) from None
-    except (ssl.SSLError, OSError) as e:
-        tcp.close()
-        raise Failed(
-            subject,
-            "tls",
-            f"no TLS with {host}: {getattr(e, 'reason', None) or e}",
-            "check that the port is the TLS one and that both sides speak TLS 1.2 or newer",
-        ) from None
+        fault = tls_faults.explain(e, where, http)
+        raise Failed(subject, fault.code, fault.text, fault.fix) from None
     raw = secure.getpeercert(binary_form=True)
     return secure, expiry(
         subject, f"certificate of {host}", x509.load_der_x509_certificate(raw or b"")
-    )
-
-
-def _distrusted(subject: str, error: ssl.SSLCertVerificationError, host: str) -> Failed:
-    # X509_V_ERR_*: openssl/x509_vfy.h
-    code = error.verify_code
-    if code == 10:
-        return Failed(
-            subject,
-            "certificate_expired",
-            f"the certificate of {host} has expired",
-            "renew it on the broker; if it is new, check this box's clock (`date`)",
-        )
-    if code == 9:
-        return Failed(
-            subject,
-            "certificate_not_yet",
-            f"the certificate of {host} is not valid yet",
-            "this box's clock is most likely behind: check `date`, set up NTP",
-        )
-    if code in (62, 64):
-        return Failed(
-            subject,
-            "certificate_name",
-            f"the certificate is not for the name {host}",
-            "use the name that stands in the certificate as host, or have it issued for this one",
-        )
-    return Failed(
-        subject,
-        "ca",
-        f"the certificate of {host} is not from a CA we trust ({error.verify_message})",
-        "set tls.ca to the CA certificate that signed the broker's certificate",
     )
 
 

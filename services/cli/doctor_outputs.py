@@ -28,10 +28,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from services.cli.doctor_finding import Failed, Finding
 from services.cli.doctor_net import TIMEOUT_S, connect, file_expiry, handshake, tls_context
-from services.runtime import secrets
+from services.runtime import secrets, tls_faults
 from services.runtime.config import Credentials, HttpOutput, MqttOutput, Output, StdoutOutput, Tls
 from services.runtime.errors import ConfigError
-from services.runtime.loader import Site, secret_reference
+from services.runtime.site import Site
 
 # Messages in one connection: those that wait for their release count against the broker's Receive
 # Maximum (its default in Mosquitto: 20).
@@ -84,7 +84,7 @@ def _files(site: Site, output: MqttOutput | HttpOutput, subject: str) -> Iterato
 
 def _secret(site: Site, holder: Credentials, key: str, subject: str) -> str:
     """The secret behind a key, "" when none is given; raises Failed when it cannot be read."""
-    reference = secret_reference(holder, key, site.config.file.parent)
+    reference = secrets.reference_of(holder, key, site.config.file.parent)
     if reference is None:
         return str(getattr(holder, key, None) or "")
     try:
@@ -104,7 +104,7 @@ def _mqtt(site: Site, output: MqttOutput, host: str, subject: str) -> Iterator[F
     context = None
     if output.tls:
         context = tls_context(subject, output.tls, site.config.file.parent)
-        secure, finding = handshake(subject, tcp, context, host)
+        secure, finding = handshake(subject, tcp, context, f"{host}:{output.port}")
         secure.close()
         yield finding
     else:
@@ -117,7 +117,15 @@ def _mqtt(site: Site, output: MqttOutput, host: str, subject: str) -> Iterator[F
         try:
             yield from _account(site, output, host, context, tenant, topics, subject)
         except Failed as e:
+            mute = e.finding.code in ("not_mqtt", "closed")
+            if mute and context is None and tls_faults.speaks_tls(host, output.port):
+                raise _wants_tls(subject, f"{host}:{output.port}", http=False) from None
             yield e.finding
+
+
+def _wants_tls(subject: str, where: str, http: bool) -> Failed:
+    fault = tls_faults.wants_tls(where, http)
+    return Failed(subject, fault.code, fault.text, fault.fix)
 
 
 def _account(
@@ -234,7 +242,7 @@ class _Session:
         except OSError as e:
             raise Failed(
                 subject,
-                "login",
+                "closed",
                 f"{host}:{output.port} ends the connection ({e})",
                 "see the broker's log",
             ) from None
@@ -350,7 +358,7 @@ def _http(site: Site, output: HttpOutput, subject: str) -> Iterator[Finding]:
     pool: urllib3.HTTPConnectionPool
     if url.scheme == "https":
         context = tls_context(subject, output.tls or Tls(), site.config.file.parent)
-        secure, finding = handshake(subject, tcp, context, host)
+        secure, finding = handshake(subject, tcp, context, f"{host}:{port}", http=True)
         secure.close()
         yield finding
         pool = urllib3.HTTPSConnectionPool(host, port, ssl_context=context)
@@ -380,6 +388,8 @@ def _http(site: Site, output: HttpOutput, subject: str) -> Iterator[Finding]:
             redirect=False,
         )
     except urllib3.exceptions.HTTPError as e:
+        if url.scheme == "http" and tls_faults.speaks_tls(host, port):
+            raise _wants_tls(subject, f"{host}:{port}", http=True) from None
         raise Failed(
             subject,
             "http",
@@ -388,6 +398,8 @@ def _http(site: Site, output: HttpOutput, subject: str) -> Iterator[Finding]:
         ) from None
     finally:
         pool.close()
+    if answer.status == 400 and url.scheme == "http" and tls_faults.speaks_tls(host, port):
+        raise _wants_tls(subject, f"{host}:{port}", http=True)
     yield _judge(answer, method, output, subject)
     yield from _server_clock(answer, host, subject)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 from services.cli.doctor_finding import Failed, Finding
@@ -10,8 +9,8 @@ from services.cli.doctor_net import connect
 from services.runtime import mirror_rules
 from services.runtime.config import Endpoint, Mirror, Plc
 from services.runtime.errors import PlcUnavailable
-from services.runtime.loader import Site, machines
-from services.runtime.render import raw_range
+from services.runtime.site import Site, machines, raw_range
+from services.s7.handshake import FULL
 from services.s7.plan import Extent, make_plan
 from services.s7.session import Session
 from services.s7.telegram import GOOD, Item, item_error
@@ -23,10 +22,15 @@ STOP = 4
 
 
 def check(site: Site, plc: Plc) -> Iterator[Finding]:
-    """All findings about one PLC."""
-    subject = f"plc {plc.id}"
+    """All findings about one PLC, at each of its addresses."""
+    for host in plc.all_hosts:
+        yield from _check_host(site, plc, host)
+
+
+def _check_host(site: Site, plc: Plc, host: str) -> Iterator[Finding]:
+    subject = f"plc {plc.id}" + (f" at {host}" if plc.hosts else "")
     try:
-        session = _connect(subject, plc, plc.timeout, plc.pdu)
+        session = _connect(subject, plc, host, plc.timeout, plc.pdu)
     except Failed as e:
         yield e.finding
         return
@@ -35,7 +39,7 @@ def check(site: Site, plc: Plc) -> Iterator[Finding]:
             "ok",
             subject,
             "connection",
-            f"{plc.host}:{plc.port} grants PDU {session.pdu_bytes}, {session.jobs} parallel jobs",
+            f"{host}:{plc.port} grants PDU {session.pdu_bytes}, {session.jobs} parallel jobs",
         )
         yield from _state(subject, session)
         for group in plc.groups:
@@ -67,7 +71,7 @@ def check_mirror(site: Site, mirror: Mirror) -> Iterator[Finding]:
     # Markers and watchdog too: whatever will be written must be there.
     written = mirror_rules.extents(mirror, raw_range(site, plc, group))
     try:
-        session = _connect(subject, target, mirror.timeout, 960)
+        session = _connect(subject, target, target.host, mirror.timeout, 960)
     except Failed as e:
         yield e.finding
         return
@@ -80,37 +84,47 @@ def check_mirror(site: Site, mirror: Mirror) -> Iterator[Finding]:
         session.close()
 
 
-def _connect(subject: str, station: Endpoint, timeout_s: float, pdu_bytes: int) -> Session:
+def _connect(
+    subject: str, station: Endpoint, host: str, timeout_s: float, pdu_bytes: int
+) -> Session:
     """An S7 connection; raises Failed with the layer that refuses."""
     # By itself first: what is wrong below S7 is said by the layer that knows.
-    connect(subject, station.host, station.port, "the PLC", timeout_s).close()
+    connect(subject, host, station.port, "the PLC", timeout_s).close()
     local, remote = station.tsaps()
     try:
         return Session(
-            station.host, station.port, (local, remote), pdu_bytes=pdu_bytes, timeout_s=timeout_s
+            host, station.port, (local, remote), pdu_bytes=pdu_bytes, timeout_s=timeout_s
         )
     except PlcUnavailable as e:
-        if e.code == "timeout":
+        if e.code in ("no_s7", "protocol"):
+            text = f"{host}:{station.port} accepts the connection but does not answer S7"
+            if e.code == "protocol":
+                text = e.message
             raise Failed(
                 subject,
                 "no_s7",
-                f"{station.host}:{station.port} accepts the connection but does not answer S7",
+                text,
                 "is this address a PLC? Check host and port (102), or restart its network module",
             ) from None
-        raise _wrong_address(subject, station, timeout_s) from None
+        if e.code == "connections_full":
+            text = f"{host}:{station.port} has no S7 connection left"
+            raise Failed(subject, e.code, text, FULL) from None
+        if e.code != "refused_by_cpu":
+            raise Failed(subject, e.code, e.message, "check the PLC's cable and switch") from None
+        raise _wrong_address(subject, station, host, timeout_s) from None
 
 
-def _wrong_address(subject: str, station: Endpoint, timeout_s: float) -> Failed:
+def _wrong_address(subject: str, station: Endpoint, host: str, timeout_s: float) -> Failed:
     """Refused at the ISO connection: which slot would answer?"""
     local, remote = station.tsaps()
-    where = f"{station.host} refuses TSAP {local >> 8:02X}.{local & 255:02X} →"
+    where = f"{host} refuses TSAP {local >> 8:02X}.{local & 255:02X} →"
     where += f" {remote >> 8:02X}.{remote & 255:02X}"
     for slot in USUAL_SLOTS:
         tried = (remote & 0xFF00) | station.rack << 5 | slot
         if tried == remote and station.tsap is None:
             continue
         try:
-            Session(station.host, station.port, (0x0100, tried), timeout_s=timeout_s).close()
+            Session(host, station.port, (0x0100, tried), timeout_s=timeout_s).close()
         except PlcUnavailable:
             continue
         if station.tsap is None:
@@ -137,23 +151,13 @@ def _wrong_address(subject: str, station: Endpoint, timeout_s: float) -> Failed:
         subject,
         "slot",
         f"{where} (rack {station.rack}, slot {station.slot}), and other slots too",
-        "check rack and slot in the hardware configuration; if they are right, all connections of"
-        " the CPU are taken: close other programs that read it",
+        f"check rack and slot in the hardware configuration; if they are right, {FULL}",
     )
 
 
 def _state(subject: str, session: Session) -> Iterator[Finding]:
     """Whether the CPU runs: in STOP it answers with frozen values."""
-    told: list[int | None] = []
-    session.ask_state(told.append)
-    deadline_s = time.monotonic() + session.timeout_s
-    while not told:
-        session.receive()
-        session.check_timeout()
-        if time.monotonic() > deadline_s:
-            return
-        time.sleep(0.005)
-    if told[0] == STOP:
+    if session.read_state() == STOP:
         yield Finding(
             "error",
             subject,

@@ -86,7 +86,7 @@ def _writer(
     plc = direct.plc
 
     def jsonl(batch: Batch) -> None:
-        for message in batch.messages(plc, tenant, site, direct.stopped):
+        for message in batch.messages(direct, tenant, site):
             file.write(json.dumps(message, ensure_ascii=False) + "\n")
         file.flush()
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from services.cli.common import ConfigOption, JsonOption, error_console, fail
+from services.cli.common import ConfigOption, JsonOption, error_console, fail, print_each
 from services.runtime.errors import EXIT_USAGE
 from services.s7.importers.collect import collect
 from services.s7.importers.layouts import Layout, layouts
@@ -65,15 +65,13 @@ def layout_import(
     try:
         found = layouts(collect(files, encoding, sizes), block, machines)
     except SourceError as e:
-        for problem in e.problems:
-            error_console.print(str(problem), markup=False, highlight=False, soft_wrap=True)
+        print_each([str(p) for p in e.problems])
         count = len(e.problems)
         fail(f"{count} problem{'s' if count > 1 else ''} found, nothing written", EXIT_USAGE)
     if not found:
         fail("these files declare no data block and no tag with an address", EXIT_USAGE)
     for layout in found:
-        for note in layout.notes:
-            error_console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        print_each([f"note: {note}" for note in layout.notes])
     if out is not None:
         _write(found, out)
     if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -48,8 +49,13 @@ def app() -> typer.Typer:
 
 def main() -> None:
     """The console script."""
+    guarded(app())
+
+
+def guarded(command: Callable[[], object]) -> None:
+    """Runs the command; what it raises becomes words and an exit code."""
     try:
-        app()()
+        command()
     except ConfigError as e:
         print_problems(e)
         sys.exit(EXIT_USAGE)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import select
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,9 +20,10 @@ import typer
 
 from services.cli.common import ConfigOption, JsonOption, console, fail, load_site
 from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, PlcUnavailable
+from services.s7.handshake import FULL
 from services.s7.plan import Extent, make_plan
 from services.s7.session import Session
-from services.s7.telegram import item_error
+from services.s7.telegram import RUNNING, item_error
 
 PUT_GET = (
     "the CPU refuses reads: in TIA Portal open the CPU's Properties > Protection & Security >"
@@ -37,16 +37,16 @@ OPTIMIZED = (
 )
 MISSING = "DB{db} does not exist in this CPU: check its number, and that the program was downloaded"
 NO_CONNECTION = (
-    "port {port} answers, but no rack and slot does: all connections of the CPU may be taken (its"
-    " Properties > Connection resources), or the CP needs a TSAP of its own (`tsap:` in the"
-    " configuration)"
+    "port {port} answers, but no rack and slot does: the CP may need a TSAP of its own (`tsap:` in"
+    " the configuration), or "
 )
 STOPPED = "the CPU is in STOP: its data are frozen until it is switched to RUN"
 CLOCK = "the PLC's clock differs from this PC's by {s:.0f} s: set it, or synchronise it by NTP"
 # A PLC's clock that differs by more misplaces values that take their time from it.
 CLOCK_MAX_S = 5.0
-_STATES = {8: "run", 4: "stop", 3: "stop"}
+_STATES = {**dict.fromkeys(RUNNING, "run"), 4: "stop", 3: "stop"}
 _BLOCK_BYTES = 65_536
+_SMALL = {"op": ", LOGO! 8", "basic": ", S7-200 SMART, LOGO! 8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ class Way:
     local_tsap: int
     remote_tsap: int
     config: str
+    v_memory: bool = False
+    """Perhaps a LOGO! or S7-200, which may give its V memory (DB1) only."""
 
 
 def ways() -> Iterator[Way]:
@@ -71,19 +73,24 @@ def ways() -> Iterator[Way]:
             (0, 4, "S7-400"),
         ):
             extra = "" if connection == "op" else f", connection: {connection}"
+            # Slot 0 is TSAP 02.00 and 03.00: they have no slots, but these TSAPs.
+            small = _SMALL.get(connection, "") if (rack, slot) == (0, 0) else ""
             yield Way(
-                f"{connection.upper()}, rack {rack}, slot {slot} ({models})",
+                f"{connection.upper()}, rack {rack}, slot {slot} ({models}{small})",
                 0x0100,
                 code << 8 | rack << 5 | slot,
                 f"rack: {rack}, slot: {slot}{extra}",
+                v_memory=bool(small),
             )
     for label, local, remote in (
-        ("LOGO! 0BA8", 0x0100, 0x0200),
+        ("LOGO!", 0x0300, 0x0200),
         ("LOGO! 0BA7", 0x0200, 0x0200),
+        ("S7-200 SMART", 0x1000, 0x0300),
         ("S7-200 with CP 243-1", 0x1000, 0x1000),
+        ("S7-200 with CP 243-1, second connection", 0x1000, 0x1001),
     ):
         tsaps = f'{{local: "{_tsap(local)}", remote: "{_tsap(remote)}"}}'
-        yield Way(label, local, remote, f"tsap: {tsaps}")
+        yield Way(label, local, remote, f"tsap: {tsaps}", v_memory=True)
 
 
 def _tsap(value: int) -> str:
@@ -134,7 +141,10 @@ def register(app: typer.Typer) -> None:
 
 
 def probe(
-    host: Annotated[str, typer.Argument(help="Address or name; with --config also a PLC's id.")],
+    host: Annotated[
+        str,
+        typer.Argument(help="Address or name; with --config also a PLC's id."),
+    ],
     port: Annotated[
         int | None, typer.Option("--port", min=1, max=65_535, help="Default 102.")
     ] = None,
@@ -152,26 +162,29 @@ def probe(
     for block in db or ():
         if not 1 <= block <= 65_535:
             fail(f"--db {block}: block numbers are 1 to 65535", EXIT_USAGE)
-    blocks = db or []
+    blocks, hosts = db or [], [host]
     if config is not None:
-        plc = next((p for p in load_site(config).config.plcs if host in (p.id, p.host)), None)
+        plcs = load_site(config).config.plcs
+        plc = next((p for p in plcs if host in (p.id, *p.all_hosts)), None)
         if plc is not None:
-            host, port = plc.host, port or plc.port
+            hosts, port = plc.all_hosts if host == plc.id else hosts, port or plc.port
             blocks = blocks or sorted({g.db for g in plc.groups if g.db is not None})
-    report = Report(host, port or 102)
+    reports = [Report(each, port or 102) for each in hosts]
     progress: Callable[[str], None] = lambda _: None  # noqa: E731
     with contextlib.ExitStack() as stack:
         if not as_json and console.is_terminal:
             status = stack.enter_context(console.status(""))
             progress = status.update
-        examine(report, blocks, identify, timeout, progress)
+        for report in reports:
+            examine(report, blocks, identify, timeout, progress)
     if as_json:
-        json.dump({**asdict(report), "usable": report.usable}, sys.stdout, indent=2)
+        documents = [{**asdict(r), "usable": r.usable} for r in reports]
+        json.dump(documents if len(documents) > 1 else documents[0], sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        for line in words(report):
+        for line in (line for report in reports for line in words(report)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if not report.usable:
+    if not all(report.usable for report in reports):
         raise typer.Exit(EXIT_FAILURE)
 
 
@@ -188,7 +201,7 @@ def examine(
         return
     try:
         progress("reading")
-        _put_get(report, session)
+        _put_get(report, session, way)
         for db in dbs:
             if report.put_get:
                 progress(f"DB{db}")
@@ -196,7 +209,7 @@ def examine(
                 _block_advice(report, report.blocks[-1])
         # Last: a CPU that leaves it unanswered costs the connection.
         with contextlib.suppress(PlcUnavailable):
-            _state(report, session, timeout_s)
+            _state(report, session)
     except PlcUnavailable as e:
         report.advice.append(e.message)
     finally:
@@ -217,7 +230,7 @@ def _connect(
                 report.host, report.port, (way.local_tsap, way.remote_tsap), timeout_s=timeout_s
             )
         except PlcUnavailable as e:
-            if e.code in ("refused_by_cpu", "reset"):
+            if e.code == "refused_by_cpu":
                 continue
             report.advice.append(e.message)
             return None, None
@@ -226,19 +239,12 @@ def _connect(
         report.local_tsap, report.remote_tsap = _tsap(way.local_tsap), _tsap(way.remote_tsap)
         report.pdu, report.parallel_jobs = session.pdu_bytes, session.jobs
         return session, way
-    report.advice.append(NO_CONNECTION.format(port=report.port))
+    report.advice.append(NO_CONNECTION.format(port=report.port) + FULL)
     return None, None
 
 
-def _state(report: Report, session: Session, timeout_s: float) -> None:
-    answers: list[int | None] = []
-    session.ask_state(answers.append)
-    while not answers:
-        if not select.select([session], [], [], timeout_s)[0]:
-            session.check_timeout()
-            continue
-        session.receive()
-    state = answers[0]
+def _state(report: Report, session: Session) -> None:
+    state = session.read_state()
     report.cpu_state = _STATES.get(state, f"0x{state:x}") if state is not None else None
     if report.cpu_state == "stop":
         report.advice.append(STOPPED)
@@ -253,12 +259,16 @@ def _read(session: Session, area: str, db: int, start: int, length: int) -> str:
     return item_error(answer.codes[0][1][0]) if answer.codes else ""
 
 
-def _put_get(report: Report, session: Session) -> None:
-    """Any CPU has a flag byte 0: who refuses it refuses all reads."""
+def _put_get(report: Report, session: Session, way: Way) -> None:
+    """Any CPU has a flag byte 0: who refuses it refuses all reads. But a LOGO! or an S7-200 may
+    give V memory only.
+    """
     began_s = time.monotonic()
-    reason = _read(session, "M", 0, 0, 1)
+    refusals = ("function_refused", "access_denied", "request_refused")
+    report.put_get = _read(session, "M", 0, 0, 1) not in refusals
     report.read_ms = round((time.monotonic() - began_s) * 1_000, 1)
-    report.put_get = reason not in ("function_refused", "access_denied", "request_refused")
+    if not report.put_get and way.v_memory:
+        report.put_get = not _read(session, "DB", 1, 0, 1)
     if not report.put_get:
         report.advice.append(PUT_GET)
 

@@ -42,14 +42,12 @@ def read(
         with contextlib.suppress(PlcUnavailable):  # some stations never answer this one
             direct.ask_state()
     except PlcUnavailable as e:
-        fail(f"{found.id}: {e.message}\n    see `plc-edge probe {found.host}`", EXIT_FAILURE)
+        fail(f"{found.id}: {e.message}\n    see `plc-edge probe {direct.host}`", EXIT_FAILURE)
     finally:
         direct.close()
     if as_json:
         tenant, name = site.config.tenant(found), site.config.site
-        messages = [
-            m for b in direct.batches for m in b.messages(found, tenant, name, direct.stopped)
-        ]
+        messages = [m for b in direct.batches for m in b.messages(direct, tenant, name)]
         json.dump(messages, sys.stdout, ensure_ascii=False, indent=2)
         sys.stdout.write("\n")
     else:

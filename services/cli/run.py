@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from services.cli.common import ConfigOption, error_console, fail, print_problems
+from services.cli.common import ConfigOption, error_console, fail, print_problems, print_warnings
 from services.runtime import loader, render, supervise, yaml_lines
 from services.runtime.config import Paths
 from services.runtime.errors import EXIT_USAGE, ConfigError
@@ -27,8 +27,7 @@ def run(config: ConfigOption = None) -> None:
         print_problems(e)
         rendered = _fall_back(file)
     else:
-        for warning in site.config.warnings:
-            error_console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+        print_warnings(site)
         rendered = render.render(site)
         render.write_clear_secrets(site)
         render.save_applied(site, rendered)
@@ -42,8 +41,7 @@ def _fall_back(file: Path) -> render.Rendered:
     state = os.environ.get("PLC_EDGE__PATHS__STATE")
     if state is None:
         try:
-            data, _ = yaml_lines.load(file)
-            state = data["paths"]["state"]
+            state = yaml_lines.load(file).data["paths"]["state"]
         except (ConfigError, TypeError, KeyError):
             state = str(Paths().state)
     rendered = render.load_applied(Path(str(state)))

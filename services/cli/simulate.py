@@ -71,8 +71,9 @@ def simulate(
     try:
         places = {}
         for n, (plc, station, _) in enumerate(made):
-            own = port_base is None and is_loopback(plc.host)
-            at = (plc.host, plc.port) if own else (host, (port_base or DEFAULT_PORT_BASE) + n)
+            first = plc.all_hosts[0]  # of a redundant PLC too: one station is enough
+            own = port_base is None and is_loopback(first)
+            at = (first, plc.port) if own else (host, (port_base or DEFAULT_PORT_BASE) + n)
             for db, size_bytes in mirror_targets(site, plc):
                 station.area(0x84, db, size_bytes)
             if scan_log is not None:
@@ -88,8 +89,9 @@ def simulate(
             places[plc.id] = f"{place.host}:{place.port}"
             if not own:
                 variable = f"PLC_EDGE__PLCS__{plc.id.upper().replace('-', '_')}"
+                given = f"HOSTS=[{place.host}]" if plc.hosts else f"HOST={place.host}"
                 error_console.print(
-                    f"{variable}__HOST={place.host} {variable}__PORT={place.port}",
+                    f"{variable}__{given} {variable}__PORT={place.port}",
                     markup=False, highlight=False, soft_wrap=True,
                 )  # fmt: skip
         if control is not None:

@@ -14,8 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 import zmq
@@ -26,7 +25,7 @@ from bus.frames import Reply, Request
 from bus.sockets import Bus
 from services.cli.common import ConfigOption, JsonOption, console, error_console, fail, load_site
 from services.runtime import render
-from services.runtime.loader import Site
+from services.runtime.site import Site
 
 ANSWER_S = 30.0
 OutputOption = Annotated[str, typer.Option("--output", "-o", help="Which output; see `status`.")]
@@ -196,7 +195,7 @@ def _stopped(site: Site) -> Iterator[Any]:
     if not folder.is_dir():
         fail(f"there is no outbox at {folder}: nothing was ever stored there")
     store = Offline(render.render(site)["store_forward"])
-    control = Control(cast(Any, SimpleNamespace()), cast(Any, store), serve=False)
+    control = Control(store)
 
     def ask(verb: str, **args: Any) -> Any:
         return _result(control.answer(Request(verb, args)))

@@ -8,6 +8,7 @@ from importlib.metadata import version as installed
 import typer
 
 from services.cli.common import console
+from services.s7.real import IS_COMPILED
 
 SHOWN = ("plc-edge", "pyzmq", "paho-mqtt", "apsw", "python-snap7", "supervisor")
 
@@ -21,4 +22,5 @@ def version() -> None:
     """One line each."""
     for name in SHOWN:
         console.print(f"{name} {installed(name)}", highlight=False)
+    console.print(f"decoder {'compiled' if IS_COMPILED else 'plain Python'}", highlight=False)
     console.print(f"python {platform.python_version()}", highlight=False)

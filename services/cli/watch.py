@@ -18,7 +18,7 @@ from services.cli.common import ConfigOption, JsonOption, console, error_console
 from services.cli.direct import Batch, Direct, configured
 from services.cli.read import table
 from services.runtime.errors import PlcUnavailable
-from services.runtime.loader import Site
+from services.runtime.site import Site
 
 RETRY_S = (0.5, 1.0, 2.0, 5.0)
 STATE_EVERY_S = 2.0
@@ -58,7 +58,7 @@ def watch(
     finally:
         direct.close()
     if not watcher.scans:
-        fail(f"{found.id}: {watcher.trouble}\n    see `plc-edge probe {found.host}`")
+        fail(f"{found.id}: {watcher.trouble}\n    see `plc-edge probe {direct.host}`")
 
 
 class Watcher:
@@ -118,22 +118,29 @@ def _json_lines(site: Site, direct: Direct) -> Callable[[Batch], None]:
     tenant, name = site.config.tenant(direct.plc), site.config.site
 
     def write(batch: Batch) -> None:
-        for message in batch.messages(direct.plc, tenant, name, direct.stopped):
+        for message in batch.messages(direct, tenant, name):
             sys.stdout.write(json.dumps(message, ensure_ascii=False) + "\n")
         sys.stdout.flush()
 
     return write
 
 
+def _state(direct: Direct) -> str:
+    if direct.state is None:
+        return "state not told"
+    return "STOP: values are frozen" if direct.stopped else "RUN"
+
+
 def _screen(direct: Direct, trouble: str) -> Group:
     plc, session = direct.plc, direct.session
+    where = f"{plc.id} {direct.host}:{plc.port}"
     if trouble or session is None:
-        head = Text(f"{plc.id} {plc.host}:{plc.port}  {trouble}", style="red")
+        head = Text(f"{where}  {trouble}", style="red")
     else:
         slowest_ms = max(b.latency_ms for b in direct.batches)
-        state = {None: "state not told", 8: "RUN"}.get(direct.state, "STOP: values are frozen")
+        state = _state(direct)
         head = Text(
-            f"{plc.id} {plc.host}:{plc.port}  {state}  PDU {session.pdu_bytes}"
+            f"{where}  {state}  PDU {session.pdu_bytes}"
             f"  jobs {session.jobs}  {slowest_ms:.1f} ms  Ctrl-C ends"
         )
     return Group(head, table(direct.batches))

@@ -21,9 +21,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from services.runtime import estimate, loader, yaml_lines
+from services.runtime import estimate, loader, secrets, yaml_lines
 from services.runtime.config import Credentials
 from services.runtime.errors import ConfigError, Problem
+from services.runtime.site import Site
 
 TIME_S = 5
 WAIT_S = 10.0
@@ -86,15 +87,18 @@ def look(folder: Path, yaml: str, layouts: Mapping[str, str]) -> Found:
         if outside:
             return _refused(outside)
         # No environment: neither overrides of this machine nor its secrets.
-        site = loader.load(file, {}, check_secrets=False)
+        site, problems = loader.judge(file, {}, check_secrets=False)
+        problems += estimate.torn(site)
     except ConfigError as e:
         return _refused(e.problems, folder)
+    if problems:
+        return _refused(loader.in_order(problems), folder)
     clear = [Problem(_FILE, key, "is a secret in clear", hint=_NO_SECRET) for key in _clear(site)]
     if clear:
         return _refused(clear)
     rows = estimate.rows(site, RTT_S, JOBS)
     return {
-        "problems": [{"file": _FILE, "message": p} for p in estimate.problems(rows)],
+        "problems": [],
         "warnings": estimate.warnings(site, rows),
         "plan": rows,
         "site": site.config.site,
@@ -108,8 +112,9 @@ _NO_SECRET = "the centre keeps every version: use `password_file:` or `${VARIABL
 
 def _outside(file: Path, layouts: Mapping[str, str]) -> Iterator[Problem]:
     """Layouts that were not sent along: nothing else of this machine may be read."""
-    data, lines = yaml_lines.load(file)
-    for p, plc in enumerate(_list(data, "plcs")):
+    document = yaml_lines.load(file)
+    document.file = _FILE
+    for p, plc in enumerate(_list(document.data, "plcs")):
         for g, group in enumerate(_list(plc, "groups")):
             name = group.get("layout") if isinstance(group, dict) else None
             if name is None or str(PurePosixPath(str(name))) in layouts:
@@ -117,9 +122,7 @@ def _outside(file: Path, layouts: Mapping[str, str]) -> Iterator[Problem]:
             key = ("plcs", p, "groups", g, "layout")
             message = f"layout {name} was not sent along"
             hint = "add its text to `layouts`, under this name"
-            yield Problem(
-                _FILE, yaml_lines.dotted(key), message, yaml_lines.line_of(lines, key), hint
-            )
+            yield document.problem(key, message, hint)
 
 
 def _list(data: Any, key: str) -> list[Any]:
@@ -127,7 +130,7 @@ def _list(data: Any, key: str) -> list[Any]:
     return items if isinstance(items, list) else []
 
 
-def _clear(site: loader.Site) -> Iterator[str]:
+def _clear(site: Site) -> Iterator[str]:
     """Keys under which a secret stands itself."""
     for path, model in _models(site.config, ""):
         for name in ("password", "token"):
@@ -135,7 +138,7 @@ def _clear(site: loader.Site) -> Iterator[str]:
             if (
                 isinstance(model, Credentials)
                 and value is not None
-                and loader.secret_reference(model, name, Path()) is None
+                and secrets.reference_of(model, name, Path()) is None
             ):
                 yield f"{path}.{name}"
         url = getattr(model, "url", None)

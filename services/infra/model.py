@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 from services.runtime.config import Config, Credentials, MqttOutput
 from services.runtime.errors import ConfigError, Problem
-from services.runtime.loader import RAW_RETENTION_DAYS, Site, secret_reference
+from services.runtime.rules import RAW_RETENTION_DAYS
+from services.runtime.secrets import reference_of
+from services.runtime.site import Site
 
 DAY_S = 86_400
 # Days kept in (raw, cleaned, one minute) per plan; one hour and platform are the same for all
@@ -271,7 +273,7 @@ def _box(config: Config) -> Box:
     secrets = [
         (reference["env"], holder.username)
         for holder in holders
-        if (reference := secret_reference(holder, "password", config.file.parent))
+        if (reference := reference_of(holder, "password", config.file.parent))
         and "env" in reference
         and holder.username
     ]

@@ -164,7 +164,7 @@ class Site:
         self._watched: set[tuple[str, str]] = set()
         self._watch_all = False
         self._changed: dict[tuple[MessageKey, bool], bytes] = {}
-        self._new_events: list[Event] = []
+        self._new_events: deque[Event] = deque(maxlen=MAX_EVENTS)
 
     def configure(self, config: dict[str, Any]) -> None:
         """Takes (new) configuration; what stays in it keeps its state. Caller holds ``lock``."""
@@ -303,7 +303,8 @@ class Site:
         the latest.
         """
         changed, self._changed = self._changed, {}
-        events, self._new_events = self._new_events, []
+        events = list(self._new_events)
+        self._new_events.clear()
         return changed, events
 
     def bodies(self, plc: str = "", group: str = "") -> list[bytes]:

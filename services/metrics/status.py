@@ -168,7 +168,7 @@ class Status:
 
     def _output(self, output: dict[str, Any], now_s: float) -> dict[str, Any]:
         name, value = output["name"], self.site.aggregate.value
-        status, fields = self._state(f"publisher-{name}")
+        status, fields = self._state(output["process"])
         pending = value("plc_edge_store_pending", output=name)
         oldest_s = value("plc_edge_store_oldest_pending_seconds", output=name)
         return {
@@ -281,9 +281,10 @@ class Status:
         for plc in plcs:
             if f"reader-{plc['id']}" not in down:
                 _plc_problems(plc, add)
+        processes_of = {o["name"]: o["process"] for o in self.site.outputs}
         for output in outputs:
             name, error = output["name"], output["error"] or {}
-            if output["status"] in ("down", "degraded") and f"publisher-{name}" not in down:
+            if output["status"] in ("down", "degraded") and processes_of[name] not in down:
                 severity = "error" if output["status"] == "down" else "warning"
                 code = _known(f"output_{error.get('code', '')}", "output_down")
                 add(

@@ -79,11 +79,17 @@ class Hub:
         self.clients: set[Client] = set()
         self.dropped = 0
         self.closing = False
+        self._someone = asyncio.Event()
+        """Set while there are clients."""
 
     async def pump(self) -> None:
         """Feeds the clients until ``closing``."""
         turn = 0
         while not self.closing:
+            if not self.clients:
+                await self._someone.wait()
+                with self.site.lock:
+                    self.site.take_changes()  # what they are told at first holds it
             await asyncio.sleep(PUMP_S)
             turn += 1
             self._feed(with_status=turn % STATUS_EVERY == 0)
@@ -168,6 +174,7 @@ class Hub:
     def close(self) -> None:
         """Ends every stream."""
         self.closing = True
+        self._someone.set()
         for client in self.clients:
             client.wake.set()
 
@@ -175,6 +182,7 @@ class Hub:
         """One client's stream, until either side ends it."""
         client = Client(QueryParams(scope["query_string"]))
         self.clients.add(client)
+        self._someone.set()
         self._watch()
         self._first(client)
         gone = asyncio.ensure_future(_until_gone(receive, client))
@@ -208,6 +216,8 @@ class Hub:
         finally:
             gone.cancel()
             self.clients.discard(client)
+            if not self.clients and not self.closing:
+                self._someone.clear()
             self._watch()
 
 

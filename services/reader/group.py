@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import datetime
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from services.reader.message import Message
+from services.reader.plc_clock import PlcClock
 from services.s7 import telegram as t
 from services.s7.change import ChangeFilter
 from services.s7.decode import Record
+from services.s7.encode import Encoder, pays_for
 from services.s7.field import Field
 from services.s7.plan import Extent, Plan, Telegram, make_plan
 
-# A refused field is asked for again so often: it costs a request of its own.
-RETRY_S = 30.0
-# A PLC clock further off than this is no timestamp.
-CLOCK_TOLERANCE_S = 300.0
+# A refused field is asked for again after this time, doubling up to so often: it costs a request of
+# its own. A block that is downloaded anew is away for a few seconds only.
+RETRY_FIRST_S, RETRY_S = 2.0, 30.0
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class _Machine:
         self.fields = fields
         self.message = message
         self.filter = ChangeFilter(fields, max_silence_s, clock)
-        self.record: Record | None = None
+        self.record: Record | Encoder | None = None
         """Decodes what is read of it; None where all of it is refused."""
 
 
@@ -53,11 +53,13 @@ class Group:
 
     def __init__(self, config: dict[str, Any], plc: dict[str, Any], site: str) -> None:
         self.name: str = config["name"]
+        self._ip: str = plc["hosts"][0]
         self.db: int | None = config["db"]
         self.scan_s: float = config["scan_s"]
         self.consistent: bool = config["consistent"]
         self._always = config["publish"] == "always"
         self._timestamp: str | None = config["timestamp"]
+        self._clock = PlcClock(config.get("timezone") or "UTC")
         template = [Field.from_dict(f) for f in config["fields"]]
         self.machines: list[_Machine] = []
         extents: dict[Extent, list[str]] = {}
@@ -67,7 +69,7 @@ class Group:
                 site=site,
                 locatario=plc["locatario"],
                 plc=plc["id"],
-                ip=plc["host"],
+                ip=self._ip,
                 group=self.name,
                 measurement=config["measurement"],
                 db=self.db,
@@ -82,12 +84,13 @@ class Group:
         if self.raw_range is not None and self.db is not None:
             self._extents |= set(_fill(self._extents, self.db, *self.raw_range))
         self._cuts: set[tuple[str, int, int]] = set()
-        """Where items were halved to find what the PLC refuses; forgotten every RETRY_S, as are"""
+        """Where items were halved to find what the PLC refuses; forgotten at each retry, as are"""
         self._apart: set[Extent] = set()
         """fields that share bytes with a refused one."""
         self.refused: dict[Extent, str] = {}
-        """What the PLC refuses, with the reason; asked for again every RETRY_S."""
+        """What the PLC refuses, with the reason; asked for again by itself."""
         self._retry_at_s = 0.0
+        self._retry_s = RETRY_FIRST_S
         self.plan = Plan([], [], 0)
         self.replan_needed = True
         self._mapped = False
@@ -97,6 +100,13 @@ class Group:
     def has_plc_time(self) -> bool:
         """Its messages carry the PLC's time."""
         return self._timestamp is not None
+
+    def move(self, ip: str) -> None:
+        """The messages' ``ip`` from now on."""
+        if ip != self._ip:
+            self._ip = ip
+            for machine in self.machines:
+                machine.message.move(ip)
 
     def make_plan(self, pdu_bytes: int, max_items: int) -> Plan:
         """The plan for what is not refused."""
@@ -125,8 +135,15 @@ class Group:
             ]
             base = min((place for _, place in places), default=0)
             fields = [f.at(place - base) for f, place in places]
-            machine.record = Record(fields, base) if fields else None
+            machine.record = self._decoder(fields, base) if fields else None
         self._mapped = True
+
+    def _decoder(self, fields: list[Field], base: int) -> Record | Encoder:
+        """Decodes only what somebody looks at: a deadband, the clock."""
+        looked_at = self._timestamp is not None or (
+            not self._always and any(f.deadband is not None for f in fields)
+        )
+        return Encoder(fields, base) if not looked_at and pays_for(fields) else Record(fields, base)
 
     def reset(self) -> None:
         """A new connection: nothing is known of what the PLC refuses, everything is news."""
@@ -134,6 +151,7 @@ class Group:
         self._apart.clear()
         self.refused.clear()
         self.replan_needed = True
+        self._retry_s = RETRY_FIRST_S
         self.publish_all()
 
     def publish_all(self) -> None:
@@ -167,7 +185,9 @@ class Group:
                 reason = t.item_error(code)
                 inside = self.plan.within(place, item.length)
                 missing.update(dict.fromkeys(inside, reason))
-                self._retry_at_s = time.monotonic() + RETRY_S
+                if len(inside) == 1:
+                    self._retry_s = RETRY_FIRST_S
+                self._retry_at_s = time.monotonic() + self._retry_s
                 self.replan_needed = True
                 if len(inside) == 1:
                     self.refused[inside[0]] = reason
@@ -185,7 +205,8 @@ class Group:
         searched = self._cuts or self._apart
         if not (self.refused or searched) or now_s < self._retry_at_s:
             return None
-        self._retry_at_s = now_s + RETRY_S
+        self._retry_s = min(RETRY_S, 2 * self._retry_s)
+        self._retry_at_s = now_s + self._retry_s
         if searched:
             self._cuts.clear()
             self._apart.clear()
@@ -229,7 +250,7 @@ class Group:
             changed, values, bad = self._decode_machine(machine, image, missing)
             quality, stamp_ms = "good", ts_ms
             if self._timestamp is not None:
-                stamp_ms, problem = _plc_time(values.get(self._timestamp), ts_ms)
+                stamp_ms, problem = self._clock.unix_ms(values.get(self._timestamp), ts_ms)
                 if problem:
                     quality = "uncertain"
                     bad = {self._timestamp: problem, **bad}
@@ -243,17 +264,17 @@ class Group:
                 outcome.quality = quality
             body = machine.message.body(stamp_ms, quality, latency_ms, values, bad)
             outcome.shown.append(body)
-            if machine.filter.passes(values, bad, changed, now_s) or everything or self._always:
+            if self._always or machine.filter.passes(values, bad, changed, now_s) or everything:
                 outcome.bodies.append(body)
         self._published_all = True
         return outcome
 
     def _decode_machine(
         self, machine: _Machine, image: bytes, missing: dict[Extent, str]
-    ) -> tuple[bool, dict[str, Any], dict[str, str]]:
+    ) -> tuple[bool, Mapping[str, Any], dict[str, str]]:
         record = machine.record
         changed = record.changed(image) if record is not None else False
-        values = record.values if record is not None else {}
+        values: Mapping[str, Any] = record.values if record is not None else {}
         bad = record.bad if record is not None else {}
         if missing or self.refused:
             gone = {**self.refused, **missing}
@@ -323,14 +344,3 @@ def _fill(extents: set[Extent], db: int, start: int, length: int) -> Iterable[Ex
         at = max(at, e.end)
     if at < start + length:
         yield Extent("DB", db, at, start + length - at)
-
-
-def _plc_time(value: Any, ts_ms: int) -> tuple[int, str]:
-    """(Unix ms, problem) of a DTL, DT or LDT value; the PLC's clock is taken as UTC."""
-    if not isinstance(value, str):
-        return ts_ms, "no_timestamp"
-    moment = datetime.datetime.fromisoformat(value[:26]).replace(tzinfo=datetime.UTC)
-    stamp_ms = round(moment.timestamp() * 1_000)
-    if abs(stamp_ms - ts_ms) > CLOCK_TOLERANCE_S * 1_000:
-        return ts_ms, "plc_clock_off"
-    return stamp_ms, ""

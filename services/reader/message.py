@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from services.s7.encode import Encoded
+
 VERSION = 1
 
 
@@ -38,6 +40,11 @@ class Message:
         }
         self._head = orjson.dumps({k: v for k, v in head.items() if v is not None})[:-1]
 
+    def move(self, ip: str) -> None:
+        """The PLC is read at another address from now on."""
+        head = orjson.loads(self._head + b"}")
+        self._head = orjson.dumps({**head, "ip": ip})[:-1]
+
     def body(
         self,
         ts_ms: int,
@@ -62,7 +69,7 @@ class Message:
                     seq,
                     quality.encode(),
                     latency_ms,
-                    orjson.dumps(values),
+                    values.json if isinstance(values, Encoded) else orjson.dumps(values),
                 )
             )
             return body + (b',"bad":%s}' % orjson.dumps(bad) if bad else b"}")

@@ -158,9 +158,10 @@ class Ring:
         self._free(at, at + need)
         head = _TAIL.pack(len(frame), 0, self.epoch, seq)
         crc = zlib.crc32(frame, zlib.crc32(head))
-        self._map[at : at + _HEADER.size + len(frame)] = (
-            _HEADER.pack(MAGIC, crc, len(frame), 0, self.epoch, seq) + frame
-        )
+        # The header last: with it the row is there.
+        start = at + _HEADER.size
+        self._map[start : start + len(frame)] = frame
+        _HEADER.pack_into(self._map, at, MAGIC, crc, len(frame), 0, self.epoch, seq)
         self._rows.append((seq, at, len(frame)))
         self.last_seq = seq
         self._note()

@@ -11,24 +11,29 @@ import ipaddress
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from bus.topology import IPC_PATH_MAX_BYTES, process_name
 from services.runtime import loader
 from services.runtime import render as rendering
 from services.runtime.config import Host, HttpTls, Model, Port
-from services.runtime.errors import ConfigError, Problem
+from services.runtime.document import KeyPath
+from services.runtime.errors import ConfigError
+from services.runtime.judged import Unknown, rule
 from services.runtime.tls import EncryptedKey, refuse_encrypted
-from services.runtime.yaml_lines import KeyPath, dotted, line_of
+from services.runtime.validate import validate
 
 ENV_PREFIX = "PLC_EDGE_CENTRAL__"
 DEFAULT_FILES = (Path("/etc/plc-edge/central.yaml"), Path("central.yaml"))
+# A key, what is wrong there, and the fix.
+Broken = tuple[KeyPath, str, str]
 # supervisord binds a longer name first (socket.pid) and links it.
 _SOCKET_SUFFIX_BYTES = len("/supervisor.sock.4194304")
 
@@ -42,18 +47,18 @@ class Listen(Model):
         False, description="certificate and key; `false` only on this machine's loopback"
     )
 
-    @model_validator(mode="after")
-    def _safe(self) -> Listen:
+    @rule
+    def _safe(self) -> str | None:
         try:
             loopback = ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             loopback = self.host == "localhost"
-        if not loopback and not self.tls:
-            raise ValueError(
-                f"{self.host} can be reached from the network: set `tls: {{cert: …, key: …}}`, or"
-                " bind to 127.0.0.1"
-            )
-        return self
+        if loopback or self.tls:
+            return None
+        return (
+            f"{self.host} can be reached from the network: set `tls: {{cert: …, key: …}}`, or"
+            " bind to 127.0.0.1"
+        )
 
 
 class CentralPaths(Model):
@@ -127,44 +132,65 @@ def find(given: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
 
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Centre:
     """Reads, overrides, validates. Raises ConfigError carrying every problem found."""
-    config, lines, _ = loader.read(
-        Central, path, environ, ENV_PREFIX, "`listen:` and `database:`", "central.example.yaml"
-    )
+    begin = "`listen:` and `database:` (deploy/central.example.yaml)"
+    document = loader.read(path, environ, ENV_PREFIX, begin)
+    config, wrong = validate(document, Central)
     base = path.absolute().parent
+    problems = [*document.problems, *wrong]
+    for check in (_password, _certificate, _sockets):
+        with suppress(Unknown):
+            problems += [document.problem(*p) for p in check(config, base)]
+    if problems:
+        raise ConfigError(loader.in_order(problems))
     state = base / config.paths.state
     url, clear = _without_password(config.database, base)
-    problems: list[Problem] = []
-
-    def problem(key: KeyPath, message: str, hint: str) -> None:
-        problems.append(Problem(str(path), dotted(key), message, line_of(lines, key), hint))
-
     password = None
     if config.database_password_file is not None:
-        file = base / config.database_password_file
-        password = {"file": str(file)}
-        if not os.access(file, os.R_OK):
-            hint = "create it, readable by the user that runs plc-edge (chmod 640)"
-            problem(("database_password_file",), f"{file} cannot be read", hint)
-        if clear is not None:
-            hint = "remove it from the URL"
-            problem(("database",), "has a password, and there is a password file", hint)
+        password = {"file": str(base / config.database_password_file)}
     elif clear is not None:
         password = {"file": str(state / "secrets" / "database.password")}
         config._warnings.append(
             f"{path}: the password in `database` is in clear; use `database_password_file:`"
         )
-    if config.listen.tls:
-        _certificate(config.listen.tls, base, problem)
+    return Centre(path, config, state, _runtime(config, base, state), url, password, clear)
+
+
+def _password(config: Central, base: Path) -> Iterator[Broken]:
+    if config.database_password_file is None:
+        return
+    file = base / config.database_password_file
+    if not os.access(file, os.R_OK):
+        hint = "create it, readable by the user that runs plc-edge (chmod 640)"
+        yield ("database_password_file",), f"{file} cannot be read", hint
+    if _without_password(config.database, base)[1] is not None:
+        hint = "remove it from the URL"
+        yield ("database",), "has a password, and there is a password file", hint
+
+
+def _certificate(config: Central, base: Path) -> Iterator[Broken]:
+    if not config.listen.tls:
+        return
+    good = {name: base / file for name, file in config.listen.tls}
+    for name, file in list(good.items()):
+        if not os.access(file, os.R_OK):
+            hint = "copy the file there, readable by the user that runs plc-edge"
+            yield ("listen", "tls", name), f"{good.pop(name)} cannot be read", hint
+    if "key" in good and "cert" in good:
+        try:
+            refuse_encrypted(good["cert"], good["key"])
+        except EncryptedKey as e:
+            yield ("listen", "tls", "key"), e.args[0], e.hint
+
+
+def _sockets(config: Central, base: Path) -> Iterator[Broken]:
+    state = base / config.paths.state
     runtime = _runtime(config, base, state)
     if len(os.fsencode(runtime)) + _SOCKET_SUFFIX_BYTES > IPC_PATH_MAX_BYTES:
         message = f"{runtime} is too long for a Unix socket in it ({IPC_PATH_MAX_BYTES} bytes)"
-        problem(("paths", "runtime"), message, "choose a shorter one, e.g. /run/plc-edge-central")
+        yield ("paths", "runtime"), message, "choose a shorter one, e.g. /run/plc-edge-central"
     if config.paths.runtime is None and runtime.parent != state and not _ours(runtime):
         hint = f"remove it, or set `paths: {{runtime: …}}` (it cannot lie in {state}: too long)"
-        problem(("paths", "runtime"), f"{runtime} is not yours alone", hint)
-    if problems:
-        raise ConfigError(problems)
-    return Centre(path, config, state, runtime, url, password, clear)
+        yield ("paths", "runtime"), f"{runtime} is not yours alone", hint
 
 
 def _without_password(database: str, base: Path) -> tuple[str, str | None]:
@@ -196,19 +222,6 @@ def _ours(folder: Path) -> bool:
         return True
     private = not stat.S_IMODE(found.st_mode) & 0o077
     return stat.S_ISDIR(found.st_mode) and private and found.st_uid == os.getuid()
-
-
-def _certificate(tls: HttpTls, base: Path, problem: Any) -> None:
-    files = {name: base / file for name, file in tls}
-    unreadable = [name for name, file in files.items() if not os.access(file, os.R_OK)]
-    for name in unreadable:
-        hint = "copy the file there, readable by the user that runs plc-edge"
-        problem(("listen", "tls", name), f"{files[name]} cannot be read", hint)
-    if not unreadable:
-        try:
-            refuse_encrypted(files["cert"], files["key"])
-        except EncryptedKey as e:
-            problem(("listen", "tls", "key"), e.args[0], e.hint)
 
 
 def write_clear_password(centre: Centre) -> None:

@@ -6,8 +6,10 @@ they read their own rendered JSON (services/runtime/render.py).
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
+import zoneinfo
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,11 +20,11 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from services.runtime import units
+from services.runtime.judged import Judged, rule
 
 Name = Annotated[
     str,
@@ -40,6 +42,8 @@ Port = Annotated[int, Field(ge=1, le=65_535, strict=True)]
 
 # It goes into every message and becomes a tag.
 MACHINE_NAME_MAX = 64
+# What `str.format` may be given: `{n.__class__}` and `{n:999999999}` are no names.
+_MACHINE_NAME = re.compile(r"(?:[^{}]|\{\{|\}\}|\{n(?::[^{}]{0,4})?\}){1,128}")
 
 
 def _host(value: str) -> str:
@@ -62,10 +66,24 @@ def _host(value: str) -> str:
 Host = Annotated[str, AfterValidator(_host)]
 
 
-class Model(BaseModel):
-    """Base of all: unknown keys are errors, a number is no string."""
+def _zone(value: str) -> str:
+    # "localtime" is this PC's, which is none of the PLC's business.
+    known = zoneinfo.available_timezones() - {"localtime"}
+    if value not in known:
+        folded = {name.casefold(): name for name in known}
+        near = difflib.get_close_matches(value.casefold().replace(" ", "_"), folded, n=1)
+        hint = f"did you mean `{folded[near[0]]}`?" if near else "e.g. `America/Sao_Paulo`"
+        raise ValueError(f"is no time zone of the IANA: {hint}")
+    return value
 
-    model_config = ConfigDict(extra="forbid")
+
+Zone = Annotated[str, AfterValidator(_zone)]
+
+
+class Model(Judged, BaseModel):
+    """Base of all: unknown keys are errors, a number is no string, and none is infinite."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Paths(Model):
@@ -93,13 +111,14 @@ _CONNECTION = {"pg": 0x01, "op": 0x02, "basic": 0x03}
 
 
 class Endpoint(Model):
-    """How to reach one S7 station."""
+    """How to connect to one S7 station."""
 
-    host: Host = Field(description="address or name of the PLC's network interface")
     port: Port = 102
     rack: int = Field(0, ge=0, le=7)
     slot: int = Field(1, ge=0, le=31, description="1 for S7-1200/1500, 2 for S7-300")
-    tsap: Tsap | None = Field(None, description="instead of rack and slot (LOGO!, S7-200)")
+    tsap: Tsap | None = Field(
+        None, description="instead of rack and slot (LOGO!, S7-200; docs/OPERACOES.md)"
+    )
     connection: Literal["op", "pg", "basic"] = Field(
         "op", description="`pg` takes the slot that TIA Portal needs"
     )
@@ -120,17 +139,19 @@ class Machines(Model):
     first: int = Field(0, ge=0, le=65_535, description="byte where the first one begins")
     name: str = Field("m{n:02d}", description="`{n}` counts from 0; the CONTRACT's `machine`")
 
-    @model_validator(mode="after")
-    def _names(self) -> Machines:
+    @rule
+    def _names(self) -> str | None:
+        if not _MACHINE_NAME.fullmatch(self.name):
+            return f"name {self.name!r} is no pattern with {{n}}"
         try:
             names = {self.name.format(n=n) for n in range(self.count)}
-        except (AttributeError, LookupError, MemoryError, TypeError, ValueError) as e:
-            raise ValueError(f"name {self.name!r} is no pattern with {{n}} ({e!r})") from None
+        except (OverflowError, ValueError) as e:
+            return f"name {self.name!r} is no pattern with {{n}} ({e})"
         if max(map(len, names)) > MACHINE_NAME_MAX:
-            raise ValueError(f"name {self.name!r} gives more than {MACHINE_NAME_MAX} characters")
+            return f"name {self.name!r} gives more than {MACHINE_NAME_MAX} characters"
         if len(names) < self.count:
-            raise ValueError(f"name {self.name!r} gives two machines one name; use {{n:02d}}")
-        return self
+            return f"name {self.name!r} gives two machines one name; use {{n:02d}}"
+        return None
 
 
 class RawRange(Model):
@@ -138,6 +159,12 @@ class RawRange(Model):
 
     start: int = Field(ge=0, le=65_535)
     length: int = Field(ge=1, le=65_536)
+
+    @rule
+    def _in_block(self) -> str | None:
+        if self.start + self.length > 65_536:
+            return f"reaches byte {self.start + self.length - 1}; a block ends at 65535"
+        return None
 
 
 class Group(Model):
@@ -148,8 +175,10 @@ class Group(Model):
     db: int | None = Field(None, ge=1, le=65_535, strict=True, description="DB number")
     scan: Duration = Field(1.0, ge=0.01, le=3_600, description="time from one read to the next")
     layout: Path | None = Field(None, description="layout file, relative to the configuration")
-    fields: list[dict[str, Any]] | None = Field(
-        None, description="fields with addresses, instead of a layout"
+    fields: list[Any] | None = Field(
+        None,
+        description="instead of a layout: fields with an `address`, or, in block `db`, with `type`"
+        " and `offset` as in a layout",
     )
     machines: Machines | None = None
     publish: Literal["on_change", "always"] = Field(
@@ -159,17 +188,32 @@ class Group(Model):
     raw: bool | RawRange = Field(False, description="put the bytes on the bus, for mirrors")
     consistent: bool = Field(False, description="all bytes in one telegram, or `check` refuses")
     timestamp: str | None = Field(None, description="a DTL or DT field to take the time from")
+    timezone: Zone | None = Field(None, description="of `timestamp`, if not the PLC's")
     trend: list[str] = Field([], description="fields whose trend the panel always keeps")
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Group:
+    @rule
+    def _one_source(self) -> str | None:
         if (self.layout is None) == (self.fields is None):
-            raise ValueError("give either `layout:` (a file) or `fields:` (a list)")
+            return "give either `layout:` (a file) or `fields:` (a list)"
+        return None
+
+    @rule
+    def _layout_of_a_block(self) -> str | None:
         if self.layout is not None and self.db is None:
-            raise ValueError("a layout needs `db:`, the number of the data block")
+            return "a layout needs `db:`, the number of the data block"
+        return None
+
+    @rule
+    def _raw_of_a_block(self) -> str | None:
         if self.raw is not False and self.db is None:
-            raise ValueError("`raw:` copies bytes of one data block: it needs `db:`")
-        return self
+            return "`raw:` copies bytes of one data block: it needs `db:`"
+        return None
+
+    @rule
+    def _zone_of_a_timestamp(self) -> str | None:
+        if self.timezone is not None and self.timestamp is None:
+            return "`timezone:` is that of `timestamp:`, and there is none"
+        return None
 
 
 class Alive(Model):
@@ -183,13 +227,43 @@ class Plc(Endpoint):
     """One PLC, one reader process."""
 
     id: Name
+    host: Host | None = Field(None, description="address or name of its network interface")
+    hosts: list[Host] = Field(
+        [],
+        max_length=8,
+        description="instead of `host`, for a redundant PLC (S7-400H): one is read; another where"
+        " that one is lost or its CPU stops",
+    )
     locatario: Name | None = Field(None, description="tenant, if not the default")
     pdu: int = Field(960, ge=240, le=960, description="asked for; the PLC grants what it can")
     parallel_jobs: Literal["auto"] | Annotated[int, Field(ge=1, le=32)] = "auto"
     timeout: Duration = Field(2.0, ge=0.05, le=60)
     heartbeat: Duration = Field(10.0, ge=0.5, le=3_600)
     alive: Alive | None = None
+    timezone: Zone = Field(
+        "UTC",
+        description="whose time the groups' `timestamp` fields show, e.g. `America/Sao_Paulo`",
+    )
     groups: list[Group] = Field(min_length=1)
+
+    @rule
+    def _some_host(self) -> str | None:
+        if self.host is None and not self.hosts:
+            return "`host:` is missing (or `hosts:`, the addresses of a redundant PLC)"
+        if self.host is not None and self.hosts:
+            return "give either `host:` (one address) or `hosts:` (a redundant PLC's)"
+        return None
+
+    @rule
+    def _different_hosts(self) -> str | None:
+        return (
+            "`hosts:` names one address twice" if len(set(self.hosts)) < len(self.hosts) else None
+        )
+
+    @property
+    def all_hosts(self) -> list[str]:
+        """Every address, the first to try first."""
+        return self.hosts or [str(self.host)]
 
 
 class MirrorSource(Model):
@@ -202,6 +276,7 @@ class MirrorSource(Model):
 class MirrorTarget(Endpoint):
     """The only block that may ever be written."""
 
+    host: Host = Field(description="address or name of the PLC's network interface")
     db: int = Field(ge=1, le=65_535)
     start: int = Field(0, ge=0, le=65_535, description="where the first byte goes")
 
@@ -230,13 +305,13 @@ class MirrorCommit(Model):
     offset: int | None = Field(None, ge=0, le=65_535, description="one byte written last")
     kind: Literal["toggle", "counter"] = "counter"
 
-    @model_validator(mode="after")
-    def _one_way(self) -> MirrorCommit:
+    @rule
+    def _one_way(self) -> str | None:
         if (self.offset is None) == (self.begin is None and self.end is None):
-            raise ValueError("give either `begin:` and `end:`, or `offset:` and `kind:`")
+            return "give either `begin:` and `end:`, or `offset:` and `kind:`"
         if (self.begin is None) != (self.end is None):
-            raise ValueError("`begin:` needs `end:` and the other way round")
-        return self
+            return "`begin:` needs `end:` and the other way round"
+        return None
 
 
 class MirrorWatchdog(Model):
@@ -279,11 +354,11 @@ class Tls(Model):
     cert: Path | None = Field(None, description="client certificate")
     key: Path | None = Field(None, description="its private key")
 
-    @model_validator(mode="after")
-    def _pair(self) -> Tls:
+    @rule
+    def _pair(self) -> str | None:
         if (self.cert is None) != (self.key is None):
-            raise ValueError("`cert:` and `key:` go together")
-        return self
+            return "`cert:` and `key:` go together"
+        return None
 
 
 class Credentials(Model):
@@ -293,13 +368,17 @@ class Credentials(Model):
     password_file: Path | None = None
     password: str | None = Field(None, description="`${VARIABLE}`; in clear it earns a warning")
 
-    @model_validator(mode="after")
-    def _one_password(self) -> Credentials:
+    @rule
+    def _one_password(self) -> str | None:
         if self.password is not None and self.password_file is not None:
-            raise ValueError("give `password_file:` or `password:`, not both")
-        if (self.password is not None or self.password_file is not None) and not self.username:
-            raise ValueError("a password needs `username:`")
-        return self
+            return "give `password_file:` or `password:`, not both"
+        return None
+
+    @rule
+    def _whose_password(self) -> str | None:
+        if not self.username and (self.password is not None or self.password_file is not None):
+            return "a password needs `username:`"
+        return None
 
 
 class OutputBase(Credentials):
@@ -340,11 +419,11 @@ class MqttOutput(OutputBase):
         " per account would end the output's",
     )
 
-    @model_validator(mode="after")
-    def _some_host(self) -> MqttOutput:
+    @rule
+    def _some_host(self) -> str | None:
         if (self.host is None) == (not self.hosts):
-            raise ValueError("give `host:` or `hosts:`")
-        return self
+            return "give `host:` or `hosts:`"
+        return None
 
     @property
     def all_hosts(self) -> list[str]:
@@ -401,7 +480,13 @@ class Store(Model):
     durability: Literal["full", "normal"] = Field(
         "full", description="`normal` may lose the last seconds at a power cut"
     )
-    commit: Duration = Field(0.005, ge=0.001, le=10, description="longer spares flash")
+    commit: Duration = Field(
+        0,
+        ge=0,
+        le=10,
+        description="least time between two commits; 0: as soon as the last has returned."
+        " Longer spares flash and CPU, and every message may wait so long",
+    )
     replay: Replay = Field(default_factory=Replay)
 
 
@@ -419,19 +504,19 @@ class Metrics(Credentials):
     port: Port = 9108
     tls: HttpTls | None = None
 
-    @model_validator(mode="after")
-    def _safe(self) -> Metrics:
+    @rule
+    def _safe(self) -> str | None:
         try:
             loopback = ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             loopback = self.host == "localhost"
         secured = self.tls and self.username and (self.password or self.password_file)
         if not loopback and not secured:
-            raise ValueError(
+            return (
                 f"{self.host} can be reached from the network: set `tls:`, `username:` and"
                 " `password_file:`, or bind to 127.0.0.1"
             )
-        return self
+        return None
 
 
 class Infra(Model):

@@ -77,6 +77,7 @@ CENTRAL_SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("paths", central_config.CentralPaths),
 ]
 _TYPES: dict[Any, str] = {
+    Any: "mapping",  # judged elsewhere: a field (services/s7/layout.py)
     config.Duration: "duration",
     config.Size: "size",
     config.Name: "name",

@@ -1,12 +1,16 @@
-"""What a checked configuration will do: telegrams, time and messages of each scan. `plc-edge check`
-prints it; the centre judges a configuration by it."""
+"""What a configuration will do: telegrams, time and messages of each scan. `plc-edge check` prints
+it; the centre judges a configuration by it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
-from services.runtime import loader, render
-from services.runtime.config import Plc
+from services.runtime.config import Group, Plc
+from services.runtime.errors import Problem
+from services.runtime.judged import Unknown
+from services.runtime.site import Site, bases, raw_range
 from services.s7.field import Field
 from services.s7.plan import Extent, Plan, make_plan
 
@@ -14,23 +18,27 @@ from services.s7.plan import Extent, Plan, make_plan
 DRAIN_PER_S = 5_000
 
 
-def rows(site: loader.Site, rtt_s: float, jobs: int) -> list[dict[str, Any]]:
+def rows(site: Site, rtt_s: float, jobs: int) -> list[dict[str, Any]]:
     """One row per PLC and group: the read plan, and the time a scan takes at that round trip."""
     return [row for plc in site.config.plcs for row in _plc_rows(site, plc, rtt_s, jobs)]
 
 
-def problems(rows: list[dict[str, Any]]) -> list[str]:
-    """What makes `check` refuse the configuration."""
-    return [f"{r['plc']}/{r['group']}: {r['problem']}" for r in rows if r["problem"]]
+def torn(site: Site) -> Iterator[Problem]:
+    """Groups that are to come in one telegram and do not fit."""
+    for at, plc, group in site.groups():
+        with suppress(Unknown):
+            if group.consistent and (n := len(group_plan(site, plc, group, plc.pdu).telegrams)) > 1:
+                message = f"needs {n} telegrams at PDU {plc.pdu}"
+                hint = "read fewer bytes or remove `consistent:`"
+                yield site.problem((*at, "consistent"), message, hint)
 
 
-def group_plan(site: loader.Site, plc: Plc, name: str, pdu_bytes: int) -> Plan:
-    """The plan of one group at a PDU."""
-    group = next(g for g in plc.groups if g.name == name)
-    fields = site.fields[plc.id, name]
-    extents = {_extent(f, base) for _, base in loader.machines(group) for f in fields}
+def group_plan(site: Site, plc: Plc, group: Group, pdu_bytes: int) -> Plan:
+    """The plan of one group at a PDU. Raises Unknown where one of its fields is wrong."""
+    fields = site.fields_of(plc, group)
+    extents = {_extent(f, base) for base in bases(group) for f in fields}
     if group.raw is not False:
-        start, length = render.raw_range(site, plc, group)
+        start, length = raw_range(site, plc, group)
         extents.add(Extent("DB", group.db or 0, start, length))
     return make_plan(extents, pdu_bytes)
 
@@ -39,38 +47,31 @@ def _extent(f: Field, base: int) -> Extent:
     return Extent(f.area, f.db, f.byte + base, f.size_bytes)
 
 
-def _plc_rows(site: loader.Site, plc: Plc, rtt_s: float, jobs: int) -> list[dict[str, Any]]:
+def _plc_rows(site: Site, plc: Plc, rtt_s: float, jobs: int) -> list[dict[str, Any]]:
     rows = []
     parallel = jobs if plc.parallel_jobs == "auto" else plc.parallel_jobs
     for group in plc.groups:
-        plan = group_plan(site, plc, group.name, plc.pdu)
-        small = group_plan(site, plc, group.name, 240)
+        plan = group_plan(site, plc, group, plc.pdu)
+        small = group_plan(site, plc, group, 240)
         scan_s = plan.scan_s(rtt_s, parallel)
-        problem = ""
-        if group.consistent and len(plan.telegrams) > 1:
-            problem = (
-                f"is `consistent` but needs {len(plan.telegrams)} telegrams at PDU {plc.pdu}:"
-                " read fewer bytes or remove `consistent:`"
-            )
         rows.append(
             {
                 "plc": plc.id,
                 "group": group.name,
                 "scan_ms": round(group.scan * 1_000),
-                "fields": len(site.fields[plc.id, group.name]) * len(loader.machines(group)),
-                "messages": len(loader.machines(group)),
+                "fields": len(site.fields[plc.id, group.name]) * len(bases(group)),
+                "messages": len(bases(group)),
                 "requests": len(plan.telegrams),
                 "requests_pdu_240": len(small.telegrams),
                 "bytes": plan.data_bytes,
                 "estimated_ms": round(scan_s * 1_000, 1),
                 "slow": scan_s > group.scan,
-                "problem": problem,
             }
         )
     return rows
 
 
-def warnings(site: loader.Site, rows: list[dict[str, Any]]) -> list[str]:
+def warnings(site: Site, rows: list[dict[str, Any]]) -> list[str]:
     """What is allowed and will hurt."""
     found = [
         f"{r['plc']}/{r['group']}: a scan is estimated at {r['estimated_ms']} ms, longer than its"

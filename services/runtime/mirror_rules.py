@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from services.runtime.config import Group, Mirror, Plc
-
-if TYPE_CHECKING:
-    from services.runtime.loader import Site
+from services.runtime.document import KeyPath
+from services.runtime.errors import Problem
+from services.runtime.judged import Unknown
+from services.runtime.site import Site, raw_range
+from services.s7.layout import BLOCK_BYTES
 
 # A host is compared as it is written: a name and its address for one PLC go unnoticed.
 Block = tuple[str, int, int]
 """(host, port, DB number)"""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One broken rule; ``path`` as in ``mirrors[0].target.db``."""
-
-    path: str
-    message: str
-    hint: str = ""
 
 
 def ranges(mirror: Mirror, source: tuple[int, int]) -> list[tuple[int, int, int]]:
@@ -48,72 +40,94 @@ def extents(mirror: Mirror, source: tuple[int, int]) -> list[tuple[int, int]]:
     return found
 
 
-def check(site: Site) -> Iterator[Rule]:
-    """Every broken rule; mirrors whose source does not exist are left to the loader."""
+def check(site: Site) -> Iterator[Problem]:
+    """Every broken rule; mirrors whose source does not exist are told elsewhere."""
     written: list[tuple[int, Mirror, Block, list[tuple[int, int]]]] = []
     edges: dict[Block, set[Block]] = {}
     for i, mirror in enumerate(site.config.mirrors):
-        found = _source(site, mirror)
-        if found is None:
-            continue
-        plc, group = found
-        at = f"mirrors[{i}]"
-        if group.raw is False:
-            hint = f"set `raw: true` in group {group.name!r} of {plc.id!r}"
-            yield Rule(f"{at}.source.group", "its bytes are not on the bus", hint)
-            continue
-        from services.runtime.render import raw_range
-
-        source = raw_range(site, plc, group)
-        t = mirror.target
-        target: Block = (t.host, t.port, t.db)
-        origin: Block = (plc.host, plc.port, group.db or 0)
-        if target == origin:
-            message = f"DB{t.db} of {t.host} is the source itself"
-            yield Rule(f"{at}.target.db", message, "name another block")
-        yield from _map_problems(mirror, source, at)
-        mine = extents(mirror, source)
-        yield from _own_overlaps(mirror, source, at)
-        for j, other, block, theirs in written:
-            if block == target and any(a < d and c < b for a, b in mine for c, d in theirs):
-                message = f"writes bytes that mirror {other.name!r} (mirrors[{j}]) writes too"
-                yield Rule(f"{at}.target.start", message, "give each mirror bytes of its own")
-        written.append((i, mirror, target, mine))
-        if target != origin:
-            edges.setdefault(origin, set()).add(target)
-            if _reaches(edges, target, origin):
-                message = f"closes a loop: DB{t.db} of {t.host} is copied back to its source"
-                yield Rule(f"{at}.target.db", message, "remove one of the mirrors")
+        with suppress(Unknown):
+            yield from _blocks(site, mirror, ("mirrors", i), edges)
+        with suppress(Unknown):
+            yield from _bytes(site, mirror, i, written)
 
 
-def _source(site: Site, mirror: Mirror) -> tuple[Plc, Group] | None:
+def _blocks(
+    site: Site, mirror: Mirror, at: KeyPath, edges: dict[Block, set[Block]]
+) -> Iterator[Problem]:
+    """Which block may be copied where."""
+    plc, group = _source(site, mirror)
+    if group.raw is False:
+        hint = f"set `raw: true` in group {group.name!r} of {plc.id!r}"
+        yield site.problem((*at, "source", "group"), "its bytes are not on the bus", hint)
+        return
+    t = mirror.target
+    target, origins = _block(mirror), [(host, plc.port, group.db or 0) for host in plc.all_hosts]
+    if target in origins:
+        message = f"DB{t.db} of {t.host} is the source itself"
+        yield site.problem((*at, "target", "db"), message, "name another block")
+        return
+    for origin in origins:
+        edges.setdefault(origin, set()).add(target)
+    if any(_reaches(edges, target, origin) for origin in origins):
+        message = f"closes a loop: DB{t.db} of {t.host} is copied back to its source"
+        yield site.problem((*at, "target", "db"), message, "remove one of the mirrors")
+
+
+def _bytes(
+    site: Site,
+    mirror: Mirror,
+    i: int,
+    written: list[tuple[int, Mirror, Block, list[tuple[int, int]]]],
+) -> Iterator[Problem]:
+    """Which bytes of the target are written; ``written`` are those of the mirrors before."""
+    plc, group = _source(site, mirror)
+    if group.raw is False:
+        return
+    at: KeyPath = ("mirrors", i)
+    source, target = raw_range(site, plc, group), _block(mirror)
+    yield from _map_problems(site, mirror, source, at)
+    mine = extents(mirror, source)
+    for (a, b), (c, _) in pairwise(sorted(mine)):
+        if c < b:
+            message = f"two of its own ranges meet at byte {c} of the target (one begins at {a})"
+            hint = "keep maps, commit and watchdog apart"
+            yield site.problem((*at, "target", "start"), message, hint)
+    for j, other, block, theirs in written:
+        if block == target and any(a < d and c < b for a, b in mine for c, d in theirs):
+            message = f"writes bytes that mirror {other.name!r} (mirrors[{j}]) writes too"
+            hint = "give each mirror bytes of its own"
+            yield site.problem((*at, "target", "start"), message, hint)
+    written.append((i, mirror, target, mine))
+
+
+def _block(mirror: Mirror) -> Block:
+    return mirror.target.host, mirror.target.port, mirror.target.db
+
+
+def _source(site: Site, mirror: Mirror) -> tuple[Plc, Group]:
+    """Raises Unknown where it does not exist, or is not known."""
+    wanted = (mirror.source.plc, mirror.source.group)
     for plc in site.config.plcs:
-        for group in plc.groups:
-            known = (plc.id, group.name) in site.fields
-            if (plc.id, group.name) == (mirror.source.plc, mirror.source.group) and known:
-                return plc, group
-    return None
+        if getattr(plc, "id", None) == wanted[0]:
+            for group in plc.groups:
+                if getattr(group, "name", None) == wanted[1]:
+                    return plc, group
+    raise Unknown("source")
 
 
-def _map_problems(mirror: Mirror, source: tuple[int, int], at: str) -> Iterator[Rule]:
+def _map_problems(
+    site: Site, mirror: Mirror, source: tuple[int, int], at: KeyPath
+) -> Iterator[Problem]:
     first, end = source[0], source[0] + source[1]
     for k, m in enumerate(mirror.maps):
         if m.start < first or m.start + m.length > end:
             message = f"bytes {m.start} to {m.start + m.length - 1} are not read"
             hint = f"the group's raw bytes are {first} to {end - 1}; widen its `raw:`"
-            yield Rule(f"{at}.maps[{k}].from", message, hint)
+            yield site.problem((*at, "maps", k, "from"), message, hint)
     for begin, stop in extents(mirror, source):
-        if stop > 65_536:
-            yield Rule(f"{at}.target.start", f"byte {begin} on reaches past byte 65535")
-
-
-def _own_overlaps(mirror: Mirror, source: tuple[int, int], at: str) -> Iterator[Rule]:
-    found = sorted(extents(mirror, source))
-    for (a, b), (c, _) in pairwise(found):
-        if c < b:
-            message = f"two of its own ranges meet at byte {c} of the target (one begins at {a})"
-            hint = "keep maps, commit and watchdog apart"
-            yield Rule(f"{at}.target.start", message, hint)
+        if stop > BLOCK_BYTES:
+            message = f"byte {begin} on reaches past byte {BLOCK_BYTES - 1}"
+            yield site.problem((*at, "target", "start"), message)
 
 
 def _reaches(edges: dict[Block, set[Block]], start: Block, goal: Block) -> bool:

@@ -13,11 +13,13 @@ import fcntl
 import heapq
 import json
 import os
+import select
 import signal
 import sys
 import time
 from collections.abc import Callable
 from itertools import count
+from math import ceil
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -77,9 +79,15 @@ class Process:
         self.stats = Stats(self.name, os.getpid(), self.started_ms)
         self.bus = Bus(self.runtime)
         self.stopping = False
-        self._poller = zmq.Poller()
-        self._handlers: dict[Any, Callable[[], None]] = {}
+        self._poll = select.poll()
+        self._handlers: dict[int, tuple[Callable[[], None], Port | None]] = {}
+        """Descriptor -> what to call, and the port that it is of."""
+        self._waiting: list[int] = []
+        """Descriptors of ports that may hold frames without saying so."""
         self._timers: list[tuple[float, int, Timer]] = []
+        """Calls at an exact time."""
+        self._ticks: list[tuple[float, int, Timer]] = []
+        """Calls at a fixed rate, exact to a ms."""
         self._order = count()
         self.live: Port | None = None
         # At the centre nobody gathers live frames; there HTTP and the log say how it is.
@@ -91,20 +99,23 @@ class Process:
 
     def at(self, monotonic_s: float, fn: Callable[[], None]) -> Timer:
         """Calls ``fn`` once, at that ``time.monotonic()``."""
-        return self._schedule(Timer(monotonic_s, fn, None))
+        timer = Timer(monotonic_s, fn, None)
+        heapq.heappush(self._timers, (timer.at_s, next(self._order), timer))
+        return timer
 
     def every(
         self, interval_s: float, fn: Callable[[], None], first_s: float | None = None
     ) -> Timer:
-        """Calls ``fn`` at a fixed rate, first after ``first_s`` (default: one interval).
+        """Calls ``fn`` at a fixed rate, first after ``first_s`` at most (default: one interval).
 
-        Slots missed while another handler ran are left out, not made up for.
+        Slots missed while another handler ran are left out, not made up for. All of a process keep
+        one beat, counted from its start: what comes once a second comes in one wake-up. (A process
+        of eight such timers woke 18 times a second, twice for each: the second for the last ms.)
         """
         delay_s = interval_s if first_s is None else first_s
-        return self._schedule(Timer(time.monotonic() + delay_s, fn, interval_s))
-
-    def _schedule(self, timer: Timer) -> Timer:
-        heapq.heappush(self._timers, (timer.at_s, next(self._order), timer))
+        beats = (time.monotonic() + delay_s - self.started_s) // interval_s
+        timer = Timer(self.started_s + beats * interval_s, fn, interval_s)
+        heapq.heappush(self._ticks, (timer.at_s, next(self._order), timer))
         return timer
 
     def on_config(self, fn: Callable[[dict[str, Any]], None]) -> None:
@@ -134,21 +145,25 @@ class Process:
 
         ``flags``: zmq.POLLIN and/or zmq.POLLOUT. For a Port, ``fn`` receives until None.
         """
-        key = self._key(source)
-        self._handlers[key] = fn
-        self._poller.register(key, flags)
+        port = source if isinstance(source, Port) else None
+        fd = source if isinstance(source, int) else source.fileno()
+        self._handlers[fd] = (fn, port)
+        events = (select.POLLIN if flags & zmq.POLLIN else 0) | (
+            select.POLLOUT if flags & zmq.POLLOUT else 0
+        )
+        self._poll.register(fd, events)
+        if port is not None:
+            self._waiting.append(fd)  # what came before is not told any more
 
     def forget(self, source: Any) -> None:
         """Undoes ``on_readable``; unknown sources are fine."""
-        key = self._key(source)
-        if self._handlers.pop(key, None) is not None:
-            self._poller.unregister(key)
+        fd = source if isinstance(source, int) else source.fileno()
+        if self._handlers.pop(fd, None) is not None:
+            self._poll.unregister(fd)
 
-    @staticmethod
-    def _key(source: Any) -> Any:
-        if isinstance(source, Port):
-            return source.socket
-        return source if isinstance(source, int) else source.fileno()
+    def look_again(self, port: Port) -> None:
+        """Calls the port's handler in the next turn: frames were left unread outside of it."""
+        self._waiting.append(port.fileno())
 
     def run(self) -> None:
         """Serves until ``stop``. An exception in a handler is a bug and ends the process."""
@@ -157,34 +172,56 @@ class Process:
 
     def step(self) -> None:
         """Waits for the next thing to do and does it."""
-        left_s = self._run_timers()
+        left_ms = self._run_timers()
         # poll(2) counts whole ms. Rounded up, every scan would come up to 1 ms late; so poll
         # the whole ones and sleep the rest.
-        events = self._poller.poll(int(left_s * 1_000))
-        if not events and 0 < left_s < 0.001:
-            time.sleep(left_s)
-        for source, _ in events:
-            handler = self._handlers.get(source)
-            if handler is not None:
-                handler()
+        # Not zmq's own poller: it asks every socket for its events before and after each wait,
+        # 25 system calls a turn with five of them.
+        waiting, self._waiting = self._waiting, []
+        ready = self._poll.poll(0 if waiting else int(left_ms))
+        if not ready and not waiting and 0 < left_ms < 1:
+            time.sleep(left_ms / 1_000)
+        for fd, _ in ready:
+            self._call(fd)
+        for fd in waiting:
+            self._call(fd)
+
+    def _call(self, fd: int) -> None:
+        handler, port = self._handlers.get(fd, (None, None))
+        if handler is None:
+            return
+        if port is None:
+            handler()
+            return
+        # A ZeroMQ descriptor tells of a change, not of what is there: who leaves frames unread is
+        # called again.
+        port.drained = False
+        handler()
+        if not port.drained:
+            self._waiting.append(fd)
 
     def _run_timers(self) -> float:
-        """Runs what is due; returns how long to wait for the next, seconds (1 s at most)."""
+        """Runs what is due; returns how long to wait for the next, ms (1,000 at most); whole ones
+        where the next is not for an exact time.
+        """
         now_s = time.monotonic()
-        while self._timers and self._timers[0][0] <= now_s and not self.stopping:
-            timer = heapq.heappop(self._timers)[2]
-            if timer.cancelled:
-                continue
-            if timer.interval_s is not None:
-                missed = (now_s - timer.at_s) // timer.interval_s
-                timer.at_s += (missed + 1) * timer.interval_s
-                self._schedule(timer)
-            timer.fn()
+        for timers in (self._timers, self._ticks):
+            while timers and timers[0][0] <= now_s and not self.stopping:
+                timer = heapq.heappop(timers)[2]
+                if timer.cancelled:
+                    continue
+                if timer.interval_s is not None:
+                    missed = (now_s - timer.at_s) // timer.interval_s
+                    timer.at_s += (missed + 1) * timer.interval_s
+                    heapq.heappush(timers, (timer.at_s, next(self._order), timer))
+                timer.fn()
         if self.stopping:
             return 0.0
-        if not self._timers:
-            return 1.0
-        return min(1.0, max(0.0, self._timers[0][0] - time.monotonic()))
+        now_s = time.monotonic()
+        left_ms = float(ceil((self._ticks[0][0] - now_s) * 1_000)) if self._ticks else 1_000.0
+        if self._timers:
+            left_ms = min(left_ms, (self._timers[0][0] - now_s) * 1_000)
+        return min(1_000.0, max(0.0, left_ms))
 
     def stop(self) -> None:
         """Ends the loop after the handler that runs now."""

@@ -6,6 +6,7 @@ that only tell (``supervisor.getAllProcessInfo`` and ``readLog``, supervisord.or
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import re
@@ -15,6 +16,8 @@ import xmlrpc.client
 from dataclasses import dataclass
 from typing import Any
 from xml.parsers.expat import ExpatError
+
+from services.runtime import supervisor_access
 
 TIMEOUT_S = 2.0
 # Of supervisord's log: some 700 lines, far more than come in the second between two questions.
@@ -68,7 +71,9 @@ class _Connection(http.client.HTTPConnection):
 
 class _Transport(xmlrpc.client.Transport):
     def __init__(self, path: str) -> None:
-        super().__init__()
+        user, password = supervisor_access.read(path)
+        key = base64.b64encode(f"{user}:{password}".encode()).decode()
+        super().__init__(headers=[("Authorization", f"Basic {key}")] if user else [])
         self._path = path
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:

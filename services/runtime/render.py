@@ -16,9 +16,10 @@ from typing import Any
 import orjson
 
 from bus.topology import PROCESSES, process_name
-from services.runtime import secrets
+from services.runtime import secrets, supervisor_access
 from services.runtime.config import Credentials, Group, HttpOutput, Mirror, MqttOutput, Output, Plc
-from services.runtime.loader import Site, machines, secret_reference
+from services.runtime.consumers import consumers
+from services.runtime.site import Site, machines, raw_range
 from services.s7.address import parse_address
 
 Rendered = dict[str, dict[str, Any]]
@@ -53,15 +54,7 @@ def render(site: Site) -> Rendered:
     """The JSON of every process, by process name; holds references to secrets, never one."""
     config = site.config
     plcs = [_plc_summary(site, p) for p in config.plcs]
-    outputs = [
-        {
-            "name": o.name,
-            "type": o.type,
-            "locatarios": o.locatarios,
-            "from": o.start,
-        }
-        for o in config.outputs
-    ]
+    outputs = consumers(config)
     mirrors = [{"name": m.name, "enabled": m.enabled} for m in config.mirrors]
     rendered: Rendered = {}
 
@@ -124,7 +117,7 @@ def render(site: Site) -> Rendered:
 
 def supervisor_socket(site: Site) -> Path:
     """supervisord's control socket."""
-    return site.config.paths.runtime.absolute() / "supervisor.sock"
+    return site.config.paths.runtime.absolute() / supervisor_access.SOCKET
 
 
 def _plc_summary(site: Site, plc: Plc) -> dict[str, Any]:
@@ -141,7 +134,7 @@ def _plc_summary(site: Site, plc: Plc) -> dict[str, Any]:
     return {
         "id": plc.id,
         "locatario": site.config.tenant(plc),
-        "host": plc.host,
+        "host": plc.all_hosts[0],
         "heartbeat_s": plc.heartbeat,
         "groups": groups,
     }
@@ -177,7 +170,7 @@ def _plc(site: Site, plc: Plc) -> dict[str, Any]:
     return {
         "id": plc.id,
         "locatario": site.config.tenant(plc),
-        "host": plc.host,
+        "hosts": plc.all_hosts,
         "port": plc.port,
         "local_tsap": local,
         "remote_tsap": remote,
@@ -201,6 +194,7 @@ def _group(site: Site, plc: Plc, group: Group) -> dict[str, Any]:
         "raw": raw,
         "consistent": group.consistent,
         "timestamp": group.timestamp,
+        "timezone": (group.timezone or plc.timezone) if group.timestamp else None,
         "machines": machines(group),
         "fields": [f.to_dict() for f in site.fields[plc.id, group.name]],
     }
@@ -228,16 +222,6 @@ def _output(site: Site, output: Output) -> dict[str, Any]:
     return out
 
 
-def raw_range(site: Site, plc: Plc, group: Group) -> tuple[int, int]:
-    """(first byte, number of bytes) that a group's Raw frames hold."""
-    if not isinstance(group.raw, bool):
-        return group.raw.start, group.raw.length
-    fields = [f for f in site.fields[plc.id, group.name] if f.area == "DB"]
-    bases = [base for _, base in machines(group)]
-    start = min(bases) + min(f.byte for f in fields)
-    return start, max(bases) + max(f.byte + f.size_bytes for f in fields) - start
-
-
 def _mirror(mirror: Mirror) -> dict[str, Any]:
     local, remote = mirror.target.tsaps()
     out = mirror.model_dump(mode="json", by_alias=True)
@@ -259,7 +243,7 @@ def _beside(site: Site, file: Path | None) -> str | None:
 
 def _secret(site: Site, holder: Credentials, key: str, owner: str) -> dict[str, str] | None:
     """The reference to a secret, with a digest so that its change restarts who uses it."""
-    reference = secret_reference(holder, key, site.config.file.parent)
+    reference = secrets.reference_of(holder, key, site.config.file.parent)
     if reference is None and getattr(holder, key, None) is not None:
         # Given in clear: kept in a file of its own, made by write_clear_secrets.
         reference = {"file": str(_clear_file(site, f"{owner}.{key}"))}
@@ -350,7 +334,7 @@ def write_clear_secrets(site: Site) -> None:
     for owner, holder in holders:
         for key in ("password", "token"):
             value = getattr(holder, key, None)
-            if value and secret_reference(holder, key, Path()) is None:
+            if value and secrets.reference_of(holder, key, Path()) is None:
                 replace(_clear_file(site, f"{owner}.{key}"), value.encode())
 
 

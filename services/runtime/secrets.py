@@ -5,11 +5,28 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from services.runtime import files
 from services.runtime.errors import ConfigError, Problem
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def reference_of(holder: object, name: str, base: Path) -> dict[str, str] | None:
+    """``{"file": …}`` or ``{"env": …}`` of a model's secret; None where it is absent or in clear.
+
+    A file is looked up beside ``base``.
+    """
+    file: Path | None = getattr(holder, f"{name}_file", None)
+    if file is not None:
+        return {"file": str((base / file).absolute())}
+    if match := _VARIABLE.fullmatch(getattr(holder, name, None) or ""):
+        return {"env": match[1]}
+    return None
 
 
 def resolve(reference: Mapping[str, Any]) -> str:
@@ -20,19 +37,13 @@ def resolve(reference: Mapping[str, Any]) -> str:
     """
     if path := reference.get("file"):
         try:
-            return Path(str(path)).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as e:
-            reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
-            raise ConfigError(
-                [
-                    Problem(
-                        str(path),
-                        "",
-                        f"secret file cannot be read: {reason}",
-                        hint="create it, readable by the user that runs plc-edge (chmod 640)",
-                    )
-                ]
-            ) from None
+            content = files.read(Path(str(path)), files.SECRET_MAX_BYTES)
+            return content.decode().rstrip("\r\n")
+        except (files.Unreadable, UnicodeDecodeError) as e:
+            reason = str(e) if isinstance(e, files.Unreadable) else "is no UTF-8 text"
+            hint = "create it, readable by the user that runs plc-edge (chmod 640)"
+            problem = Problem(str(path), "", f"secret file cannot be read: it {reason}", hint=hint)
+            raise ConfigError([problem]) from None
     name = str(reference.get("env", ""))
     if name in os.environ:
         return os.environ[name]

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from supervisor.xmlrpc import SupervisorTransport
 
 from bus.topology import PROCESSES
-from services.runtime import assets
+from services.runtime import assets, supervisor_access
 from services.runtime.errors import EXIT_FAILURE, EXIT_OK
 from services.runtime.process import PR_SET_PDEATHSIG, take_lock
 
@@ -36,8 +36,10 @@ PROGRAMS = "PLC_EDGE_SUPERVISORD_CONF"
 
 
 def rpc(socket: Path) -> Any:
-    """supervisord's XML-RPC interface over its Unix socket."""
-    transport = SupervisorTransport(None, None, f"unix://{socket}")
+    """supervisord's XML-RPC interface over its Unix socket; raises PermissionError where it is
+    another user's.
+    """
+    transport = SupervisorTransport(*supervisor_access.read(socket), f"unix://{socket}")
     return xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
 
 
@@ -92,6 +94,7 @@ def main(runtime: Path) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
+    supervisor_access.write(runtime)
     command = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon"]
     # A session of its own: Ctrl-C must reach us only, or supervisord stops in its own order.
     child = subprocess.Popen(
@@ -106,7 +109,7 @@ def main(runtime: Path) -> int:
         sys.stderr.write(f"supervisord ended by itself with {child.returncode}\n")
         return EXIT_FAILURE
     try:
-        supervisor = rpc(runtime / "supervisor.sock")
+        supervisor = rpc(runtime / supervisor_access.SOCKET)
         stop_class_by_class(supervisor)
         supervisor.shutdown()
     except (OSError, xmlrpc.client.Error):

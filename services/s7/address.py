@@ -2,7 +2,8 @@
 
 ``DB1.DBX0.0`` ``DB1.DBB2`` ``DB1.DBW4:INT`` ``DB1.DBD0:REAL`` · ``DB1,REAL8`` ``DB1,X0.0``
 ``DB1,STRING10.20`` · ``M10.3`` ``MB5`` ``MW20:INT`` ``MD4:REAL`` · ``I0.0`` = ``E0.0`` ·
-``Q1.2`` = ``A1.2`` · ``T5`` · ``C3`` = ``Z3``. Without a type, B W D are BYTE, WORD and DWORD.
+``Q1.2`` = ``A1.2`` · ``T5`` · ``C3`` = ``Z3`` · ``V10.3`` ``VB5`` ``VW10:INT`` ``VD4:REAL``, the V
+memory of a LOGO! or S7-200, which they give as DB1. Without a type, B W D are BYTE, WORD and DWORD.
 Any letter case, ``%`` allowed.
 """
 
@@ -14,7 +15,13 @@ from services.s7.field import Area, Field
 from services.s7.types import S7Type, TypeNameError, parse_type
 
 MAX_BYTE = 65_535
-_AREAS: dict[str, Area] = {"M": "M", "F": "M", "I": "I", "E": "I", "Q": "Q", "A": "Q"}
+# The longest type has some 40; Python would refuse to read thousands of digits.
+MAX_CHARACTERS = 100
+# Letter -> area and DB number.
+_AREAS: dict[str, tuple[Area, int]] = {
+    "M": ("M", 0), "F": ("M", 0), "I": ("I", 0), "E": ("I", 0), "Q": ("Q", 0), "A": ("Q", 0),
+    "V": ("DB", 1),
+}  # fmt: skip
 _WIDTH_BYTES = {"B": 1, "W": 2, "D": 4, "L": 8}
 _WIDTH_TYPE = {"B": "BYTE", "W": "WORD", "D": "DWORD", "L": "LWORD"}
 # The short names of the comma form (node-red and Telegraf users know it).
@@ -25,10 +32,10 @@ _COMMA_TYPES = {
 
 _DB = re.compile(r"DB(\d+)[.,]DB([XBWDL])(\d+)(?:\.(\d+))?")
 _COMMA = re.compile(r"DB(\d+),([A-Z_][A-Z0-9_]*?)(\d+)(?:\.(\d+))?(?:\.(\d+))?")
-_AREA_BIT = re.compile(r"([MFIEQA])X?(\d+)\.(\d+)")
-_AREA = re.compile(r"([MFIEQA])([BWDL])(\d+)")
+_AREA_BIT = re.compile(r"([MFIEQAV])X?(\d+)\.(\d+)")
+_AREA = re.compile(r"([MFIEQAV])([BWDL])(\d+)")
 _NUMBERED = re.compile(r"([TCZ])(\d+)")
-_NO_BIT = re.compile(r"([MFIEQA])(\d+)")
+_NO_BIT = re.compile(r"([MFIEQAV])(\d+)")
 _EXAMPLES = "e.g. DB1.DBX0.0, DB1.DBW4:INT, DB1.DBD0:REAL, DB1,REAL8, M10.3, MW20:INT, T5"
 
 
@@ -42,6 +49,8 @@ class AddressError(ValueError):
 
 def parse_address(text: str, *, name: str = "") -> Field:
     """The field at an address. Raises AddressError."""
+    if len(text) > MAX_CHARACTERS:
+        raise AddressError(f"{text[:20]}… is no address")
     place, colon, type_text = text.strip().lstrip("%").partition(":")
     place = re.sub(r"\s+", "", place).upper()
     wanted = None
@@ -68,7 +77,8 @@ def parse_address(text: str, *, name: str = "") -> Field:
     if field.area == "DB" and not 1 <= field.db <= 65_535:
         raise AddressError(f"{text!r}: there is no DB{field.db}", "DB numbers are 1 to 65535")
     if field.byte + field.size_bytes - 1 > MAX_BYTE:
-        raise AddressError(f"{text!r} reaches past byte {MAX_BYTE}", "mend the offset")
+        hint = "mend the offset; S7 gives 64 KiB of an area or of a block with standard access"
+        raise AddressError(f"{text!r} reaches past byte {MAX_BYTE}", hint)
     field.name = name
     return field
 
@@ -99,7 +109,7 @@ def _sized(wanted: S7Type | None, width: str, text: str) -> str:
         return str(wanted)
     if wanted.size_bytes in (1, 2, 4) and wanted.size_bytes != width_bytes:
         fits = next(w for w, n in _WIDTH_BYTES.items() if n == wanted.size_bytes)
-        hint = f"write DB{fits} or M{fits}, or another type"
+        hint = f"write DB{fits}, M{fits} or V{fits}, or another type"
         raise AddressError(f"{text!r}: {wanted} is no {width_bytes}-byte type", hint)
     return str(wanted)
 
@@ -149,12 +159,12 @@ def _area_bit(match: re.Match[str], wanted: S7Type | None, text: str) -> Field:
     letter, byte, bit = match.groups()
     if wanted is not None and wanted.base != "BOOL":
         raise AddressError(f"{text!r}: {wanted} does not begin at a bit", f"write {letter}W{byte}")
-    return _bool(_AREAS[letter], 0, byte, bit, wanted, text)
+    return _bool(*_AREAS[letter], byte, bit, wanted, text)
 
 
 def _area(match: re.Match[str], wanted: S7Type | None, text: str) -> Field:
     letter, width, byte = match.groups()
-    return Field("", _sized(wanted, width, text), _AREAS[letter], 0, int(byte))
+    return Field("", _sized(wanted, width, text), *_AREAS[letter], int(byte))
 
 
 def _numbered(match: re.Match[str], wanted: S7Type | None, text: str) -> Field:

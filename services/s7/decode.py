@@ -1,8 +1,8 @@
 """Bytes of one group -> values, as fast as plain Python goes.
 
 One precompiled ``struct`` takes all numbers of a record in one call, one table lookup a byte makes
-8 BOOLs, and REALs are shortened in bulk; only what has a shape of its own (strings, dates) is
-decoded one by one. A record whose bytes did not change is not decoded again.
+8 BOOLs, and REALs are shortened in bulk (services/s7/real.py); only what has a shape of its own
+(strings, dates) is decoded one by one. A record whose bytes did not change is not decoded again.
 
 Values come in the order of the fields. A field that could not be read or holds no value of its
 type is absent from the values and named with its reason.
@@ -17,7 +17,8 @@ from itertools import chain, compress
 from typing import Any
 
 from services.s7.field import Field
-from services.s7.types import ELEMENTARY, BadValue, S7Type, decode_value, nest, shortest
+from services.s7.real import Reals, not_finite
+from services.s7.types import ELEMENTARY, BadValue, S7Type, decode_value, nest
 
 # JSON numbers are doubles to most readers: 64-bit integers beyond 2^53 travel as text.
 SAFE_INTEGER = 2**53
@@ -60,7 +61,7 @@ class Record:
         self._numbers = _compile(numbers)
         self._number_names = [f.name for f in numbers]
         self._wide_names = [f.name for f in numbers if f.type in _WIDE]
-        self._reals = _compile(reals, "I")
+        self._reals = Reals([f.byte for f in reals])
         self._real_names = [f.name for f in reals]
         self._lreals = _compile(lreals, "d")
         self._lreal_names = [f.name for f in lreals]
@@ -109,13 +110,14 @@ class Record:
         for name in self._wide_names:
             values[name] = _json_integers(values[name])
         if self._real_names:
-            raws = self._reals.unpack_from(part)
-            reals = shorten(raws)
+            reals = self._reals.unpack(part)
             values.update(zip(self._real_names, reals, strict=True))
             if None in reals:
-                for name, value, raw in zip(self._real_names, reals, raws, strict=True):
+                for name, value, at in zip(
+                    self._real_names, reals, self._reals.places, strict=True
+                ):
                     if value is None:
-                        bad[name] = _not_finite(raw)
+                        bad[name] = not_finite(part, at)
         if self._lreal_names:
             lreals = self._lreals.unpack_from(part)
             values.update(zip(self._lreal_names, lreals, strict=True))
@@ -147,92 +149,6 @@ class Record:
         self.bad = bad
 
 
-# What each REAL (as its bits) reads as, for the whole process. Sensors repeat themselves: 30 ns a
-# value instead of 250. 16,384 entries are some 2 MB.
-_SHORTENED: dict[int, float | None] = {}
-_SHORTENED_MAX = 16_384
-
-
-def shorten(raws: Sequence[int]) -> list[float | None]:
-    """``types.shortest`` for many REALs given as their bits; None for NaN and infinities."""
-    known = _SHORTENED
-    try:
-        return list(map(known.__getitem__, raws))
-    except KeyError:
-        missing: Sequence[int] = [raw for raw in raws if raw not in known]
-    if len(known) + len(missing) > _SHORTENED_MAX:
-        known.clear()
-        missing = raws
-    fresh = 2 * len(missing) > len(raws)
-    if fresh:  # looking up the others would cost more than computing them
-        missing = raws
-    shorts = shorten_fresh(missing)
-    if len(missing) <= _SHORTENED_MAX:
-        known.update(zip(missing, shorts, strict=True))
-    return shorts if fresh else list(map(known.__getitem__, raws))
-
-
-# Adding and subtracting this rounds a double below 2^51 to a whole number.
-_ROUNDER = 1.5 * 2**52
-
-
-def shorten_fresh(raws: Sequence[int]) -> list[float | None]:
-    """As ``shorten``, computed: 0.25 µs a value (formatting and parsing text: 1.2 µs).
-
-    Two neighbouring REALs lie ``ulp`` apart. Take the most decimals whose step is still wider than
-    that: at most one such decimal reads back as the value, and if it does none is shorter. Else one
-    decimal more always has one that does. A whole number below 2^53 divided by a power of ten up
-    to 10^22 is rounded once, so it is the very double that the decimal's text reads as.
-    """
-    floats = struct.unpack(f">{len(raws)}f", struct.pack(f">{len(raws)}I", *raws))
-    powers = [_POWERS[raw >> 23 & 255] for raw in raws]
-    out: list[float | None] = [
-        (value * power + _ROUNDER - _ROUNDER) / power
-        for value, power in zip(floats, powers, strict=True)
-    ]
-    left = _not_read_back(out, floats)
-    again = [i for i in left if raws[i] & 0x7FFFFF and powers[i] == powers[i]]
-    if again:
-        more = [
-            (floats[i] * (10 * powers[i]) + _ROUNDER - _ROUNDER) / (10 * powers[i]) for i in again
-        ]
-        for i, value in zip(again, more, strict=True):
-            out[i] = value
-        wrong = _not_read_back(more, [floats[i] for i in again])
-        left = [*set(left).difference(again), *(again[i] for i in wrong)]
-    for i in left:
-        # Powers of two (their lower neighbour is nearer), zeros, the very large and small.
-        out[i] = shortest(floats[i]) if floats[i] - floats[i] == 0 else None
-    return out
-
-
-def _not_read_back(shorts: Sequence[Any], floats: Sequence[float]) -> list[int]:
-    """Which decimals, stored as a REAL, are not the value they came from."""
-    code = f">{len(shorts)}f"
-    stored = struct.unpack(code, struct.pack(code, *shorts))
-    if stored == floats:
-        return []
-    return [i for i, (a, b) in enumerate(zip(stored, floats, strict=True)) if a != b]
-
-
-def _power(exponent: int) -> float:
-    """10^k, k the most decimals with a step wider than the ulp of REALs with this biased exponent;
-    NaN (equal to nothing, so never taken for a result) where doubles would round on the way.
-    """
-    ulp = 2.0 ** (exponent - 150)
-    k = -math.ceil(math.log10(ulp))
-    if 10.0**-k <= ulp:
-        k -= 1
-    return 10.0**k if 0 <= k <= 21 else math.nan
-
-
-_POWERS = [_power(exponent) for exponent in range(256)]
-
-
-def _not_finite(raw: int) -> str:
-    return "nan" if raw & 0x7FFFFF else "infinity"
-
-
 def _compile(fields: Sequence[Field], code: str = "") -> struct.Struct:
     """One struct for fields of plain types (or all of one ``code``), sorted by place and apart;
     what lies between is skipped.
@@ -262,13 +178,12 @@ def _decoder(f: Field) -> Callable[[bytes], Any]:
 
 
 def _real_array(t: S7Type, first: int) -> Callable[[bytes], Any]:
-    reals = struct.Struct(f">{math.prod(t.counts)}I")
+    reals = Reals([first + 4 * i for i in range(math.prod(t.counts))])
 
     def decode(part: bytes) -> list[Any]:
-        raws = reals.unpack_from(part, first)
-        values = shorten(raws)
+        values = reals.unpack(part)
         if None in values:
-            raise BadValue(_not_finite(raws[values.index(None)]))
+            raise BadValue(not_finite(part, reals.places[values.index(None)]))
         return nest(values, t.counts)
 
     return decode

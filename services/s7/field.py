@@ -30,7 +30,7 @@ class Field:
     deadband: dict[str, float] | None = None
     """{"abs": x} or {"percent": x}; None: any change."""
     encoding: str | None = None
-    """Of STRING and CHAR; None is latin-1, in which every byte is a character."""
+    """Of STRING and CHAR; None is latin-1."""
     description: str = ""
 
     @property

@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +28,16 @@ from services.s7.types import S7Type, TypeNameError, parse_type
 __all__ = ["Field", "LayoutError", "LayoutProblem", "resolve_inline", "resolve_layout"]
 
 BLOCK_BYTES = 65_536
+# As many as a block has bytes: two thousand structs of BOOLs need as many.
+MAX_FIELDS = 65_536
+# Who has made more is told these first.
+MAX_PROBLEMS = 500
 FIELD_NAME = re.compile(r"[\w.\-]{1,128}")
 _LAYOUT_KEYS = {"name", "description", "record", "fields"}
 _MEMBER_KEYS = {"name", "description", "type", "offset", "unit", "scale", "deadband", "encoding"}
 _STRUCT_KEYS = {"name", "description", "type", "offset", "fields", "array"}
+# What only a field that lies in its group's block has.
+_BLOCK_FORM = frozenset(("type", "offset", "fields", "array"))
 _INLINE_KEYS = {"name", "description", "address", "unit", "scale", "deadband", "encoding"}
 _NUMERIC = frozenset(
     (
@@ -39,7 +46,7 @@ _NUMERIC = frozenset(
     )
 )
 _TEXT = frozenset(("CHAR", "STRING"))
-_RANGE = re.compile(r"\s*(-?\d+)\s*\.\.\s*(-?\d+)\s*")
+_RANGE = re.compile(r"\s*(-?\d{1,9})\s*\.\.\s*(-?\d{1,9})\s*")
 _STRUCT_TYPE = re.compile(r"\s*STRUCT\s*(?:\[([^\]]*)\])?\s*", re.IGNORECASE)
 
 
@@ -55,8 +62,14 @@ class LayoutProblem:
 class LayoutError(ValueError):
     """A layout or field list is wrong. Carries every problem found."""
 
-    def __init__(self, problems: list[LayoutProblem]) -> None:
+    def __init__(
+        self, problems: list[LayoutProblem], fields: list[Field], names: set[str] | None
+    ) -> None:
         self.problems = problems
+        self.fields = fields
+        """Those that are right, wherever the others belong."""
+        self.names = names
+        """Of all fields, right or wrong; None where not all are known."""
         super().__init__("; ".join(f"{p.path}: {p.message}" for p in problems))
 
 
@@ -73,10 +86,7 @@ def resolve_layout(doc: Any, *, db: int | None) -> list[Field]:
         walk.unknown_keys(doc, _LAYOUT_KEYS, "")
         end_bytes = walk.members(doc.get("fields"), "fields", "", 0)
         _check_record(walk, doc.get("record"), end_bytes)
-    walk.check_names()
-    if walk.problems:
-        raise LayoutError(walk.problems)
-    return walk.fields
+    return walk.done()
 
 
 def _check_record(walk: _Walk, record: Any, end_bytes: int) -> None:
@@ -89,26 +99,25 @@ def _check_record(walk: _Walk, record: Any, end_bytes: int) -> None:
         walk.bad("record", message, f"set `record: {end_bytes + end_bytes % 2}` or mend an offset")
 
 
-def resolve_inline(fields: Any) -> list[Field]:
-    """The fields of a group given as ``fields:`` with an ``address:`` each. Raises LayoutError."""
-    walk = _Walk(0)
+def resolve_inline(fields: Any, *, db: int | None = None) -> list[Field]:
+    """The fields of a group given as ``fields:``: each has an ``address:``, or, in block ``db``,
+    stands as in a layout, with ``type:`` and ``offset:``. A list may hold both kinds; without
+    ``offset:`` a field follows the one before of its kind.
+
+    Raises LayoutError with every problem.
+    """
+    walk = _Walk(db or 0)
     if not isinstance(fields, list):
         walk.bad("", "is no list of fields", 'write - {name: x, address: "DB1.DBD0:REAL"}')
         fields = []
     for i, member in enumerate(fields):
         path = f"[{i}]"
-        if not walk.is_member(member, path, _INLINE_KEYS, "address"):
-            continue
-        try:
-            field = parse_address(str(member["address"]), name=str(member["name"]))
-        except AddressError as e:
-            walk.bad(f"{path}.address", str(e), e.hint)
-            continue
-        walk.add(field, member, path)
-    walk.check_names()
-    if walk.problems:
-        raise LayoutError(walk.problems)
-    return walk.fields
+        is_mapping = isinstance(member, dict)
+        if is_mapping and not _BLOCK_FORM.isdisjoint(member):
+            walk.in_block(member, path, known_db=db is not None)
+        elif walk.is_member(member, path, _INLINE_KEYS, "address"):
+            walk.addressed(member, path)
+    return walk.done()
 
 
 class _Walk:
@@ -116,12 +125,28 @@ class _Walk:
 
     def __init__(self, db: int) -> None:
         self.db = db
+        self.at_bits = 0
+        """Where the next one lies of a group's own fields that does not say so."""
         self.fields: list[Field] = []
         self.paths: list[str] = []
         self.problems: list[LayoutProblem] = []
+        self.firm: list[Field] = []
+        """Whose place does not hang on others."""
+        self.names: set[str] | None = set()
+        """Of fields that are wrong; None where some of them are not known."""
+
+    def done(self) -> list[Field]:
+        """The fields. Raises LayoutError where something is wrong."""
+        self.check_names()
+        if not self.problems:
+            return self.fields
+        names = None if self.names is None else self.names | {f.name for f in self.fields}
+        raise LayoutError(self.problems, self.firm, names)
 
     def bad(self, path: str, message: str, hint: str = "") -> None:
         self.problems.append(LayoutProblem(path, message, hint))
+        if len(self.problems) == MAX_PROBLEMS:
+            raise LayoutError(self.problems, [], None)
 
     def unknown_keys(self, member: dict[Any, Any], known: set[str], path: str) -> None:
         for key in member:
@@ -132,41 +157,85 @@ class _Walk:
                 )
                 self.bad(f"{path}.{key}" if path else str(key), "unknown key", hint)
 
-    def is_member(self, member: Any, path: str, known: set[str], needs: str) -> bool:
+    def is_member(
+        self, member: Any, path: str, known: set[str], needs: str, prefix: str = ""
+    ) -> bool:
         """Whether it has a name and what else it needs; says so where not."""
         if not isinstance(member, dict):
-            self.bad(path, f"is {member!r}", f"a field is {{name: …, {needs}: …}}")
+            self.names = None
+            self.bad(path, f"is {reprlib.repr(member)}", f"a field is {{name: …, {needs}: …}}")
             return False
         self.unknown_keys(member, known, path)
         missing = [k for k in ("name", needs) if member.get(k) is None]
         for key in missing:
             self.bad(path, f"`{key}` is missing", f"add `{key}:`")
-        if missing:
+        name = str(member.get("name"))
+        if "name" in missing or needs == "fields":
+            self.names = None
+        elif not FIELD_NAME.fullmatch(name):
+            self.names = None
+            hint = "letters, digits, `_`, `-` and `.`, up to 128"
+            self.bad(f"{path}.name", f"{reprlib.repr(name)} is no valid field name", hint)
             return False
-        name = str(member["name"])
-        if not FIELD_NAME.fullmatch(name):
-            hint = "letters, digits, `_`, `-` and `.`"
-            self.bad(f"{path}.name", f"{name!r} is no valid field name", hint)
+        if missing:
+            self.wrong(prefix + name)
             return False
         return True
+
+    def wrong(self, name: str) -> None:
+        """Remembers the name of a field that is wrong."""
+        if self.names is not None:
+            self.names.add(name)
+
+    def addressed(self, member: dict[str, Any], path: str) -> None:
+        """A field with an ``address:``."""
+        name = str(member["name"])
+        try:
+            field = parse_address(str(member["address"]), name=name)
+        except AddressError as e:
+            self.wrong(name)
+            self.bad(f"{path}.address", str(e), e.hint)
+            return
+        self.add(field, member, path, firm=True)
+
+    def in_block(self, member: dict[str, Any], path: str, *, known_db: bool) -> None:
+        """A field of a group's list that is given as in a layout."""
+        if "address" in member:
+            form = next(iter(sorted(_BLOCK_FORM & member.keys())))
+            self.wrong(str(member.get("name")))
+            message = f"has both `address:` and `{form}:`"
+            hint = 'either address: "DB1.DBD0:REAL", or in the block of `db:` type and offset'
+            self.bad(path, message, hint)
+            return
+        if not known_db:
+            self.wrong(str(member.get("name")))
+            hint = 'give the group `db:`, or the field an address: "DB1.DBD0:REAL"'
+            self.bad(path, "lies in no block: `type:` and `offset:` need the group's `db:`", hint)
+            return
+        self.at_bits = self.member(member, path, "", 0, self.at_bits)
 
     def members(self, members: Any, path: str, prefix: str, base_bits: int) -> int:
         """Places members from ``base_bits`` on; returns the byte after the last one."""
         if not isinstance(members, list) or not members:
+            self.names = None
             self.bad(path, "holds no field", "list at least one {name, type}")
             return base_bits // 8
         at_bits = base_bits
         end_bits = base_bits
         for i, member in enumerate(members):
-            here = f"{path}[{i}]"
-            is_struct = isinstance(member, dict) and "fields" in member
-            known = _STRUCT_KEYS if is_struct else _MEMBER_KEYS
-            if not self.is_member(member, here, known, "fields" if is_struct else "type"):
-                continue
-            place = self._struct if is_struct else self._scalar
-            at_bits = place(member, here, prefix, base_bits, at_bits)
+            at_bits = self.member(member, f"{path}[{i}]", prefix, base_bits, at_bits)
             end_bits = max(end_bits, at_bits)
         return (end_bits + 7) // 8
+
+    def member(self, member: Any, path: str, prefix: str, base_bits: int, at_bits: int) -> int:
+        """Places one member from ``at_bits`` on, or at its offset; returns the bit after it."""
+        is_struct = isinstance(member, dict) and "fields" in member
+        known = _STRUCT_KEYS if is_struct else _MEMBER_KEYS
+        needs = "fields" if is_struct else "type"
+        if not self.is_member(member, path, known, needs, prefix):
+            return at_bits
+        place = self._struct if is_struct else self._scalar
+        return place(member, path, prefix, base_bits, at_bits)
 
     def _start(
         self, member: dict[str, Any], path: str, base_bits: int, at_bits: int, t: S7Type | None
@@ -194,19 +263,23 @@ class _Walk:
     def _scalar(
         self, member: dict[str, Any], path: str, prefix: str, base_bits: int, at_bits: int
     ) -> int:
+        name = prefix + str(member["name"])
         try:
             t = parse_type(str(member["type"]))
         except TypeNameError as e:
+            self.wrong(name)
             self.bad(f"{path}.type", str(e), e.hint)
             return at_bits
+        problems = len(self.problems)
         start = self._start(member, path, base_bits, at_bits, t)
         byte, bit = divmod(start, 8)
-        name = prefix + str(member["name"])
         if byte + t.size_bytes > BLOCK_BYTES:
+            self.wrong(name)
             self.bad(f"{path}.offset", f"{name} reaches byte {byte + t.size_bytes - 1}",
                      f"a block ends at byte {BLOCK_BYTES - 1}")  # fmt: skip
             return at_bits
-        self.add(Field(name, str(t), "DB", self.db, byte, bit), member, path)
+        firm = len(self.problems) == problems and "offset" in member and not prefix
+        self.add(Field(name, str(t), "DB", self.db, byte, bit), member, path, firm=firm)
         if t.base == "BOOL" and not t.dims:
             return start + 1
         end = byte + t.size_bytes
@@ -222,6 +295,8 @@ class _Walk:
             end_bytes = self.members(member["fields"], f"{path}.fields", name, start)
             start = 8 * (end_bytes + end_bytes % 2)
             if len(self.problems) > problems:
+                if index:
+                    self.names = None
                 break  # the same mistakes in each element
         return start
 
@@ -234,6 +309,7 @@ class _Walk:
             match = _STRUCT_TYPE.fullmatch(str(member["type"]))
             if match is None or (match[1] is not None and given is not None):
                 hint = 'a member with `fields:` is a STRUCT; an array of them "STRUCT[1..4]"'
+                self.names = None
                 self.bad(f"{path}.type", f"{member['type']!r} is no struct", hint)
                 return []
             if match[1] is not None:
@@ -244,9 +320,11 @@ class _Walk:
         for part in str(given).split(","):
             match = _RANGE.fullmatch(part)
             if match is None or int(match[1]) > int(match[2]):
+                self.names = None
                 self.bad(f"{path}.{key}", f"{part.strip()!r} is no range", 'write "1..4"')
                 return []
             if len(names) * (int(match[2]) - int(match[1]) + 1) > BLOCK_BYTES:
+                self.names = None
                 self.bad(f"{path}.{key}", "has more elements than a block has bytes",
                          "mend the range")  # fmt: skip
                 return []
@@ -254,8 +332,14 @@ class _Walk:
             names = [f"{name}{index}." for name in names for index in indices]
         return names
 
-    def add(self, field: Field, member: dict[str, Any], path: str) -> None:
-        """Takes the options common to layouts and inline fields."""
+    def add(self, field: Field, member: dict[str, Any], path: str, *, firm: bool) -> None:
+        """Takes the options common to layouts and inline fields. ``firm``: its place is certain,
+        whatever is wrong elsewhere.
+        """
+        if len(self.fields) == MAX_FIELDS:
+            hint = "read arrays, or make two layouts"
+            self.bad("fields", f"are more than {MAX_FIELDS:,}", hint)
+            raise LayoutError(self.problems, [], None)
         t = parse_type(field.type)
         field.unit = _text(member.get("unit"))
         field.description = _text(member.get("description"))
@@ -267,6 +351,8 @@ class _Walk:
             field.encoding = self._encoding(member["encoding"], t, f"{path}.encoding")
         self.fields.append(field)
         self.paths.append(path)
+        if firm:
+            self.firm.append(field)
 
     def _scale(self, given: Any, t: S7Type, path: str) -> tuple[float, float] | None:
         hint = "{factor: 0.1, bias: 0} or {raw: [0, 27648], eu: [0, 100]}"
@@ -283,7 +369,9 @@ class _Walk:
             raw, eu = given["raw"], given["eu"]
             if _is_pair(raw) and _is_pair(eu) and raw[0] != raw[1] and eu[0] != eu[1]:
                 factor = (eu[1] - eu[0]) / (raw[1] - raw[0])
-                return factor, eu[0] - raw[0] * factor
+                bias = eu[0] - raw[0] * factor
+                if _is_number(factor) and _is_number(bias):
+                    return factor, bias
         self.bad(path, f"{given!r} is no scale", hint)
         return None
 
@@ -293,7 +381,7 @@ class _Walk:
             return None
         if _is_number(given) and given >= 0:
             return {"abs": float(given)}
-        if isinstance(given, str) and re.fullmatch(r"\d+(\.\d+)?\s*%", given):
+        if isinstance(given, str) and re.fullmatch(r"\d{1,9}(\.\d{1,9})?\s*%", given):
             return {"percent": float(given.rstrip("% "))}
         if isinstance(given, dict) and len(given) == 1 and set(given) <= {"abs", "percent"}:
             ((kind, value),) = given.items()
@@ -308,7 +396,7 @@ class _Walk:
             return None
         try:
             "A".encode(str(given))
-        except LookupError:
+        except (LookupError, ValueError):
             self.bad(path, f"unknown encoding {given!r}", "latin-1, cp1252, utf-8, …")
             return None
         return str(given)
@@ -329,7 +417,7 @@ def parse_offset(given: Any) -> tuple[int, int] | None:
     """
     if isinstance(given, bool) or not isinstance(given, int | float | str):
         return None
-    match = re.fullmatch(r"(\d+)(?:\.([0-7]))?", str(given).strip())
+    match = re.fullmatch(r"(\d{1,9})(?:\.([0-7]))?", str(given).strip())
     if match is None or int(match[1]) >= BLOCK_BYTES:
         return None
     return int(match[1]), int(match[2] or 0)

@@ -1,4 +1,4 @@
-"""One TCP connection to one PLC: connect, setup, read. There is no write in it.
+"""One connection to one PLC, made by ``handshake``: it reads. There is no write in it.
 
 Requests go out as many at a time as the PLC granted; replies find their telegram by PDU reference.
 After a timeout or anything unexpected the socket is dropped: a late reply must never be taken for
@@ -7,7 +7,7 @@ the next one.
 
 from __future__ import annotations
 
-import errno
+import random
 import select
 import socket
 import time
@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from services.runtime.errors import PlcUnavailable
 from services.s7 import telegram as t
+from services.s7.handshake import connect, network_error
 from services.s7.plan import Telegram
 
 # Asked for; CPUs grant 1 to 8, library servers what is asked.
@@ -28,27 +29,6 @@ _RECEIVE_BYTES = 65_536
 _TPKT_BYTES = 4
 _READ_REPLY_BYTES = t.TPKT_COTP_BYTES + t.REPLY_HEAD_BYTES
 _NOTHING = (None, None, 0.0)
-
-_NETWORK_ERRORS = {
-    errno.ECONNREFUSED: ("refused", "nothing listens there: is it the PLC's address and port?"),
-    errno.EHOSTUNREACH: ("unreachable", "no such station in this network: check cable and address"),
-    errno.ENETUNREACH: ("unreachable", "no route to that network: check this PC's address"),
-    errno.ECONNRESET: ("reset", "the PLC closed the connection"),
-    errno.EPIPE: ("reset", "the PLC closed the connection"),
-    errno.ETIMEDOUT: ("timeout", "no answer: check the PLC's power and cable"),
-}
-
-
-def network_error(error: OSError, host: str, port: int) -> PlcUnavailable:
-    """An OSError in words for the person at the machine."""
-    if isinstance(error, socket.gaierror):
-        return PlcUnavailable("unknown_host", f"{host}: no such name; check `host:` or DNS")
-    if isinstance(error, TimeoutError):
-        return PlcUnavailable(
-            "timeout", f"{host}:{port}: no answer; check the PLC's power and cable"
-        )
-    code, words = _NETWORK_ERRORS.get(error.errno or 0, ("network", str(error)))
-    return PlcUnavailable(code, f"{host}:{port}: {words}")
 
 
 class Answer:
@@ -90,81 +70,21 @@ class Session:
         self.host = host
         self.port = port
         self.timeout_s = timeout_s
-        self.jobs = 1
-        self.pdu_bytes = 0
         self.reads = 0
-        self._buffer = b""
         self._parts = bytearray()
         self._waiting: list[tuple[Answer, deque[Telegram]]] = []
         self._in_flight: dict[int, tuple[Answer | None, Telegram | None, float]] = {}
-        self._reference = 0
+        # Not from 1 on each connection: a gateway (MPI, serial) may hand a late reply to the next
+        # connection, where it must find nothing.
+        self._reference = random.randrange(0xFFFE)
         self._on_state: Callable[[int | None], None] | None = None
         self._state_waits = False
-        deadline_s = time.monotonic() + timeout_s
-        try:
-            self.socket = socket.create_connection((host, port), timeout_s)
-        except UnicodeError:
-            raise network_error(socket.gaierror(), host, port) from None
-        except OSError as e:
-            raise network_error(e, host, port) from None
-        try:
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # A pulled cable must show although nothing is in flight: probe after 5 s, 3 times.
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-            self.socket.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout_s * 1_000)
-            )
-            self._handshake(tsaps, pdu_bytes, jobs, deadline_s)
-            self.socket.setblocking(False)
-        except OSError as e:
-            self.close()
-            raise network_error(e, host, port) from None
-        except t.ProtocolError as e:
-            self.close()
-            raise PlcUnavailable("refused_by_cpu", f"{host}:{port}: {e}") from None
+        opened = connect(host, port, tsaps, pdu_bytes, jobs, timeout_s)
+        self.socket = opened.socket
+        self.jobs, self.pdu_bytes = opened.jobs, opened.pdu_bytes
+        self._buffer = opened.rest
         self._poll = select.poll()
         self._poll.register(self.socket, select.POLLIN)
-
-    def _handshake(
-        self, tsaps: tuple[int, int], pdu_bytes: int, jobs: int, deadline_s: float
-    ) -> None:
-        self._send(t.connection_request(*tsaps))
-        t.parse_connection_confirm(self._exchange(deadline_s))
-        self._send(t.setup_request(0xFFFF, jobs, pdu_bytes))
-        cotp = self._exchange(deadline_s)
-        granted_jobs, granted_bytes = t.parse_setup(cotp[3:])
-        self.jobs = max(1, min(granted_jobs, jobs))
-        self.pdu_bytes = min(granted_bytes, pdu_bytes)
-        if self.pdu_bytes < 112:
-            raise t.ProtocolError(f"the CPU grants a PDU of {granted_bytes} bytes only")
-
-    def _exchange(self, deadline_s: float) -> bytes:
-        """One COTP packet, while the socket still blocks."""
-        while True:
-            have = self._buffer
-            whole_head = len(have) >= _TPKT_BYTES
-            size = have[2] << 8 | have[3] if whole_head else 0
-            if have[:1] not in (b"", b"\3") or (whole_head and size < t.TPKT_COTP_BYTES):
-                raise t.ProtocolError(f"not a TPKT: {have[:4].hex()}: is this the PLC's S7 port?")
-            if 0 < size <= len(have):
-                self._buffer = have[size:]
-                return have[_TPKT_BYTES:size]
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0:
-                raise TimeoutError
-            self.socket.settimeout(left_s)
-            data = self.socket.recv(_RECEIVE_BYTES)
-            if not data:
-                raise t.ProtocolError(
-                    "closed in the handshake: wrong rack, slot or TSAP, or no connection free"
-                )
-            self._buffer += data
-
-    def _send(self, data: bytes) -> None:
-        self.socket.sendall(data)
 
     def fileno(self) -> int:
         """For the process's poller."""
@@ -387,6 +307,18 @@ class Session:
     def _broken(self, error: PlcUnavailable) -> PlcUnavailable:
         self.close()
         return error
+
+    def read_state(self) -> int | None:
+        """Asks the CPU's operating state and waits for it, as ``ask_state`` gives it: for one-shot
+        tools.
+        """
+        told: list[int | None] = []
+        self.ask_state(told.append)
+        while not told:
+            self.receive(self.timeout_s * 1_000)
+            if not told:
+                self.check_timeout()
+        return told[0]
 
     def read(self, telegrams: list[Telegram], image_bytes: int) -> Answer:
         """Reads once and waits for it: for one-shot tools."""

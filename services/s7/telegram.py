@@ -39,6 +39,15 @@ REPLY_ERRORS = {
     0xD602: ("access_denied", "the CPU refuses: wrong password or protection level"),
 }
 
+# A CPU's operating state (SZL 0x0424) while its program runs: RUN; in a redundant pair also RUN-R,
+# LINK-UP, UPDATE.
+RUNNING = frozenset((0x08, 0x09, 0x0B, 0x0C))
+# Reasons of a COTP disconnect (ISO 8073, 13.5.3) that speak of room, not of the address: congestion
+# at the TSAP, of the station, no reference left.
+_COTP_FULL = frozenset((0x01, 0x81, 0x87))
+# Error class of an S7 setup that is refused for want of resources.
+_CLASS_FULL = 0x83
+
 _TPKT = struct.Struct(">BBH")
 _HEAD = struct.Struct(">BBHHHH")
 _ITEM = struct.Struct(">BBBBHHBBH")
@@ -49,6 +58,14 @@ _COUNTED_IN_BITS = frozenset((3, 4, 5))
 
 class ProtocolError(Exception):
     """Bytes that are no reply to what was asked: the connection must be dropped."""
+
+
+class ConnectionRefused(ProtocolError):
+    """The station speaks S7 and does not want this connection. ``is_full``: for want of room."""
+
+    def __init__(self, message: str, *, is_full: bool = False) -> None:
+        self.is_full = is_full
+        super().__init__(message)
 
 
 def frame(payload: bytes) -> bytes:
@@ -114,15 +131,19 @@ def szl_request(reference: int, szl_id: int, index: int = 0) -> bytes:
 
 
 def parse_connection_confirm(cotp: bytes) -> None:
-    """Raises ProtocolError where the PLC did not accept the connection."""
-    if len(cotp) < 2 or cotp[1] != 0xD0:
-        raise ProtocolError("connection refused: wrong rack, slot or TSAP, or all slots taken")
+    """Raises ConnectionRefused where the PLC did not accept the connection."""
+    if len(cotp) >= 2 and cotp[1] == 0xD0:
+        return
+    if len(cotp) >= 7 and cotp[1] & 0xF0 == 0x80 and cotp[6] in _COTP_FULL:
+        raise ConnectionRefused(f"connection refused (COTP reason {cotp[6]})", is_full=True)
+    raise ConnectionRefused("connection refused: wrong rack, slot or TSAP, or no connection free")
 
 
 def parse_setup(pdu: bytes) -> tuple[int, int]:
     """(jobs granted, PDU bytes granted)."""
     if len(pdu) >= 12 and pdu[1] in (ACK, ACK_DATA) and (pdu[10] or pdu[11]):
-        raise ProtocolError(f"communication setup refused: 0x{pdu[10]:02x}{pdu[11]:02x}")
+        error = f"communication setup refused: 0x{pdu[10]:02x}{pdu[11]:02x}"
+        raise ConnectionRefused(error, is_full=pdu[10] == _CLASS_FULL)
     if len(pdu) < 20 or pdu[1] != ACK_DATA or pdu[12] != 0xF0:
         raise ProtocolError("no reply to the communication setup")
     calling, called, pdu_bytes = struct.unpack_from(">HHH", pdu, 14)

@@ -256,12 +256,16 @@ def _decode_wchar(raw: bytes) -> str:
 def shortest(value: float) -> float:
     """The float whose shortest decimal is the shortest that reads back as the same REAL.
 
-    ``value`` is what ``struct`` makes of 4 bytes (0.11999999731779099); the result is 0.12.
+    ``value`` is what ``struct`` makes of 4 bytes (0.11999999731779099); the result is 0.12. From
+    2^24 on a REAL is a whole number; up to 2^53 it is given exactly (1123456768.0), as every other
+    tool shows it: the digits that the shortest form rounds to zeros (1123456800.0) save nothing.
     Raises BadValue for NaN and infinities. Any decimal of up to 6 digits survives a REAL, and 9
     always suffice (C's FLT_DIG and FLT_DECIMAL_DIG); denormals may need fewer than 6.
     """
     if value - value != 0:
         raise BadValue("nan" if math.isnan(value) else "infinity")
+    if _WHOLE_REALS[0] <= abs(value) <= _WHOLE_REALS[1]:
+        return value
     raw = _F32.pack(value)
     is_power_of_2 = not int.from_bytes(raw) & 0x7FFFFF
     for digits in range(6 if abs(value) >= 1.1754943508222875e-38 else 1, 10):
@@ -282,6 +286,8 @@ def shortest(value: float) -> float:
 
 
 _F32 = struct.Struct(">f")
+# From here on REALs have no decimals; to here a double, as JSON's readers use, counts in ones.
+_WHOLE_REALS = 2.0**24, 2.0**53
 
 
 def _decode_lreal(raw: bytes) -> float:
@@ -343,7 +349,7 @@ ALIASES = {
 
 _NAME = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(.*)", re.DOTALL)
 _BRACKET = re.compile(r"\[([^\]]*)\]\s*")
-_RANGE = re.compile(r"\s*(-?\d+)\s*\.\.\s*(-?\d+)\s*")
+_RANGE = re.compile(r"\s*(-?\d{1,9})\s*\.\.\s*(-?\d{1,9})\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,7 +440,7 @@ def parse_type(text: str) -> S7Type:
         length = 254
         if brackets and ".." not in brackets[0]:
             first = brackets.pop(0).strip()
-            if not first.isdigit() or not 1 <= int(first) <= longest:
+            if not re.fullmatch(r"\d{1,5}", first) or not 1 <= int(first) <= longest:
                 raise TypeNameError(f"{base}[{first}]", f"a length from 1 to {longest}")
             length = int(first)
     if len(brackets) > 1:
@@ -453,23 +459,40 @@ def _dims(bracket: str, text: str) -> Iterator[tuple[int, int]]:
         yield int(match[1]), int(match[2])
 
 
+# Latin-1 has a character for every byte, but no text has these (C1 controls): their bytes are
+# letters and signs of another code page, which the field's `encoding` must name.
+_NO_TEXT = re.compile("[\x80-\x9f]")
+
+
 def decode_string(raw: bytes, length: int, encoding: str = "latin-1") -> str:
-    """STRING[length]: max byte, length byte, characters. Raises BadValue."""
-    stored_max, used = raw[0], raw[1]
-    if used > length or used > stored_max:
-        raise BadValue("string_length")
+    """STRING[length]: max byte, length byte, characters. Raises BadValue.
+
+    What is text comes as it is, NUL, line breaks and other ASCII control characters included.
+    """
+    data = raw[2 : 2 + _string_length(raw[0], raw[1], length)]
     try:
-        return raw[2 : 2 + used].decode(encoding)
+        text = data.decode(encoding)
     except UnicodeDecodeError:
         raise BadValue("bad_encoding") from None
+    if not text.isascii() and _NO_TEXT.search(text):
+        raise BadValue("bad_encoding")
+    return text
 
 
 def decode_wstring(raw: bytes, length: int) -> str:
     """WSTRING[length]: u16 max, u16 length, UTF-16BE. Raises BadValue."""
-    stored_max, used = int.from_bytes(raw[:2]), int.from_bytes(raw[2:4])
+    used = _string_length(int.from_bytes(raw[:2]), int.from_bytes(raw[2:4]), length)
+    return _decode_wchar(raw[4 : 4 + 2 * used])
+
+
+def _string_length(stored_max: int, used: int, length: int) -> int:
+    """The current length; raises BadValue where it cannot be one."""
+    if not stored_max:
+        # No CPU stores 0 as the maximum: nobody has ever initialised this string.
+        raise BadValue("string_uninitialised")
     if used > length or used > stored_max:
         raise BadValue("string_length")
-    return _decode_wchar(raw[4 : 4 + 2 * used])
+    return used
 
 
 def decode_value(t: S7Type, raw: bytes, bit: int = 0, encoding: str = "latin-1") -> Any:

@@ -54,14 +54,16 @@ class Mover:
     _moving: list[_Moving] = field(default_factory=list)
     _next: int = 0
 
-    def add(self, f: Field, base_byte: int = 0) -> None:
-        """Takes a field whose record begins at ``base_byte``, and makes room for it."""
+    def add(self, f: Field, base_byte: int = 0, zone: datetime.tzinfo = datetime.UTC) -> None:
+        """Takes a field whose record begins at ``base_byte``, and makes room for it. ``zone`` is
+        whose time it shows, if it shows one.
+        """
         area, byte = _AREAS[f.area], f.byte + base_byte
         t = f.s7_type
         db = f.db if f.area == "DB" else 0
         self.station.area(area, db, byte + t.size_bytes)
         encoding = f.encoding or "latin-1"
-        moving = _Moving(area, db, byte, f.bit, t, encoding, self._values(f, t))
+        moving = _Moving(area, db, byte, f.bit, t, encoding, self._values(f, t, zone))
         self._moving.append(moving)
         self._write(moving)
 
@@ -83,10 +85,10 @@ class Mover:
         raw = encode_value(m.type, value, m.bit, m.encoding)
         memory[m.byte : m.byte + len(raw)] = raw
 
-    def _values(self, f: Field, t: S7Type) -> Make:
+    def _values(self, f: Field, t: S7Type, zone: datetime.tzinfo) -> Make:
         if not t.dims:
-            return self._scalar(f, t)
-        makes = [self._scalar(f, t) for _ in range(math.prod(t.counts))]
+            return self._scalar(f, t, zone)
+        makes = [self._scalar(f, t, zone) for _ in range(math.prod(t.counts))]
 
         def array(step: int) -> Any:
             flat: list[Any] = [make(step) for make in makes]
@@ -96,7 +98,7 @@ class Mover:
 
         return array
 
-    def _scalar(self, f: Field, t: S7Type) -> Make:
+    def _scalar(self, f: Field, t: S7Type, zone: datetime.tzinfo) -> Make:
         """What a value of this type does. The random numbers are drawn here, not per step, so that
         a value depends on its step alone."""
         draw = self.random
@@ -123,7 +125,7 @@ class Mover:
         if base in ("CHAR", "WCHAR"):
             offset = draw.randrange(26)
             return lambda step: chr(65 + (offset + step // 10) % 26)
-        return _clock(base)
+        return _clock(base, zone)
 
     def _sensor(self, f: Field) -> Make:
         """A slow wave with a ripple, in published units: a temperature about 60, else 10 to 100."""
@@ -142,9 +144,9 @@ class Mover:
         return sensor
 
 
-def _clock(base: str) -> Make:
+def _clock(base: str, zone: datetime.tzinfo) -> Make:
     def now(_step: int) -> str:
-        moment = datetime.datetime.now().replace(microsecond=0)
+        moment = datetime.datetime.now(zone).replace(microsecond=0, tzinfo=None)
         if base == "DATE":
             return moment.date().isoformat()
         if base in ("TOD", "LTOD"):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import random
 from collections.abc import Iterator
+from zoneinfo import ZoneInfo
 
 from services.runtime.config import Plc
-from services.runtime.loader import Site, machines
+from services.runtime.site import Site, machines
 from services.s7.address import parse_address
 from services.simulator.motion import Mover
 from services.simulator.station import DB, Station
@@ -25,9 +26,10 @@ def stations(
         mover = Mover(station, random.Random(f"{seed}/{plc.id}"))
         for group in plc.groups:
             bases = [base for _, base in machines(group)]
+            zone = ZoneInfo(group.timezone or plc.timezone)
             for base in bases:
                 for field in site.fields[plc.id, group.name]:
-                    mover.add(field, base)
+                    mover.add(field, base, zone)
             if group.db is not None and group.machines is not None:
                 m = group.machines
                 station.area(DB, group.db, m.first + m.count * m.stride)
@@ -42,7 +44,7 @@ def mirror_targets(site: Site, plc: Plc) -> Iterator[tuple[int, int]]:
     """(DB number, bytes) that mirrors write in this PLC."""
     for mirror in site.config.mirrors:
         target = mirror.target
-        if (target.host, target.port) == (plc.host, plc.port):
+        if target.host in plc.all_hosts and target.port == plc.port:
             yield target.db, target.start + MIRROR_TARGET_BYTES
 
 

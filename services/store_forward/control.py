@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import apsw
 
 from bus.frames import Reply, Request
 from services.runtime.process import Process
-from services.store_forward.outbox import DiskFull
-
-if TYPE_CHECKING:
-    from services.store_forward.store import Store
+from services.store_forward.outbox import DiskFull, Outbox
 
 # Rows in one answer: a socket is no place for a whole outbox.
 PAGE_ROWS = 500
 
 
+class Stored(Protocol):
+    """What can be asked about: the running store, or its files."""
+
+    outbox: Outbox
+
+    @property
+    def outputs(self) -> Mapping[str, object]:
+        """By name."""
+
+    def status(self) -> dict[str, Any]:
+        """The whole of it."""
+
+
 class Control:
     """Answers requests; each verb is a method here."""
 
-    def __init__(self, process: Process, store: Store, serve: bool = True) -> None:
+    def __init__(self, store: Stored) -> None:
         self._store = store
-        if serve:
-            self._port = process.bus.bind("control")
-            process.on_readable(self._port, self._serve)
+
+    def serve(self, process: Process) -> None:
+        """Answers what comes on the control wire."""
+        self._port = process.bus.bind("control")
+        process.on_readable(self._port, self._serve)
 
     def _serve(self) -> None:
         while (frame := self._port.receive()) is not None:

@@ -1,4 +1,5 @@
-"""Hands rows to one output, never more unsettled than its window; one cursor per output.
+"""Hands rows to one output (any consumer: services/consumer), never more than its window unsettled;
+one cursor per output.
 
 An output that starts anew (another session) is served again from its durable cursor; what it does
 not settle stays. Lanes: ``strict`` sends all in order; ``lanes`` sends new rows beside the backlog.
@@ -7,6 +8,7 @@ not settle stays. Lanes: ``strict`` sends all in order; ``lanes`` sends new rows
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Any
 
 import apsw
@@ -30,7 +32,7 @@ class Dispatch:
     def __init__(self, name: str, config: dict[str, Any], replay: dict[str, Any]) -> None:
         self.name = name
         self.configure(config)
-        self._lanes_wanted = replay["mode"] == "lanes"
+        self._lanes_wanted = replay["mode"] == "lanes" and not config["strict"]
         self._live_weight: int = replay["live_weight"]
         self._max_rate: int | None = replay["max_rate"]
         self._allowance = 0.0
@@ -40,12 +42,14 @@ class Dispatch:
         self._heard_s = 0.0
         self._sent = {"live": 0, "backfill": 0}
         """How far each lane has been sent."""
-        self._open: dict[str, list[int]] = {"live": [], "backfill": []}
+        self._open: dict[str, deque[int]] = {"live": deque(), "backfill": deque()}
         """Positions sent and not settled."""
         self._refused: list[tuple[int, str]] = []
         self._held: list[Receipt] = []
         """Receipts that wait for their dead letters to be kept."""
         self._beats: dict[str, Heartbeat] = {}
+        self.must_wait = False
+        """Something is left that only time lets go: ``pump`` it again."""
 
     def configure(self, config: dict[str, Any]) -> None:
         """Takes which tenants the output serves; None is all."""
@@ -68,7 +72,7 @@ class Dispatch:
         if frame.session == self.session:
             return
         self.session = frame.session
-        self._open = {"live": [], "backfill": []}
+        self._open = {"live": deque(), "backfill": deque()}
         # What the last session refused is refused again by this one, if it stays.
         self._refused, self._held = [], []
         self._beats = {p: b for p, b in beats.items() if self._serves(b)}
@@ -99,9 +103,11 @@ class Dispatch:
             self._settle(frame, outbox)
 
     def _settle(self, frame: Receipt, outbox: Outbox) -> None:
-        self._open[frame.lane] = [p for p in self._open[frame.lane] if p > frame.position]
+        unsettled = self._open[frame.lane]
+        while unsettled and unsettled[0] <= frame.position:
+            unsettled.popleft()
         # Rows behind the last one sent were not for it: they count as delivered too.
-        position = frame.position if self._open[frame.lane] else self._sent[frame.lane]
+        position = frame.position if unsettled else self._sent[frame.lane]
         outbox.settle(self.name, frame.lane, position)
 
     def beat(self, frame: Heartbeat) -> None:
@@ -114,20 +120,25 @@ class Dispatch:
 
     def pump(self, outbox: Outbox, port: Port) -> None:
         """Sends what may go: heartbeats, new rows, then backlog."""
+        self.must_wait = False
         if not self.connected:
             return
         if self._held:
             self._settle_held(outbox)
-        for plc, frame in list(self._beats.items()):
-            frame.pending = outbox.pending(self.name)
-            if not port.send(frame):
-                return
-            del self._beats[plc]
+            self.must_wait = bool(self._held)
+        if self._beats:
+            for plc, frame in list(self._beats.items()):
+                frame.pending = outbox.pending(self.name)
+                if not port.send(frame):
+                    self.must_wait = True
+                    return
+                del self._beats[plc]
         cursor = outbox.cursors[self.name]
         if not cursor.behind:
             self._send(outbox, port, "live", self._window - self.in_flight)
             return
         # Live rows first; the backlog gets its share of the window, and its rate.
+        self.must_wait |= self._max_rate is not None
         share = max(1, self._window // (1 + self._live_weight))
         self._send(outbox, port, "live", self._window - share - len(self._open["live"]))
         self._send(outbox, port, "backfill", self._backfill_room(share))
@@ -149,8 +160,13 @@ class Dispatch:
             before = self._sent[lane]
             # A cursor moved past what was dropped: do not look for it.
             after = max(before, outbox.cursors[self.name].done)
-            rows = outbox.read(self.name, lane, after, min(room, BATCH_ROWS))
+            if after >= outbox.last_pos:
+                return
+            limit = min(room, BATCH_ROWS)
+            rows = outbox.fresh(self.name, after, limit) if lane == "live" else []
+            rows = rows or outbox.read(self.name, lane, after, limit)
             if not rows:
+                self.must_wait = True  # the backlog's end, or damage that a full disk keeps
                 return
             taken, size_bytes = 0, 0
             while taken < len(rows) and (not taken or size_bytes < BATCH_BYTES):
@@ -162,9 +178,10 @@ class Dispatch:
             if mine:
                 sent = [_wire(r, lane) for r in mine]
                 if not port.send(Deliver(self.name, self.session, lane, sent)):
+                    self.must_wait = True
                     return
                 hit("store.after_deliver")
-                self._open[lane] += [r.pos for r in mine]
+                self._open[lane].extend([r.pos for r in mine])
                 room -= len(mine)
                 if lane == "backfill":
                     self._allowance -= len(mine)
@@ -175,5 +192,4 @@ class Dispatch:
 
 
 def _wire(r: Row, lane: str) -> tuple[int, int, str, str, int, int, int, bytes]:
-    body = r.body[:-1] + REPLAY_MARK if lane == "backfill" else r.body
-    return (r.pos, r.kind, r.plc, r.locatario, r.ts_ms, r.epoch, r.seq, body)
+    return (*r[:7], r.body[:-1] + REPLAY_MARK) if lane == "backfill" else r[:8]

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ from bus.frames import GAP_ROW, SAMPLE_ROW, Sample
 from services.runtime.clock import now_ms
 from services.runtime.failpoints import hit
 from services.store_forward.gaps import Gap, Tally
+from services.store_forward.latest import Latest
 from services.store_forward.mending import Mender, Quarantine
 from services.store_forward.segment import (
     NO_ROOM,
@@ -38,6 +39,11 @@ from services.store_forward.state import NEWEST, Cursor, State
 RESERVE_BYTES = 512 * 1024
 # 2020-01-01: what is stamped earlier was stamped by a clock that nobody had set.
 CLOCK_SET_MS = 1_577_836_800_000
+# Committed rows kept in memory for outputs that keep up: read back from SQLite and checked again,
+# each cost more than on its way in.
+FRESH_BYTES = 4 * 2**20
+# What a row takes beside its body.
+ROW_BYTES = 100
 # For so long after a start nothing is called old.
 CLOCK_SETTLES_S = 600.0
 
@@ -90,6 +96,8 @@ class Outbox:
         self.state = State(folder / "state.db", self._quarantine.put_aside)
         self._told: list[tuple[str, int, str]] = []
         self.cursors: dict[str, Cursor] = self.state.cursors()
+        self._latest = Latest(folder / "latest.cursors")
+        self._latest.bring_up(self.cursors)
         self.streams: dict[str, Where] = {}
         """PLC -> its newest committed row."""
         self.segments: list[Segment] = []
@@ -99,6 +107,9 @@ class Outbox:
         )  # fmt: skip
         self._pending: list[Row] = []
         self._pending_streams: dict[str, Where] = {}
+        self._fresh: list[Row] = []
+        """The newest committed rows, one position behind the other."""
+        self._fresh_bytes = 0
         self.pending_bytes = 0
         self._next_pos = 1
         self._open_segments()
@@ -171,6 +182,7 @@ class Outbox:
         """Replaces a damaged segment by what can be read of it, and says what cannot."""
         index = self.segments.index(segment)
         behind = self.segments[index + 1].first_pos - 1 if index + 1 < len(self.segments) else 0
+        self._fresh, self._fresh_bytes = [], 0
         self.segments[index] = self._mender.rebuild(segment, reason, behind, self.streams)
         self._suspect = None
         self._tell()
@@ -190,11 +202,17 @@ class Outbox:
             # Where cursors are lost, nobody knows which output is new: repeats, no loss.
             at = last if start == "now" and not self.state.lost else self.first_pos - 1
             self.cursors[name] = known.get(name) or Cursor(at, at, at)
-        self.state.save_cursors(self.cursors)
+        self.sync()
 
     def save(self) -> None:
-        """Lets the cursors survive ``kill -9`` (30 µs)."""
+        """Lets the cursors survive ``kill -9``."""
+        self._latest.save(self.cursors)
+
+    def sync(self) -> None:
+        """Lets them survive a power cut too; once a second."""
+        self.save()
         self.state.save_cursors(self.cursors)
+        self.state.sync()
 
     @property
     def first_pos(self) -> int:
@@ -280,15 +298,19 @@ class Outbox:
             why = "ring_overflow" if epoch else "unknown_before"
             gap = Gap(s.plc, s.locatario, s.epoch, first, s.seq - 1, None, s.ts_ms)
             self._queue_gap(gap, why)
-        self._queue(Row(0, SAMPLE_ROW, s.plc, s.locatario, s.ts_ms, s.epoch, s.seq, s.body))
+        place = (self._next_pos, SAMPLE_ROW, s.plc, s.locatario)
+        self._append(Row(*place, s.ts_ms, s.epoch, s.seq, s.body))
         self._pending_streams[s.plc] = Where(s.locatario, s.epoch, s.seq, s.ts_ms)
         return "ok"
 
     def _queue(self, row: Row) -> None:
         """Takes a row into the next commit, behind all others."""
-        self._pending.append(replace(row, pos=self._next_pos))
+        self._append(row._replace(pos=self._next_pos))
+
+    def _append(self, row: Row) -> None:
+        self._pending.append(row)
         self._next_pos += 1
-        self.pending_bytes += len(row.body) + 100
+        self.pending_bytes += len(row.body) + ROW_BYTES
 
     def _queue_gap(self, gap: Gap, reason: str) -> None:
         self._queue(self._gap_row(0, gap, reason))
@@ -338,8 +360,19 @@ class Outbox:
         if begun:
             # Were the only segment damaged now, nobody else would know that they ever were.
             self.state.mark(NEWEST, self.streams)
+        self._keep_fresh(self._pending)
         self._clear_pending()
         return {plc: (w.epoch, w.seq) for plc, w in settled.items()}
+
+    def _keep_fresh(self, rows: list[Row]) -> None:
+        """Remembers committed rows: they are wanted by every output within the next ms."""
+        if self._fresh and self._fresh[-1].pos + 1 != rows[0].pos:
+            self._fresh, self._fresh_bytes = [], 0
+        self._fresh += rows
+        self._fresh_bytes += self.pending_bytes
+        if self._fresh_bytes > FRESH_BYTES:
+            self._fresh = self._fresh[len(self._fresh) // 2 :]
+            self._fresh_bytes = sum(len(r.body) + ROW_BYTES for r in self._fresh)
 
     def _write(self, floor: int = 0) -> None:
         """Commits what is queued to the newest segment."""
@@ -378,7 +411,7 @@ class Outbox:
         first = self._pending[0].pos if self._pending else self._next_pos
         if (
             last is not None
-            and last.size_bytes < self.bounds.segment_bytes
+            and not last.is_full(self.bounds.segment_bytes)
             and last.last_pos == first - 1
         ):
             return last
@@ -402,6 +435,19 @@ class Outbox:
         return segment
 
     # -- rows out ------------------------------------------------------------------------
+
+    def fresh(self, output: str, after: int, limit: int) -> list[Row]:
+        """What ``read`` of the live lane gives, from memory; [] where those rows are not in it."""
+        fresh = self._fresh
+        at = after + 1 - fresh[0].pos if fresh else -1
+        while 0 <= at < len(fresh):
+            found = [
+                r for r in fresh[at : at + limit] if not r.outputs or f",{output}," in r.outputs
+            ]
+            if found:
+                return found
+            at += limit
+        return []
 
     def read(self, output: str, lane: str, after: int, limit: int) -> list[Row]:
         """Rows of a lane behind ``after`` that are meant for this output, in order.
@@ -461,7 +507,7 @@ class Outbox:
         """
         rows = self.state.dead_rows(output)
         for row in rows:
-            self._queue(replace(row, outputs=f",{output},"))
+            self._queue(row._replace(outputs=f",{output},"))
         self.commit()
         with contextlib.suppress(apsw.FullError, apsw.IOError):
             self.state.purge_dead(output)  # what stays listed may be sent twice, no more
@@ -546,7 +592,7 @@ class Outbox:
 
     def _make_room(self) -> None:
         """Before a commit: drops the oldest segments while the bound is passed."""
-        if self.segments and self.segments[-1].size_bytes < self.bounds.segment_bytes:
+        if self.segments and not self.segments[-1].is_full(self.bounds.segment_bytes):
             return  # only a new segment takes more space
         self.reclaim()
         limit = self.bounds.max_size_bytes - self.bounds.segment_bytes
@@ -579,7 +625,7 @@ class Outbox:
         self._tally(self.segments, {output: cursor}, "purged")
         self.commit()
         cursor.pass_over(last)
-        self.save()
+        self.sync()
         return count
 
     def _drop_oldest(self, reason: str) -> None:
@@ -634,7 +680,7 @@ class Outbox:
                     continue
                 if row.kind == GAP_ROW:
                     # What it told of stays lost: it is told again at the end of the queue.
-                    self._queue(replace(row, outputs=f",{','.join(sorted(losers))},"))
+                    self._queue(row._replace(outputs=f",{','.join(sorted(losers))},"))
                 else:
                     tally.add(row, frozenset() if losers == everyone else losers)
         for gap in tally.gaps:
@@ -662,7 +708,8 @@ class Outbox:
         """Commits what waits and closes every file."""
         with contextlib.suppress(DiskFull):
             self.commit()
-        self.save()
+        self.sync()
+        self._latest.close()
         for segment in self.segments:
             segment.close()
         self.state.close()

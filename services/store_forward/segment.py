@@ -14,8 +14,7 @@ import contextlib
 import os
 import time
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ import apsw
 from services.runtime.clock import now_ms
 
 SEGMENT_BYTES = 64 * 2**20
+PAGE_BYTES = 4096
 _SCHEMA = """
 CREATE TABLE row (pos INTEGER PRIMARY KEY, kind INTEGER, plc TEXT, locatario TEXT, ts_ms INTEGER,
                   epoch INTEGER, seq INTEGER, body BLOB, outputs TEXT, crc INTEGER);
@@ -52,8 +52,7 @@ class Where(NamedTuple):
     ts_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One message in the outbox. ``outputs``: names with commas around, or "" for all."""
 
     pos: int
@@ -73,8 +72,7 @@ class Row:
 
     def values(self) -> tuple[Any, ...]:
         """As stored: its fields and their CRC."""
-        return (self.pos, self.kind, self.plc, self.locatario, self.ts_ms, self.epoch, self.seq,
-                self.body, self.outputs, self.crc())  # fmt: skip
+        return (*self, self.crc())
 
     @classmethod
     def of(cls, values: tuple[Any, ...]) -> Row:
@@ -108,6 +106,8 @@ class Segment:
         """When this process last wrote rows into it, monotonic; None: it has not."""
         self.written_ms = _newest_ms(path)
         """When rows were last written into it, Unix ms. (Opening writes too.)"""
+        self._sized_bytes, self._grown_bytes = 0, -1
+        """Its size when it was looked at last; how much came since, -1: never looked."""
         is_new = not path.exists()
         self._db = apsw.Connection(str(path))
         self.last_pos = self.first_pos - 1
@@ -115,7 +115,7 @@ class Segment:
             # One process, one connection: no shared memory file, so that a full disk cannot
             # keep us from reading.
             self._run("PRAGMA locking_mode=EXCLUSIVE")
-            self._run("PRAGMA page_size=4096")
+            self._run(f"PRAGMA page_size={PAGE_BYTES}")
             self._run("PRAGMA journal_mode=WAL")
             self._run(f"PRAGMA synchronous={durability}")
             # Checkpoints move the WAL into the file every 4 MB; the WAL never grows much more.
@@ -170,11 +170,11 @@ class Segment:
 
     def append(
         self,
-        rows: Iterable[Row],
+        rows: Sequence[Row],
         streams: dict[str, Where],
         *,
         floor: int = 0,
-        holes: Iterable[tuple[int, int]] = (),
+        holes: Sequence[tuple[int, int]] = (),
         last_pos: int = 0,
     ) -> None:
         """Commits rows, where their streams now stand, what is dropped and what is lost: all or
@@ -189,9 +189,10 @@ class Segment:
                     "INSERT OR REPLACE INTO stream VALUES (?,?,?,?,?,?)",
                     [(plc, *where, crc(plc, *where)) for plc, where in streams.items()],
                 )
-                self._db.executemany(
-                    "INSERT INTO hole VALUES (?,?,?)", [(a, b, crc(a, b)) for a, b in holes]
-                )
+                if holes:
+                    self._db.executemany(
+                        "INSERT INTO hole VALUES (?,?,?)", [(a, b, crc(a, b)) for a, b in holes]
+                    )
                 self.last_pos = max(last_pos, values[-1][0] if values else self.last_pos)
                 self.floor = max(self.floor, floor)
                 self._write_meta()
@@ -200,6 +201,8 @@ class Segment:
             raise
         self.holes.update(holes)
         if values:
+            if self._grown_bytes >= 0:
+                self._grown_bytes += PAGE_BYTES * 4 + sum(len(r.body) for r in rows)
             self.appended_s = time.monotonic()
             self.written_ms = now_ms()
 
@@ -293,6 +296,14 @@ class Segment:
             with contextlib.suppress(FileNotFoundError):
                 size += os.stat(f"{self.path}{suffix}").st_size
         return size
+
+    def is_full(self, bound_bytes: int) -> bool:
+        """Whether it has come to that size. Looks at the files again when 1/64 of it was added: on
+        every commit that took a tenth of the store's time.
+        """
+        if self._grown_bytes < 0 or self._grown_bytes * 64 >= bound_bytes:
+            self._sized_bytes, self._grown_bytes = self.size_bytes, 0
+        return self._sized_bytes + self._grown_bytes >= bound_bytes
 
     def close(self) -> None:
         """Closes the file; a full or broken disk is no reason to fail: the WAL stays."""

@@ -14,14 +14,15 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from types import ModuleType
 
 from tests.bench.report import HEADER, document, line, machine
 from tests.bench.result import Options, Result
 
 QUICK = ("decode", "change", "frames", "outbox", "keep", "scan")
 BENCHES = (
-    *QUICK, "network", "reader", "publisher", "latency", "drain", "mirror", "dashboard", "readers",
-    "jitter", "site",
+    *QUICK, "network", "reader", "new-values", "publisher", "latency", "drain", "mirror",
+    "dashboard", "readers", "jitter", "site",
 )  # fmt: skip
 
 
@@ -38,6 +39,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     return parser.parse_args()
+
+
+def load(name: str) -> ModuleType:
+    """The module of a bench."""
+    return importlib.import_module(f"tests.bench.{name.replace('-', '_')}")
 
 
 def save(file: Path, content: dict[str, object]) -> None:
@@ -59,7 +65,7 @@ def main() -> int:
     for name in args.only or (QUICK if args.quick else BENCHES):
         begin_s = time.monotonic()
         try:
-            for result in importlib.import_module(f"tests.bench.{name}").bench(options):
+            for result in load(name).bench(options):
                 results.append(result)
                 text.append(line(result))
                 print(text[-1], flush=True)

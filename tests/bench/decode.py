@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Sequence
 from itertools import cycle
 
-from services.s7 import decode
+from services.s7 import real
 from services.s7.decode import Record
 from services.s7.field import Field
 from tests.bench.result import Figures, Measure, Options, Result, compare, cpu_only, timed
@@ -58,7 +58,7 @@ def target_block(rounds: int) -> list[Result]:
         return dict(zip(names, (*values[:REALS], *bools, *values[REALS + 1 :]), strict=True))
 
     def forget(image: bytes) -> None:
-        decode._SHORTENED.clear()
+        real._SHORTENED.clear()
         record.changed(image)
 
     def unchanged() -> Figures:
@@ -115,7 +115,7 @@ def full_image(rounds: int) -> list[Result]:
             image: bytes, decoders: list[Record] = decoders, new: bool = name.endswith("new")
         ) -> None:
             if new:
-                decode._SHORTENED.clear()
+                real._SHORTENED.clear()
             for decoder in decoders:
                 decoder.forget()  # as if every value had changed
                 decoder.changed(image)

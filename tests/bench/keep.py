@@ -7,7 +7,6 @@ it found waiting over PUB/SUB; nothing numbered, kept, checked or written.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,13 +15,12 @@ from functools import partial
 from pathlib import Path
 
 from bus.frames import Sample, pack
-from services.reader.keep import KeepClient
-from services.runtime.process import Process
 from tests.bench.bare_zeromq import BareZeromq
 from tests.bench.outbox import DISK
 from tests.bench.result import Figures, Options, Result, compare, percentiles
 from tests.kit.procs import service
 from tests.kit.publisher_rig import run_folder
+from tests.kit.source import Source
 from tests.kit.store_rig import STORE_CONFIG
 
 BODY = b"x" * 300
@@ -33,25 +31,17 @@ class Kept:
     """The reader's end."""
 
     def __init__(self, folder: Path) -> None:
-        config = {"process": f"reader-{PLC}", "folder": "reader", "item": PLC,
-                  "runtime": str(folder), "state": str(folder)}  # fmt: skip
-        self._process = Process(config, folder / "reader.json")
-        self._client = KeepClient(self._process, PLC, TENANT)
-        self._client.open()
+        self._source = Source(folder, PLC, TENANT)
         self.send(1)
 
     def send(self, count: int) -> None:
         """Returns when all are acknowledged."""
         for _ in range(count):
-            self._client.publish(TS_MS, lambda _epoch, _seq: BODY)
-        deadline_s = time.monotonic() + 20
-        while self._client.pending:
-            self._process.step()
-            assert time.monotonic() < deadline_s, f"{self._client.pending} not acknowledged"
+            self._source.publish(lambda _epoch, _seq: BODY, TS_MS)
+        self._source.drain()
 
     def close(self) -> None:
-        self._client.close()
-        self._process.bus.close()
+        self._source.close()
 
 
 @contextmanager
@@ -60,10 +50,10 @@ def both() -> Iterator[tuple[Kept, BareZeromq]]:
         config = {
             "process": "store_forward", "folder": "store_forward", "item": "", "site": "bench",
             "locatario": TENANT, "runtime": str(folder), "state": state,
-            "store": STORE_CONFIG, "outputs": [{"name": "a", "locatarios": None, "from": "oldest"}],
+            "store": STORE_CONFIG,
+            "outputs": [{"name": "a", "locatarios": None, "from": "oldest", "strict": False}],
             "plcs": [{"id": PLC, "locatario": TENANT}],
         }  # fmt: skip
-        (folder / "reader.json").write_text(json.dumps({}))
         with service(config):
             data = pack(Sample(PLC, TENANT, 1763999000123, 4182, TS_MS, BODY))
             kept, bare = Kept(folder), BareZeromq(folder, data)

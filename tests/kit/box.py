@@ -14,6 +14,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -82,13 +83,20 @@ class Subscriber:
 
 class Box:
     """``changes`` go into the site's configuration. ``state_mb``: the state folder is a disk of its
-    own of that size (a tmpfs: root only).
+    own of that size (a tmpfs: root only). ``launcher``: as of ``Site``.
     """
 
     def __init__(
-        self, plcs: int = 2, scan: str = "100ms", *, state_mb: int = 0, **changes: Any
+        self,
+        plcs: int = 2,
+        scan: str = "100ms",
+        *,
+        state_mb: int = 0,
+        launcher: Sequence[str] = (),
+        **changes: Any,
     ) -> None:
         self._state_mb = state_mb
+        self._launcher = launcher
         self._ports = free_ports(plcs + 1)
         names = [f"prensa-{n + 1:02d}" for n in range(plcs)]
         self.config: dict[str, Any] = {
@@ -104,8 +112,9 @@ class Box:
 
     def __enter__(self) -> Self:
         with self._stack as stack:
-            self.simulator = stack.enter_context(Simulator(self.config))
-            self.site = Site(self.config)
+            if self.config["plcs"]:
+                self.simulator = stack.enter_context(Simulator(self.config))
+            self.site = Site(self.config, self._launcher)
             if self._state_mb:
                 self._mount(self.site.state)
                 stack.callback(self._unmount)

@@ -6,6 +6,8 @@
         plc.denied.add((500, 10, 20))      # bytes 10 to 19 of DB500: access denied
         plc.refusal = 0x8104               # every read is refused whole (PUT/GET not permitted)
         plc.cut_items = 20                 # answers 20 items at most, and says OK
+        plc.max_connections = 1            # all taken: another one is refused, as plc.when_full
+        plc.deaf = "setup"                 # accepts up to there and never answers ("cotp", "setup")
         plc.faults = {"reset": 0.01}       # probabilities per reply, from a seeded generator
         plc.violations                     # what a client did that no client may do
         plc.scans_ns                       # monotonic time of every read telegram
@@ -16,6 +18,8 @@ violation, a write outside ``writable`` is refused and a violation. It answers i
 
     reset      the connection is reset instead of an answer
     drop       this telegram is never answered, the connection stays
+    ghost      the connection is reset, and this answer comes on the next one, before any other (as
+               through a gateway to a serial line or MPI)
     late       the answer comes after ``late_s``
     reorder    the answers behind it overtake this one
     cut        half of the answer, then the connection is closed
@@ -49,8 +53,8 @@ from tests.kit.common import free_port
 
 _DENIED, _FAULT = 0x03, 0x01
 REORDER_S = 0.004
-FAULTS = ("reset", "drop", "late", "reorder", "cut", "short", "fewer", "stray", "garbage", "error",
-          "half_open")  # fmt: skip
+FAULTS = ("reset", "drop", "ghost", "late", "reorder", "cut", "short", "fewer", "stray", "garbage",
+          "error", "half_open")  # fmt: skip
 
 
 class _Cpu(Station):
@@ -61,6 +65,8 @@ class _Cpu(Station):
     def _locate(self, item: bytes) -> tuple[int, bytearray, int, int, int]:
         code, memory, start, size, bit = super()._locate(item)
         number, area = struct.unpack_from(">HB", item, 6)
+        if area in self.plc.denied_areas:
+            return _DENIED, bytearray(), 0, 0, 0
         if area == DB and any(
             number == db and start < b and a < start + size for db, a, b in self.plc.denied
         ):
@@ -69,7 +75,9 @@ class _Cpu(Station):
 
 
 class FakePlc:
-    """One CPU on a port of 127.0.0.1; ``blocks`` maps DB number to its bytes (kept, not copied)."""
+    """One CPU on a port of 127.0.0.1 (or another ``host``); ``blocks`` maps DB number to its bytes
+    (kept, not copied).
+    """
 
     def __init__(
         self,
@@ -80,6 +88,7 @@ class FakePlc:
         tsap: int | None = None,
         writable: Mapping[int, tuple[int, int]] | None = None,
         seed: int = 1,
+        host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
         self.blocks = dict(blocks)
@@ -98,12 +107,22 @@ class FakePlc:
         self.late_s = 1.0
         self.faults: dict[str, float] = {}
         self.denied: set[tuple[int, int, int]] = set()
+        self.denied_areas: set[int] = set()
+        """Areas (FLAGS, …) whose every byte is denied."""
         self.refusal = 0
         """Error class and code that every read is answered with; 0: none."""
         self.cut_items = 0
         """Answers so many items at most and says nothing of the others; 0: all."""
         self.silent = False
         """Accepts TCP and never answers (a hung CPU, a pulled cable behind a switch)."""
+        self.deaf = ""
+        """Never answers the connection request ("cotp") or the setup behind it ("setup")."""
+        self.max_connections = 0
+        """So many at a time; 0: any number."""
+        self.when_full = "close"
+        """What one too many meets, at its COTP request: "close", "reset", "disconnect" (COTP,
+        congestion); at its setup: "setup" (an S7 error), "close_setup".
+        """
         self.answers_state = True
         self.part_bytes = 0
         """Sends each PDU in COTP packets of so many bytes; 0: in one."""
@@ -114,17 +133,22 @@ class FakePlc:
         self.scans_ns: list[int] = []
         self.written: list[tuple[int, int, bytes]] = []
         self.connections = 0
+        self.served: set[socket.socket] = set()
+        """Those that have an S7 connection."""
+        self.ghosts: list[bytes] = []
+        """Answers that the next connection will get."""
         self._random = random.Random(seed)
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
+        self.host = host
         self.port = port or free_port()
         self._listener: socket.socket | None = None
 
     @property
     def open_connections(self) -> int:
         """How many clients are connected now."""
-        with self._lock:
+        with self.lock:
             return len(self._sockets)
 
     def __enter__(self) -> Self:
@@ -143,7 +167,7 @@ class FakePlc:
         """Listens (again), on the same port."""
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", self.port))
+        listener.bind((self.host, self.port))
         listener.listen(16)
         self._listener = listener
         self._run(self._accept, listener)
@@ -162,7 +186,7 @@ class FakePlc:
 
     def reset_all(self) -> None:
         """RST on every connection."""
-        with self._lock:
+        with self.lock:
             for s in list(self._sockets):
                 _reset(s)
 
@@ -178,20 +202,21 @@ class FakePlc:
             except OSError:
                 return
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with self._lock:
+            with self.lock:
                 self._sockets.add(client)
                 self.connections += 1
             self._run(_Connection(self, client).serve)
 
     def forget(self, client: socket.socket) -> None:
         """A connection has ended."""
-        with self._lock:
+        with self.lock:
             self._sockets.discard(client)
+            self.served.discard(client)
         client.close()
 
     def pick_fault(self) -> str:
         """The fault for the next reply, or ""."""
-        with self._lock:
+        with self.lock:
             for name, chance in self.faults.items():
                 if self._random.random() < chance:
                     self.faults_done[name] += 1
@@ -207,6 +232,7 @@ class _Connection:
         self.outgoing: list[tuple[float, int, bytes]] = []
         self.count = 0
         self.half_open = False
+        self.is_surplus = False
         self.wake = threading.Condition()
         self.closed = False
 
@@ -239,10 +265,31 @@ class _Connection:
             remote = int.from_bytes(packet[at + 2 : at + 4])
             if self.plc.tsap is not None and remote != self.plc.tsap:
                 raise ValueError("another TSAP")  # CPUs close the connection
+            if self.plc.deaf == "cotp":
+                return
+            with self.plc.lock:
+                self.is_surplus = 0 < self.plc.max_connections <= len(self.plc.served)
+                if not self.is_surplus:
+                    self.plc.served.add(self.client)
+            if self.is_surplus and self._refuse_room(packet):
+                return
             self._send(connection_confirm(packet), 0.0)
             return
         pdu = packet[3:]
         function = pdu[10] if pdu[1] == 1 else 0
+        if function == 0xF0 and self.plc.deaf == "setup":
+            return
+        if function == 0xF0 and self.is_surplus and self.plc.when_full == "close_setup":
+            raise ValueError("full")
+        if function == 0xF0 and self.is_surplus and self.plc.when_full == "setup":
+            head = struct.pack(">BBH", 0x32, 2, 0) + pdu[4:6]
+            self._send(frame(b"\x02\xf0\x80" + head + bytes(4) + b"\x83\x04"), 0.0)
+            return
+        if function == 4:
+            with self.plc.lock:
+                ghosts, self.plc.ghosts = self.plc.ghosts, []
+            for ghost in ghosts:
+                self.client.sendall(ghost)
         if pdu[1] == 7 and not self.plc.answers_state:
             return
         if function == 5:
@@ -271,6 +318,20 @@ class _Connection:
         fault = self.plc.pick_fault() if function == 4 else ""
         self._answer(reply, fault)
 
+    def _refuse_room(self, packet: bytes) -> bool:
+        """No connection is free: says so as ``when_full`` does, if that is at this point."""
+        how = self.plc.when_full
+        if how == "disconnect":
+            # DR: to our reference, from none, reason 0x81 (congestion); then closed.
+            cotp = bytes((6, 0x80)) + packet[4:6] + b"\0\0\x81"
+            self._send(frame(cotp), 0.0, then_close=True)
+        elif how == "reset":
+            _reset(self.client)
+            raise OSError("full")
+        elif how == "close":
+            raise ValueError("full")
+        return how == "disconnect"
+
     def _take_write(self, pdu: bytes) -> None:
         number, _area = struct.unpack_from(">HB", pdu, 18)
         start = int.from_bytes(pdu[21:24]) // 8
@@ -295,6 +356,12 @@ class _Connection:
         if fault == "reset":
             _reset(self.client)
             raise OSError("reset")
+        if fault == "ghost":
+            # A gateway gives it to whoever is connected then.
+            _reset(self.client)
+            with self.plc.lock:
+                self.plc.ghosts.append(packet)
+            raise OSError("ghost")
         if fault == "drop":
             return
         if fault == "half_open":

@@ -58,9 +58,10 @@ def metrics_config(
         for i, plc in enumerate(ids)
     ]
     outputs: list[dict[str, Any]] = [
-        {"name": n, "type": t, "locatarios": None, "from": "now"}
+        {"name": n, "process": process_name("publisher", n), "type": t, "locatarios": None,
+         "from": "now", "strict": False}
         for n, t in (("central", "mqtt"), ("backup", "http"))
-    ]
+    ]  # fmt: skip
     mirrors = [{"name": "copia-db500", "enabled": True}]
     processes = sorted(
         [

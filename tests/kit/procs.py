@@ -19,10 +19,14 @@ from tests.kit.common import ROOT, until
 
 
 class Service:
-    """One running ``python -P -m services.<folder>``."""
+    """One running ``python -P -m services.<folder>``, or one of the kit's own."""
 
     def __init__(
-        self, config: dict[str, Any], env: dict[str, str] | None = None, stdout: int | None = None
+        self,
+        config: dict[str, Any],
+        env: dict[str, str] | None = None,
+        stdout: int | None = None,
+        package: str = "services",
     ) -> None:
         folder = Path(config["runtime"]) / "conf"
         folder.mkdir(exist_ok=True, parents=True)
@@ -30,7 +34,7 @@ class Service:
         self.configure(config)
         self.lines: list[dict[str, Any]] = []
         self.text: list[str] = []
-        command = [sys.executable, "-P", "-m", f"services.{config['folder']}"]
+        command = [sys.executable, "-P", "-m", f"{package}.{config['folder']}"]
         self.process = subprocess.Popen(
             [*command, "--config", str(self.file)],
             stderr=subprocess.PIPE,
@@ -100,10 +104,13 @@ class Service:
 
 @contextmanager
 def service(
-    config: dict[str, Any], env: dict[str, str] | None = None, stdout: int | None = None
+    config: dict[str, Any],
+    env: dict[str, str] | None = None,
+    stdout: int | None = None,
+    package: str = "services",
 ) -> Iterator[Service]:
     """Starts one, waits for READY, kills it at the end."""
-    running = Service(config, env, stdout)
+    running = Service(config, env, stdout, package)
     try:
         running.wait_ready()
         yield running

@@ -55,6 +55,8 @@ class Script:
     disconnect_after: int = 0
     disconnect_code: int = 0x8B
     no_pingresp: bool = False
+    drop_idle_s: float = 0.0
+    """Closes, without a word, what has been silent for so long."""
     stop_reading_after: int = 0
     """Rows, after which nothing is read any more."""
     oversize_length: bool = False
@@ -131,6 +133,7 @@ class ScriptedBroker:
 
     def _take(self, client: _Client, size: int) -> bytes:
         while len(client.data) < size:
+            client.sock.settimeout(self.script.drop_idle_s or None)
             data = client.sock.recv(65_536)
             if not data:
                 raise ConnectionError

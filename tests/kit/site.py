@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import xmlrpc.client
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,10 +32,18 @@ from tests.kit.common import ROOT, until
 PLC_EDGE = [sys.executable, "-P", "-m", "services.cli.main"]
 
 
-class Site:
-    """One box; ``config`` is config.yaml as data, without ``paths``."""
+def alarms(log: str) -> list[str]:
+    """The lines of supervisord's log that alarm a person."""
+    return [line for line in log.splitlines() if set(line.split()[:4]) & {"CRIT", "ERRO", "WARN"}]
 
-    def __init__(self, config: dict[str, Any]) -> None:
+
+class Site:
+    """One box; ``config`` is config.yaml as data, without ``paths``. ``launcher``: words before the
+    command that runs it (``setpriv …``).
+    """
+
+    def __init__(self, config: dict[str, Any], launcher: Sequence[str] = ()) -> None:
+        self._launcher = launcher
         self.folder = Path(tempfile.mkdtemp(prefix="pe", dir="/tmp"))
         self.file = self.folder / "config.yaml"
         self.runtime = self.folder / "r"
@@ -54,8 +63,9 @@ class Site:
         """``plc-edge run``; returns when supervisord answers."""
         with (self.folder / "run.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*PLC_EDGE, "run", "-c", str(self.file)], stdout=log, stderr=log, cwd=ROOT
-            )
+                [*self._launcher, *PLC_EDGE, "run", "-c", str(self.file)],
+                stdout=log, stderr=log, cwd=ROOT,
+            )  # fmt: skip
         until(self._answers, 20, lambda: f"supervisord\n{self.logs()}")
 
     def _answers(self) -> bool:

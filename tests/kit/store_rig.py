@@ -20,12 +20,13 @@ from typing import Any
 from bus.frames import GAP_ROW, Deliver, Frame, Ready, Receipt, pack, unpack
 from services.reader import keep as keep_module
 from services.reader.keep import KeepClient
+from services.runtime.process import Timer
 from services.runtime.stats import Stats
 from services.store_forward import dispatch as dispatch_module
 from services.store_forward import store as store_module
 from tests.kit.oracle import Oracle
 
-STORE_CONFIG = {
+STORE_CONFIG: dict[str, Any] = {
     "max_size_bytes": 2**30,
     "max_age_s": 1e9,
     "min_free_bytes": 0,
@@ -80,8 +81,8 @@ class Node:
         self.stats = Stats(name, 0, 0)
         self.events: list[str] = []
         self.bus = self
-        self._handlers: list[Callable[[], None]] = []
-        self._timers: list[list[Any]] = []
+        self._handlers: dict[Queue, Callable[[], None]] = {}
+        self._timers: list[Timer] = []
 
     def bind(self, wire: str, item: str = "") -> Queue:
         port: Queue = self._rig.wire(f"{wire}-{item}")
@@ -91,17 +92,25 @@ class Node:
         port: Queue = self._rig.wire(f"acks-{self.name}" if wire == "acks" else f"{wire}-")
         return port
 
-    def on_readable(self, _port: Queue, fn: Callable[[], None]) -> None:
-        self._handlers.append(fn)
+    def on_readable(self, port: Queue, fn: Callable[[], None]) -> None:
+        self._handlers[port] = fn
+
+    def forget(self, port: Queue) -> None:
+        self._handlers.pop(port, None)
 
     def on_config(self, fn: Callable[[dict[str, Any]], None]) -> None:
         self.reconfigure = fn
 
-    def every(self, interval_s: float, fn: Callable[[], None], first_s: float = 0.0) -> None:
-        self._timers.append([self._rig.clock.now_s + first_s, interval_s, fn])
+    def every(self, interval_s: float, fn: Callable[[], None], first_s: float = 0.0) -> Timer:
+        self._timers.append(Timer(self._rig.clock.now_s + first_s, fn, interval_s))
+        return self._timers[-1]
 
-    def at(self, at_s: float, fn: Callable[[], None]) -> None:
-        self._timers.append([at_s, None, fn])
+    def at(self, at_s: float, fn: Callable[[], None]) -> Timer:
+        self._timers.append(Timer(at_s, fn, None))
+        return self._timers[-1]
+
+    def look_again(self, _port: Queue) -> None:
+        """Every handler has its turn."""
 
     def event(self, _level: str, code: str, text: str, **fields: Any) -> None:
         self.events.append(f"{code}: {text} {fields or ''}")
@@ -110,16 +119,16 @@ class Node:
         self.status = (status, fields)
 
     def turn(self) -> None:
-        for fn in self._handlers:
+        for fn in list(self._handlers.values()):
             fn()
         now_s = self._rig.clock.now_s
         for timer in list(self._timers):
-            if timer[0] <= now_s:
-                if timer[1] is None:
-                    self._timers.remove(timer)
-                else:
-                    timer[0] = now_s + timer[1]
-                timer[2]()
+            if timer.cancelled or (timer.at_s <= now_s and timer.interval_s is None):
+                self._timers.remove(timer)
+            if timer.at_s <= now_s and not timer.cancelled:
+                if timer.interval_s is not None:
+                    timer.at_s = now_s + timer.interval_s
+                timer.fn()
 
 
 class Acks:
@@ -189,7 +198,9 @@ class Rig:
             "site": "planta-sp",
             "state": str(self.state),
             "store": {**STORE_CONFIG, **store},
-            "outputs": [{"name": n, "locatarios": None, "from": "oldest"} for n in outputs],
+            "outputs": [
+                {"name": n, "locatarios": None, "from": "oldest", "strict": False} for n in outputs
+            ],
             "plcs": [],
         }
         self.plcs = [f"p{i + 1}" for i in range(plcs)]

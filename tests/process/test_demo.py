@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tests.kit.common import ROOT, until
+from tests.kit.site import alarms
 
 DEMO = [sys.executable, "-P", "-m", "services.cli.main", "demo"]
 
@@ -62,6 +63,7 @@ def test_nothing_is_left_behind(ending: signal.Signals) -> None:
         assert "mosquitto_sub" in seen
         assert re.search(r"http://127\.0\.0\.1:\d+/", seen)
         assert len(of_demo(folder)) > 6
+        assert alarms((folder / "state" / "log" / "supervisord.log").read_text()) == []
         process.send_signal(ending)
         process.wait(30)
         until(lambda: not of_demo(folder), 15, "every process gone")

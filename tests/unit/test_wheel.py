@@ -38,6 +38,11 @@ def test_every_module_is_in_the_wheel(names: set[str]) -> None:
             assert str(file.relative_to(ROOT)) in names, "add its package to pyproject.toml"
 
 
+def test_the_compiled_part_is_in_the_wheel(names: set[str]) -> None:
+    """One for every CPython from 3.11 on."""
+    assert "services/s7/_native.abi3.so" in names
+
+
 def test_data_files_are_in_the_wheel(names: set[str]) -> None:
     shared = {n.split(".data/data/", 1)[1] for n in names if ".data/data/" in n}
     expected = {"supervisord.conf", "config.example.yaml"}

@@ -3,39 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from bus.frames import GAP_ROW
-
-
-@dataclass(slots=True, eq=False)
-class Row:
-    """One stored message on its way out."""
-
-    session: int
-    lane: str
-    order: int
-    """Counts arrivals in this process: what goes back to a queue keeps its place."""
-    position: int
-    kind: int
-    plc: str
-    locatario: str
-    ts_ms: int
-    epoch: int
-    seq: int
-    body: bytes
-    done: bool = False
-    reason: str = ""
-    """Why the destination refuses it for ever; "" where it has not."""
-    end: int = 0
-    """For outputs that write to a stream: where it ends there."""
-
-    @property
-    def topic(self) -> str:
-        """Where it belongs (CONTRACT §4)."""
-        topic = f"plc/{self.locatario}/{self.plc}"
-        return f"{topic}/gap" if self.kind == GAP_ROW else topic
+from services.consumer.row import Row
 
 
 class Desk(Protocol):

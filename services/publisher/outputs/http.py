@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import gzip
 import random
+import re
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -21,15 +22,18 @@ from urllib.parse import parse_qs, urlsplit
 
 import urllib3
 
+from services.consumer.row import Row
 from services.publisher.outputs import influx
-from services.publisher.outputs.base import CLOSE_WAIT_S, Desk, Row
-from services.publisher.outputs.network import explain, tls_context
-from services.runtime import secrets
+from services.publisher.outputs.base import CLOSE_WAIT_S, Desk
+from services.publisher.outputs.network import explain, tls_context, unavailable
+from services.runtime import secrets, tls_faults
 from services.runtime.background import Background
 from services.runtime.errors import ConfigError, Problem, Unavailable
 from services.runtime.process import Process
 
 CONTENT_STATUSES = frozenset((400, 413, 422))
+# "Client sent an HTTP request to an HTTPS server", "You're speaking plain HTTP to an SSL-enabled …"
+_OF_TLS = re.compile(r"https|ssl|tls", re.I)
 RETRY_S, RETRY_MAX_S = 0.5, 5.0
 # A server that asks for patience gets it, within reason.
 RETRY_AFTER_MAX_S = 60.0
@@ -138,13 +142,24 @@ class HttpOutput:
         except (urllib3.exceptions.HTTPError, OSError) as e:
             # A new pool reads the certificates again.
             self._pool = None
-            raise _explain(e, self._where) from None
+            fault = _explain(e, self._where)
+            if fault.code == "lost" and self._wants_tls():
+                fault = unavailable(tls_faults.wants_tls(self._where, http=True))
+            raise fault from None
         except ValueError:
             # Not what it says: http.client quotes the header, and that may be the token.
             words = "token, password or `headers:` hold what no HTTP header may (a line break?)"
             raise Unavailable("auth", f"{self._where}: {words}") from None
         text = answer.data[:2_000].decode("utf-8", "replace")
+        if answer.status == 400 and _OF_TLS.search(text) and self._wants_tls():
+            # No fault of the messages: what many servers say at their https port to plain HTTP.
+            raise unavailable(tls_faults.wants_tls(self._where, http=True))
         return Answer(answer.status, text, _retry_after(answer.headers.get("Retry-After")))
+
+    def _wants_tls(self) -> bool:
+        """Whether the server speaks TLS, and we do not; asks it."""
+        url = urlsplit(self._config["url"])
+        return url.scheme == "http" and tls_faults.speaks_tls(url.hostname or "", url.port or 80)
 
     def _credentials(self) -> dict[str, str]:
         """Read for each request: a rotated token needs no restart."""
@@ -252,7 +267,7 @@ def _explain(error: Exception, where: str) -> Unavailable:
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and not isinstance(seen, urllib3.exceptions.HTTPError):
-            return explain(seen, where)
+            return explain(seen, where, http=True)
         seen = seen.__cause__ or seen.__context__
     return Unavailable("lost", f"{where}: {type(error).__name__}")
 

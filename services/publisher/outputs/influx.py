@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from bus.frames import GAP_ROW
-from services.publisher.outputs.base import Row
+from services.consumer.row import Row
 
 GAP_MEASUREMENT = "plc_gap"
 _TAGS = ("site", "locatario_id", "plc_id", "ip", "db", "group", "machine", "quality")

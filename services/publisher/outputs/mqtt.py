@@ -11,10 +11,16 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from services.publisher.outputs.base import CLOSE_WAIT_S, Desk, Row
+from services.consumer.row import Row
+from services.publisher.outputs.base import CLOSE_WAIT_S, Desk
 from services.publisher.outputs.mqtt_link import Link, Settings
+from services.publisher.outputs.mqtt_signs import Signs
+from services.runtime import tls_faults
 from services.runtime.background import Background
 from services.runtime.process import Process
+
+# So often it is looked whether the signs have passed.
+SIGNS_S = 1.0
 
 
 class MqttOutput:
@@ -30,18 +36,26 @@ class MqttOutput:
         hosts = ",".join(self._config["hosts"])
         self.target = f"{scheme}://{hosts}:{self._config['port']}"
         self._links: dict[str, Link] = {}
+        self._signs: dict[str, Signs] = {}
+        self._tls_hosts: set[str] = set()
+        """Brokers that speak TLS, while this output does not."""
         only = self._config.get("locatarios")
         tenants = [p["locatario"] for p in process.config["plcs"]]
         tenants = [t for t in tenants if only is None or t in only]
         for tenant in tenants or [process.config["locatario"]]:
             self._link(tenant)
+        process.every(SIGNS_S, self._changed)
 
     def _link(self, tenant: str) -> Link:
         """The tenant's connection; opened now where there is none yet."""
         link = self._links.get(tenant)
         if link is None:
             settings = self._settings(tenant)
-            link = Link(self._process, self._desk, self._background, settings, self._changed)
+            account = f" or account {settings.username}" if settings.username else ""
+            self._signs[tenant] = Signs(f"client id {settings.client_id}{account}")
+            link = Link(
+                self._process, self._desk, self._background, settings, lambda: self._look(tenant)
+            )
             self._links[tenant] = link
         return link
 
@@ -77,15 +91,41 @@ class MqttOutput:
         """Retained heartbeat."""
         self._link(locatario).retain(f"plc/{locatario}/{plc}/heartbeat", payload)
 
+    def _look(self, tenant: str) -> None:
+        """A link has changed."""
+        link, now_s = self._links[tenant], time.monotonic()
+        host, port = link.host, self._config["port"]
+        ask = self._signs[tenant].look(host, link.up, link.code, link.message, now_s)
+        if link.up:
+            self._tls_hosts.discard(host)
+        elif ask and not self._config["tls"]:
+
+            def answered(speaks_tls: object) -> None:
+                if speaks_tls is True:
+                    self._tls_hosts.add(host)
+                    self._changed()
+
+            self._background.run(lambda: tls_faults.speaks_tls(host, port), answered)
+        self._changed()
+
     def _changed(self) -> None:
         links = self._links.values()
-        bad = [link for link in links if link.code]
-        if not bad:
-            if links and all(link.up for link in links):
-                self._desk.status("ok")
-            return
+        bad = next((link for link in links if link.code), None)
         status = "degraded" if any(link.up for link in links) else "down"
-        self._desk.status(status, bad[0].code, bad[0].message)
+        if fault := self._sign():
+            # Up and down by turns: said once, and until it is over.
+            self._desk.status("degraded", fault.code, str(fault))
+        elif bad and bad.code == "lost" and bad.host in self._tls_hosts:
+            fault = tls_faults.wants_tls(f"{bad.host}:{self._config['port']}", http=False)
+            self._desk.status(status, fault.code, str(fault))
+        elif bad:
+            self._desk.status(status, bad.code, bad.message)
+        elif links and all(link.up for link in links):
+            self._desk.status("ok")
+
+    def _sign(self) -> tls_faults.Fault | None:
+        now_s = time.monotonic()
+        return next((f for s in self._signs.values() if (f := s.verdict(now_s))), None)
 
     def details(self) -> dict[str, object]:
         """For the State frame."""

@@ -7,6 +7,7 @@ import socket
 import ssl
 from typing import Any
 
+from services.runtime import tls_faults
 from services.runtime.errors import Unavailable
 from services.runtime.tls import EncryptedKey, client_context, load_certificate
 
@@ -46,28 +47,26 @@ def dial(host: str, port: int, tls: dict[str, Any] | None) -> socket.socket:
             peer = context.wrap_socket(peer, server_hostname=host)
         except (OSError, ValueError) as e:
             peer.close()
-            if isinstance(e, ssl.SSLError | TimeoutError):
-                raise explain(e, where) from None
-            words = f"{where} ends the TLS handshake: is it the TLS port? does it accept us?"
-            raise Unavailable("tls", words) from None
+            raise unavailable(tls_faults.explain(e, where)) from None
     peer.setblocking(False)
     return peer
 
 
-def explain(error: BaseException, where: str) -> Unavailable:
-    """What a failed connection means and what to look at."""
+def unavailable(fault: tls_faults.Fault) -> Unavailable:
+    """The same as what outputs raise."""
+    return Unavailable(fault.code, str(fault))
+
+
+def explain(error: BaseException, where: str, http: bool = False) -> Unavailable:
+    """What a failed connection means and what to look at. ``http``: of an HTTP output."""
     if isinstance(error, Unavailable):
         return error
     if isinstance(error, socket.gaierror):
         return Unavailable("dns", f"the name in {where} is not known: check it, and DNS")
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return Unavailable(
-            "tls", f"{where}: certificate not accepted ({error.verify_message}): check `tls.ca`"
-        )
+    if isinstance(error, ssl.SSLError):
+        return unavailable(tls_faults.explain(error, where, http))
     if isinstance(error, TimeoutError):
         return Unavailable("timeout", f"no answer from {where}: check cable, address, firewalls")
-    if isinstance(error, ssl.SSLError):
-        return Unavailable("tls", f"{where}: no TLS ({error.reason}): check port and certificates")
     if isinstance(error, ConnectionRefusedError):
         return Unavailable("refused", f"{where} refuses the connection: does it run there?")
     if isinstance(error, OSError) and error.errno in (

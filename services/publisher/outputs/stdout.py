@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import zmq
 
-from services.publisher.outputs.base import CLOSE_WAIT_S, Desk, Row
+from services.consumer.row import Row
+from services.publisher.outputs.base import CLOSE_WAIT_S, Desk
 from services.runtime.process import Process, Timer
 
 WINDOW = 1_000

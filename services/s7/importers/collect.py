@@ -8,16 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from services.runtime.files import Unreadable, read
 from services.s7.importers import simaticml, tag_tables, text
 from services.s7.importers.model import Place, SourceError, SourceProblem, Sources
-from services.s7.importers.reading import GUESSED, decode
+from services.s7.importers.reading import GUESSED, MAX_BYTES, decode
 
 _Reader = Callable[[bytes, str, Sources], None]
-_DECLARES = re.compile(r"(?im)^\s*(DATA_BLOCK|TYPE|FUNCTION_BLOCK)\b")
+_DECLARES = re.compile(r"(?im)^[^\S\n]*(DATA_BLOCK|TYPE|FUNCTION_BLOCK)\b")
 
 
 def _text(reader: Callable[[str, str, Sources], None]) -> _Reader:
-    def read(data: bytes, file: str, into: Sources) -> None:
+    def read_text(data: bytes, file: str, into: Sources) -> None:
         content, guessed = decode(data, file, into.encoding)
         if guessed:
             into.notes.append(f"{file}: {GUESSED}")
@@ -28,7 +29,7 @@ def _text(reader: Callable[[str, str, Sources], None]) -> _Reader:
                 e.problems[0] = replace(e.problems[0], hint=e.problems[0].hint or GUESSED)
             raise
 
-    return read
+    return read_text
 
 
 def _tia(source: str, file: str, into: Sources) -> None:
@@ -73,10 +74,9 @@ def collect(
     for path in files:
         file = str(path)
         try:
-            data = path.read_bytes()
-        except OSError as e:
-            problem = SourceProblem(Place(file), f"cannot be read: {e.strerror}")
-            sources.problems.append(problem)
+            data = read(path, MAX_BYTES)
+        except Unreadable as e:
+            sources.problems.append(SourceProblem(Place(file), f"cannot be read: it {e}"))
             continue
         try:
             _reader(path, data)(data, file, sources)

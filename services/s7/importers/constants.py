@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 
 # Bounds and lengths are 32-bit numbers; Python would refuse to read thousands of digits.
 MAX_DIGITS = 20
+# Constants of constants that each name two more are a billion after thirty.
+MAX_LOOKUPS = 100
 _TOKEN = re.compile(r'\s*(?:(\d+)#([0-9A-Fa-f_]+)|([A-Za-z]+#)|(\d[\d_]*)|"([^"]+)"|#?(\w+)|(.))')
 
 
@@ -22,14 +25,21 @@ def evaluate(text: str, constants: Mapping[str, str]) -> int:
     local one; where there is no such, the other.
     """
     try:
-        return _Expression(text, constants, ()).value()
+        return _Expression(text, constants, (), Counter()).value()
     except RecursionError:
         raise NotConstant("an expression nested too deep") from None
 
 
 class _Expression:
-    def __init__(self, text: str, constants: Mapping[str, str], inside: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        text: str,
+        constants: Mapping[str, str],
+        inside: tuple[str, ...],
+        looked_up: Counter[str],
+    ) -> None:
         self.text, self.constants, self.inside = text, constants, inside
+        self.looked_up = looked_up
         self.in_global = bool(inside) and not inside[-1].startswith("#")
         self.parts = [m for m in _TOKEN.finditer(text) if m[0].strip()]
         self.at = 0
@@ -60,6 +70,8 @@ class _Expression:
             right = self.factor()
             if operator == "*":
                 result *= right
+                if abs(result) >= 10**MAX_DIGITS:
+                    raise NotConstant(f"{self.text!r} is more than {MAX_DIGITS} digits")
             elif right == 0:
                 raise NotConstant(f"{self.text!r} divides by zero")
             else:
@@ -74,6 +86,8 @@ class _Expression:
         base, digits, _typed, number, quoted, name, other = self.parts[self.at].groups()
         self.at += 1
         if base is not None:
+            if len(digits) > 4 * MAX_DIGITS:
+                raise NotConstant(f"a number of {len(digits)} digits")
             try:
                 return int(digits.replace("_", ""), int(base))
             except ValueError:
@@ -103,4 +117,9 @@ class _Expression:
             raise NotConstant(f"constant {key!r} is defined by itself")
         if key not in self.constants:
             raise NotConstant(f"constant {quoted or name!r} is not in these files")
-        return _Expression(self.constants[key], self.constants, (*self.inside, key)).value()
+        self.looked_up[key] += 1
+        if self.looked_up[key] > MAX_LOOKUPS:
+            raise NotConstant(f"constant {key!r} is used more than {MAX_LOOKUPS} times for one")
+        return _Expression(
+            self.constants[key], self.constants, (*self.inside, key), self.looked_up
+        ).value()

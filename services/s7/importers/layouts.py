@@ -22,9 +22,10 @@ from services.s7.importers.model import (
     Struct,
     Tag,
     TypeDef,
+    wrong,
 )
 from services.s7.importers.offsets import Leaf, Placer
-from services.s7.layout import LayoutError, resolve_inline, resolve_layout
+from services.s7.layout import MAX_FIELDS, LayoutError, resolve_inline, resolve_layout
 from services.s7.types import S7Type
 
 OPTIMIZED_HINT = (
@@ -33,9 +34,9 @@ OPTIMIZED_HINT = (
 )
 _ILLEGAL = re.compile(r"[^\w.-]")
 _ADDRESS = re.compile(
-    r"(?P<area>[MIQEA])(?P<width>[XBWD]?)(?P<byte>\d+)(?:\.(?P<bit>[0-7]))?"
-    r"|DB(?P<db>\d+)\.DB(?P<db_width>[XBWD])(?P<db_byte>\d+)(?:\.(?P<db_bit>[0-7]))?"
-    r"|(?P<numbered>[TCZ])(?P<number>\d+)"
+    r"(?P<area>[MIQEA])(?P<width>[XBWD]?)(?P<byte>\d{1,9})(?:\.(?P<bit>[0-7]))?"
+    r"|DB(?P<db>\d{1,9})\.DB(?P<db_width>[XBWD])(?P<db_byte>\d{1,9})(?:\.(?P<db_bit>[0-7]))?"
+    r"|(?P<numbered>[TCZ])(?P<number>\d{1,9})"
 )
 _PERIPHERY = re.compile(r"P[IQEA][BWD]?\d|[IQEA][BWD]?\d+(\.\d)?:P")
 _MAX_NAME = 128
@@ -266,7 +267,7 @@ def _layout(block: Block, title: str, leaves: Iterable[Leaf], record_bytes: int)
 
 def _fields(leaves: Iterable[Leaf], notes: list[str]) -> list[dict[str, Any]]:
     fields: list[dict[str, Any]] = []
-    names: set[str] = set()
+    names: dict[str, int] = {}
     for leaf in leaves:
         if not system_types.publishable(leaf.type.base):
             notes.append(
@@ -274,6 +275,9 @@ def _fields(leaves: Iterable[Leaf], notes: list[str]) -> list[dict[str, Any]]:
                 " is not published"
             )
             continue
+        if len(fields) == MAX_FIELDS:
+            hint = "read some of them only: mark the others in the source as arrays, or take tags"
+            raise wrong(leaf.place, f"more than {MAX_FIELDS:,} values", hint)
         name = _field_name(leaf.path, leaf.place, names, notes)
         scalar_bit = leaf.type == _BOOL
         offset = float(f"{leaf.byte}.{leaf.bit}") if scalar_bit else leaf.byte
@@ -282,14 +286,15 @@ def _fields(leaves: Iterable[Leaf], notes: list[str]) -> list[dict[str, Any]]:
     return fields
 
 
-def _field_name(path: Iterable[str], place: Place, taken: set[str], notes: list[str]) -> str:
+def _field_name(path: Iterable[str], place: Place, taken: dict[str, int], notes: list[str]) -> str:
     """A name that the configuration takes, unique in its group."""
     given = ".".join(path)
     name = _ILLEGAL.sub("_", unicodedata.normalize("NFC", given))[:_MAX_NAME]
-    unique, n = name, 2
+    unique = name
     while unique in taken:
-        unique, n = f"{name[: _MAX_NAME - 6]}_{n}", n + 1
-    taken.add(unique)
+        taken[name] += 1
+        unique = f"{name[: _MAX_NAME - 6]}_{taken[name]}"
+    taken[unique] = 1
     if unique != given:
         notes.append(f"{place}: {given!r} is published as {unique!r}")
     return unique
@@ -317,7 +322,7 @@ def _unique_names(found: list[Layout]) -> None:
 def _tag_layouts(sources: Sources, placer: Placer) -> Iterator[Layout]:
     if sources.tags:
         notes: list[str] = []
-        names: set[str] = set()
+        names: dict[str, int] = {}
         fields = [item for tag in sources.tags for item in _tag_fields(tag, placer, names, notes)]
         if fields:
             place = Place(sources.tags[0].place.file)
@@ -330,7 +335,7 @@ def _tag_layouts(sources: Sources, placer: Placer) -> Iterator[Layout]:
     for db, items in sorted(by_db.items()):
         leaves = [leaf for item in items for leaf in _located_leaves(item, placer)]
         leaves.sort(key=lambda leaf: (leaf.byte, leaf.bit))
-        notes, names = [], set()
+        notes, names = [], {}
         place = Place(items[0].place.file)
         if all(leaf.byte % 2 == 0 or leaf.type.element_bytes == 1 for leaf in leaves):
             fields = _fields(leaves, notes)
@@ -356,7 +361,7 @@ def _located_leaves(item: Located, placer: Placer) -> Iterator[Leaf]:
 
 
 def _tag_fields(
-    tag: Tag, placer: Placer, names: set[str], notes: list[str]
+    tag: Tag, placer: Placer, names: dict[str, int], notes: list[str]
 ) -> Iterator[dict[str, Any]]:
     text = "".join(tag.address.upper().split()).removeprefix("%")
     if _PERIPHERY.match(text):

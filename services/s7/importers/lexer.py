@@ -13,9 +13,12 @@ _TOKEN = re.compile(
     | (?P<newline>\n)
     | (?P<line_comment>//[^\n]*)
     | (?P<comment>\(\*.*?\*\)|\(/\*.*?\*/\)|/\*.*?\*/)    # (/* */): TIA's multilingual comment
-    | (?P<pragma>\{(?:[^}']|'[^'\n]*')*\})
+    | (?P<pragma>\{(?:[^{}']|'[^'\n]*')*\})
+    | (?P<endless>\(\*|\(/\*|/\*)
     | (?P<quoted>"[^"\n]*")
-    | (?P<string>'(?:\$'|\$\$|''|[^'\n])*')
+    # $ escapes what follows, yet some end a text with a single one. Each $ can be read in one way
+    # only (but where the text ends), or a line of them would take for ever.
+    | (?P<string>'(?:\$\$|\$'|''|[^'$\n]|\$(?![$']))*\$?')
     | (?P<range>\.\.)
     | (?P<assign>:=|=>)
     | (?P<number>\d+\#[0-9A-Fa-f_]+|\d[\d_]*(?:\.\d[\d_]*)?(?:[eE][+-]?\d+)?)
@@ -41,7 +44,9 @@ class Token:
 
 
 def tokens(text: str) -> Iterator[Token]:
-    """All tokens but blanks and titles. A text or comment that does not end comes as `other`."""
+    """All tokens but blanks and titles. A text that does not end comes as `other`; a comment
+    too, and is the last token: it goes on to the end of the file.
+    """
     line = 1
     for match in _TOKEN.finditer(text):
         kind, part = str(match.lastgroup), match[0]
@@ -49,6 +54,9 @@ def tokens(text: str) -> Iterator[Token]:
             yield Token("comment", part[2:].strip(), line)
         elif kind == "comment":
             yield Token("comment", " ".join(part.strip("(*/) \t\n").split()), line)
+        elif kind == "endless":
+            yield Token("other", part, line)
+            return
         elif kind == "quoted":
             yield Token(kind, part[1:-1], line)
         elif kind not in ("newline", "space", "title"):

@@ -194,6 +194,9 @@ class Placer:
         if key in self._placing:
             self._problem(struct.place, "this type contains itself")
             return [], 0
+        if len(self._placing) == _MAX_DEPTH:
+            self._problem(struct.place, f"structures are nested more than {_MAX_DEPTH} deep")
+            return [], 0
         self._placing.add(key)
         placed = []
         at_bits = 0
@@ -246,6 +249,8 @@ class Placer:
             s7_type = S7Type(resolved.name, resolved.length)
             yield Leaf(path, s7_type, at_bits // 8, at_bits % 8, comment, where)
         elif isinstance(resolved, Struct):
+            if not self._measure(resolved, inner):
+                return
             for member, offset_bits in self.struct(resolved, inner)[0]:
                 if not path:
                     self._check_offset(member, at_bits + offset_bits)
@@ -277,6 +282,8 @@ class Placer:
             yield Leaf(path, s7_type, at_bits // 8, 0, comment, where)
             return
         one_bytes = self._measure(element, inner)
+        if not one_bytes:
+            return  # of nothing there may be any number
         stride_bits = 8 * (one_bytes + one_bytes % 2)
         for n, index in enumerate(itertools.product(*(range(a, b + 1) for a, b in bounds))):
             yield from self.leaves(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from services.s7.importers.model import Place, wrong
 
-# A program of a whole plant is a few MB.
-MAX_BYTES = 64 * 2**20
+# A program of a whole plant is a few MB, and a MB takes a second.
+MAX_BYTES = 16 * 2**20
 GUESSED = (
     "not UTF-8, read as Windows-1252; where names or comments look wrong give the code page of the"
     " PC that it comes from: --encoding cp932, cp936, cp1250, cp1251"
@@ -18,8 +18,6 @@ def decode(data: bytes, file: str, encoding: str | None = None) -> tuple[str, bo
 
     Raises SourceError for what is no text.
     """
-    if len(data) > MAX_BYTES:
-        raise wrong(Place(file), f"has {len(data)} bytes, more than {MAX_BYTES}")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         encodings = ["utf-16"]
     elif data[1:2] == b"\0" and data[3:4] == b"\0":

@@ -66,6 +66,11 @@ def _attributes(node: Node) -> Node:
     return node.child("AttributeList") or Node("AttributeList", {}, node.line)
 
 
+def _number(text: str) -> int | None:
+    """A number of up to nine digits; None for anything else."""
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
+
+
 def _name(node: Node, file: str) -> str:
     name = _attributes(node).value("Name")
     if not name:
@@ -123,7 +128,7 @@ def _member(node: Node, file: str, into: Sources) -> Member:
     for attribute in (node.child("AttributeList") or node).children:
         if attribute.tag == "IntegerAttribute" and attribute.attributes.get("Name") == "Offset":
             text = attribute.text.strip()
-            offset = int(text) if text.isdigit() else None  # in bits
+            offset = _number(text)  # in bits
     return Member(name, _type(node, datatype, place, into), place, comment, offset)
 
 
@@ -185,17 +190,19 @@ def _data_block(node: Node, file: str, into: Sources) -> None:
         body = Named(instance_of, place, quoted=True)
     elif not interface.members:
         raise wrong(place, f"data block {name!r} has no members")
-    known = int(number) if number.isdigit() and number != "0" else None
-    into.add_block(Block(name, known, body, place, _optimized(node), constants=constants))
+    into.add_block(
+        Block(name, _number(number) or None, body, place, _optimized(node), constants=constants)
+    )
 
 
 def _array_db(attributes: Node, place: Place) -> Array:
     element = attributes.value("ArrayDataType")
     upper = attributes.value("ArrayLimitUpperBound") or ""
-    if not element or not upper.isdigit():
+    last = _number(upper)
+    if not element or last is None:
         message = "an ArrayDB without ArrayDataType and ArrayLimitUpperBound"
         raise wrong(place, message)
-    return Array(((0, int(upper)),), parse_type(element, place), place)
+    return Array(((0, last),), parse_type(element, place), place)
 
 
 def _texts(node: Node) -> str:

@@ -7,13 +7,16 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from services.s7.importers.model import (
     Array,
     Located,
     Named,
     Place,
+    SourceError,
     Sources,
     Tag,
     Type,
@@ -43,10 +46,15 @@ _HMI = frozenset(("hmi data type", "hmi-datentyp", "plc tag", "plc-variable", "a
 # STEP 7 cuts what is longer than its column of ten.
 _CUT = {"TIME_OF_DA": "TIME_OF_DAY", "DATE_AND_T": "DATE_AND_TIME"}
 _NOTHING = ("<no value>",)
-_BLOCK = re.compile(r"(DB|FB|UDT|FC|OB|SFB|SFC|SDB|VAT)\s*(\d+)", re.IGNORECASE)
+_BLOCK = re.compile(r"(DB|FB|UDT|FC|OB|SFB|SFC|SDB|VAT)\s*(\d{1,9})", re.IGNORECASE)
 _FLAGS = frozenset(("true", "false", "wahr", "falsch", "vrai", "faux", "verdadero", "falso"))
 _INTEGER = re.compile(r"[+-]?\d+|\d+#[0-9A-Fa-f_]+")
-_SNAP7_ARRAY = re.compile(r"(?i)(?!W?STRING|FSTRING)(\w+)\s*\[\s*(\d+)\s*\]")
+# A table of 20,000 tags is 460 kB, unpacks to 6 MB and is read in 4 s. What claims to be a hundred
+# times its size is no table. Excel has a million rows, and writes the last one if it is tinted.
+XLSX_MAX_BYTES = 16 * 2**20
+XLSX_RATIO = 50
+XLSX_MAX_ROWS, XLSX_COLUMNS = 1_500_000, 64
+_SNAP7_ARRAY = re.compile(r"(?i)(?!W?STRING|FSTRING)(\w+)\s*\[\s*(\d{1,9})\s*\]")
 
 
 def read_xlsx(data: bytes, file: str, into: Sources) -> None:
@@ -54,19 +62,45 @@ def read_xlsx(data: bytes, file: str, into: Sources) -> None:
     import openpyxl  # only here: it takes 0.2 s
 
     try:
+        _refuse_bomb(data, file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # styles that openpyxl does not know
             book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-            sheets = [list(sheet.iter_rows(values_only=True)) for sheet in book.worksheets]
+            sheets = list(_sheets(book, file))
+    except SourceError:
+        raise
     except Exception as e:  # openpyxl raises whatever its parsers meet, e.g. TypeError for a style
         hint = "open it in Excel or LibreOffice and save it anew, or save the sheet as .csv"
         raise wrong(Place(file), f"not an xlsx workbook that can be read: {e}", hint) from None
     found = False
-    for sheet in sheets:
-        rows = [(n, ["" if c is None else str(c) for c in row]) for n, row in enumerate(sheet, 1)]
+    for rows in sheets:
         found |= _table(rows, file, into)
     if not found:
         raise _no_table(file)
+
+
+def _refuse_bomb(data: bytes, file: str) -> None:
+    """Raises SourceError where a workbook holds far more than its size tells."""
+    unpacked_bytes = sum(i.file_size for i in zipfile.ZipFile(io.BytesIO(data)).infolist())
+    if unpacked_bytes > min(max(XLSX_RATIO * len(data), 2**20), XLSX_MAX_BYTES):
+        message = f"unpacks to {unpacked_bytes} bytes, more than a tag table has"
+        raise wrong(Place(file), message, "export the tag table alone, or as .csv")
+
+
+def _sheets(book: Any, file: str) -> Iterator[list[tuple[int, list[str]]]]:
+    """(number, cells) of the rows of each sheet that hold something."""
+    seen = 0
+    for sheet in book.worksheets:
+        sheet.reset_dimensions()  # its own word on its size may be far from true
+        rows = []
+        for n, row in enumerate(sheet.iter_rows(values_only=True, max_col=XLSX_COLUMNS), 1):
+            seen += 1
+            if seen > XLSX_MAX_ROWS:
+                hint = "delete the rows that are no tags, or save it as .csv"
+                raise wrong(Place(file), f"has more than {XLSX_MAX_ROWS:,} rows", hint)
+            if any(cell is not None for cell in row):
+                rows.append((n, ["" if cell is None else str(cell) for cell in row]))
+        yield rows
 
 
 def read_csv(text: str, file: str, into: Sources) -> None:
@@ -99,18 +133,15 @@ def read_json(text: str, file: str, into: Sources) -> None:
         raise wrong(Place(file, line), f"not JSON: {e}") from None
     if not isinstance(data, dict):
         raise wrong(Place(file, 1), "not a tag file: an object of tags by name is expected")
+    at = 0
     for name, item in data.items():
-        line = _line_of(text, json.dumps(name), json.dumps(name, ensure_ascii=False))
-        place = Place(file, line)
+        spellings = (json.dumps(name), json.dumps(name, ensure_ascii=False))
+        at = max(at, *(text.find(spelling, at) for spelling in spellings))
+        place = Place(file, text.count("\n", 0, at) + 1)
         with into.gather():
             if not isinstance(item, dict):
                 raise wrong(place, f"tag {name!r} is no object of db, offset and type")
             _located(name, item, place, into)
-
-
-def _line_of(text: str, *candidates: str) -> int:
-    at = max((text.find(c) for c in candidates), default=-1)
-    return text.count("\n", 0, at) + 1 if at >= 0 else 0
 
 
 def _located(name: str, item: Mapping[str, object], place: Place, into: Sources) -> None:
@@ -133,7 +164,7 @@ def _located(name: str, item: Mapping[str, object], place: Place, into: Sources)
 def _snap7_type(text: str, place: Place) -> Type:
     """``INT[5]`` is five of them; ``FSTRING[8]`` eight characters without a string's header."""
     text = text.strip()
-    if match := re.fullmatch(r"(?i)FSTRING\s*\[\s*(\d+)\s*\]", text):
+    if match := re.fullmatch(r"(?i)FSTRING\s*\[\s*(\d{1,9})\s*\]", text):
         return Array(((0, int(match[1]) - 1),), Named("CHAR", place), place)
     if match := _SNAP7_ARRAY.fullmatch(text):
         return Array(((0, int(match[2]) - 1),), Named(match[1].upper(), place), place)

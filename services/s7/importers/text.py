@@ -48,7 +48,7 @@ _NO_VALUE = (
 _END_OF_BLOCK = re.compile(r"END_(DATA_BLOCK|FUNCTION_BLOCK|FUNCTION|TYPE|ORGANIZATION_BLOCK)")
 # A section of a kind that does not exist (VAR_STATIC), or one behind the code.
 _ANY_SECTION = re.compile(r"VAR(_\w+)?|CONST")
-_ATTRIBUTE = re.compile(r"(\w+)\s*:=\s*'([^']*)'")
+_ATTRIBUTE = re.compile(r"\b(\w+)\s*:=\s*'([^']*)'")
 # SIMATIC SD, TIA Portal's other text format (V20), writes attributes in double quotes.
 _SIMATIC_SD = re.compile(r'S7_(Optimized|BlockNumber)\s*:=\s*"')
 
@@ -185,8 +185,14 @@ class _Parser:
         """``"Motor"``, ``Motor``, ``DB 10``, ``DB10``: the last two as ``DB10``."""
         token = self.name("a name")
         if token.word in _NUMBERED and self.token.kind == "number":
-            return f"{token.word}{int(self.take().text)}"
+            return f"{token.word}{self.number()}"
         return token.text
+
+    def number(self) -> int:
+        """The number of a block or type."""
+        if not re.fullmatch(r"[0-9]{1,9}", self.token.text):
+            self.fail(f"expected a number, found {self.said()}")
+        return int(self.take().text)
 
     def header(self) -> _Header:
         header = _Header()
@@ -272,7 +278,7 @@ class _Parser:
         if self.token.word not in ("BEGIN", "END_DATA_BLOCK"):
             self.fail(f"expected BEGIN or END_DATA_BLOCK of {name!r}, found {self.said()}")
         self.skip_to("END_DATA_BLOCK")
-        match = re.fullmatch(r"DB(\d+)", name) if not quoted else None
+        match = re.fullmatch(r"DB(\d{1,9})", name) if not quoted else None
         number = int(match[1]) if match else None
         block = Block(name, number, body, place, header.optimized, "", self.classic, constants)
         self.into.add_block(block)
@@ -388,7 +394,7 @@ class _Parser:
         if token.kind == "quoted":
             return Named(token.text, place, quoted=True)
         if word in _NUMBERED and self.token.kind == "number":
-            return Named(f"{word}{int(self.take().text)}", place)
+            return Named(f"{word}{self.number()}", place)
         if word in _STRINGS and self.token.text in ("[", "("):
             closing = {"[": "]", "(": ")"}[self.take().text]
             length = _bound(self.until(closing))
@@ -443,7 +449,7 @@ class _Parser:
 
 def _bound(parts: list[str]) -> Bound:
     text = " ".join(parts)
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else text
+    return int(text) if re.fullmatch(r"[0-9]{1,11}", text) else text
 
 
 def by_reference(member: Member) -> Member:

@@ -11,6 +11,9 @@ from xml.parsers import expat
 
 from services.s7.importers.model import Place, wrong
 
+# An Openness export of eight levels of structures has some 60.
+MAX_DEPTH = 200
+
 
 @dataclass(slots=True)
 class Node:
@@ -44,18 +47,23 @@ def parse(data: bytes, file: str) -> Node:
     parser = expat.ParserCreate(namespace_separator=" ")
     root = Node("", {}, 0)
     stack = [root]
+    texts: list[list[str]] = [[]]
 
     def start(name: str, attributes: dict[str, str]) -> None:
         local = {k.rpartition(" ")[2]: v for k, v in attributes.items()}
         node = Node(name.rpartition(" ")[2], local, parser.CurrentLineNumber)
         stack[-1].children.append(node)
         stack.append(node)
+        texts.append([])
+        if len(stack) > MAX_DEPTH:
+            message = f"elements are nested more than {MAX_DEPTH} deep"
+            raise wrong(Place(file, parser.CurrentLineNumber), message)
 
     def end(_name: str) -> None:
-        stack.pop()
+        stack.pop().text = "".join(texts.pop())
 
     def text(part: str) -> None:
-        stack[-1].text += part
+        texts[-1].append(part)
 
     def refuse(*_: object) -> None:
         raise wrong(Place(file, parser.CurrentLineNumber), "XML with a DTD is not read")
@@ -70,4 +78,7 @@ def parse(data: bytes, file: str) -> Node:
     except expat.ExpatError as e:
         message = f"not XML: {expat.ErrorString(e.code)}"
         raise wrong(Place(file, e.lineno), message) from None
+    except (LookupError, ValueError):  # the encoding that it says it is in
+        message = "not XML: it says that it is in an encoding that is not known"
+        raise wrong(Place(file, 1), message, 'save it as UTF-8, with encoding="utf-8"') from None
     return root.children[0]

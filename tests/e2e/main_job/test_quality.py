@@ -60,7 +60,7 @@ def test_what_the_plc_refuses() -> None:
             assert set(last(box, "forno-02")["bad"].values()) == {"access_denied"}
             fake.cpu.refuses = False
             fake.denied.clear()
-            # Asked for again every RETRY_S, no sooner.
+            # Asked for again by itself.
             until(lambda: set(last(box, "forno-02").get("values", ())) == NAMES,
                      reader_group.RETRY_S + 10, "all good again")  # fmt: skip
             until(lambda: beat(box, "forno-02").get("status") == "online", 5, "online")
@@ -80,7 +80,8 @@ def test_a_plc_that_comes_and_goes() -> None:
             until(lambda: last(box, "forno-02")["quality"] == "bad", 10, "half-open")
             assert last(box, "forno-02")["bad"] == {"*": "plc_offline"}
             until(lambda: beat(box, "forno-02").get("status") == "offline", 5, "heartbeat")
-            assert beat(box, "forno-02")["failure"]["code"] == "timeout"
+            # Of the read, then of each new connection.
+            assert beat(box, "forno-02")["failure"]["code"] in ("timeout", "no_s7")
             fake.reset_all()
             fake.silent = False
             # It comes back as another CPU: another PDU, other jobs.

@@ -93,6 +93,17 @@ def test_problems_with_file_line_and_fix(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_of_thousands_of_problems_the_first_are_told(tmp_path: Path) -> None:
+    """41,000 of them took 2.5 s to print."""
+    rows = "".join(f"a{i},1,{i},\n" for i in range(3_000))
+    (tmp_path / "a.csv").write_text("tag,db,offset,type\n" + rows)
+    done = layout_import(tmp_path / "a.csv")
+    assert done.returncode == 2
+    assert "a.csv:501:" in done.stderr
+    assert "a.csv:502:" not in done.stderr
+    assert "… and 2500 more\n3000 problems found" in done.stderr
+
+
 def test_wrong_words(tmp_path: Path) -> None:
     done = layout_import()
     assert done.returncode == 2

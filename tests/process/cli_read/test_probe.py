@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from services.s7.session import Session
 from tests.kit.common import ROOT, free_ports
+from tests.kit.fake_plc import FakePlc
 from tests.kit.simulator import Simulator
 from tests.kit.site import PLC_EDGE
 
@@ -135,6 +137,20 @@ def test_every_way_is_refused() -> None:
     assert "no rack and slot does" in report["advice"][0]
     assert tried[0] == "0201"
     assert len(set(tried)) >= 18
+
+
+@pytest.mark.parametrize("how", ["disconnect", "setup", "close_setup"])
+def test_all_connections_taken(how: str) -> None:
+    """One attempt tells: the other ways would meet the same."""
+    with FakePlc({1: bytearray(4)}) as fake:
+        fake.max_connections, fake.when_full = 1, how
+        taken = Session("127.0.0.1", fake.port, (0x0100, 0x0201))
+        report = found("127.0.0.1", "--port", str(fake.port))
+        taken.close()
+        assert fake.connections == 2
+    assert report["connection"] is None
+    assert "all S7 connections of the CPU are taken" in report["advice"][0]
+    assert "Connection resources" in report["advice"][0]
 
 
 def test_silence_ends_after_the_timeout() -> None:

@@ -55,6 +55,18 @@ CASES: dict[str, tuple[str | bytes, list[str]]] = {
     "unknown key": (edit("scan:", "scam:"), [":10:", "unknown key", "did you mean `scan`?"]),
     "unknown top key": (GOOD + "metrcs: {}\n", [":18:", "did you mean `metrics`?"]),
     "unknown output key": (edit("host: broker", "hots: [b]"), [":15:", "`hosts`"]),
+    "unknown time zone": (
+        edit("    groups:", "    timezone: america/sao paulo\n    groups:"),
+        [":7:", "plcs[0].timezone", "did you mean `America/Sao_Paulo`?"],
+    ),
+    "time zone that is a path": (
+        edit("    groups:", "    timezone: ../../etc/passwd\n    groups:"),
+        [":7:", "plcs[0].timezone", "no time zone"],
+    ),
+    "time zone of no timestamp": (
+        edit("        scan: 500ms", "        scan: 500ms\n        timezone: Europe/Berlin"),
+        ["plcs[0].groups[0]", "`timestamp:`"],
+    ),
     "host with an empty label": (
         edit("192.168.0.10", "plc..local"), [":6:", "plcs[0].host", "between two dots"],
     ),
@@ -79,6 +91,25 @@ CASES: dict[str, tuple[str | bytes, list[str]]] = {
         GOOD + "mirrors: [{name: m1, source: {plc: prensa-01, group: db500},"
         " target: {host: 's7://h', db: 6}}]\n",
         [":18:", "mirrors[0].target.host", "stands in `port`"],
+    ),
+    "two ways to give the address": (
+        edit("host: 192.168.0.10", "host: a\n    hosts: [a, b]"), [":5:", "either `host:`"],
+    ),
+    "one address twice": (
+        edit("host: 192.168.0.10", "hosts: [plc-a, plc-a]"), [":5:", "one address twice"],
+    ),
+    "a redundant target": (
+        GOOD + "mirrors: [{name: m1, source: {plc: prensa-01, group: db500},"
+        " target: {hosts: [a, b], db: 6}}]\n",
+        [":18:", "mirrors[0].target.hosts", "did you mean `host`?"],
+    ),
+    "raw bytes past the block": (
+        edit("scan: 500ms", "scan: 500ms\n        raw: {start: 60000, length: 6000}"),
+        [":11:", "raw", "reaches byte 65999", "ends at 65535"],
+    ),
+    "an address past the block": (
+        edit("layout: db500.yaml", "fields: [{name: a, address: DB500.DBW65535:INT}]"),
+        [":11:", "past byte 65535", "64 KiB"],
     ),
     "no tenants": (
         edit("username: box", "locatarios: []\n    username: box"), [":16:", "locatarios"],
@@ -320,6 +351,39 @@ def test_an_encrypted_key_is_refused_without_asking_for_its_passphrase(tmp_path:
     assert ":19: metrics.tls.key:" in done.stderr
     assert f"{key} is encrypted" in done.stderr
     assert f"openssl pkey -in {key}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "warned"),
+    [
+        ("port: 1883", True),
+        ("port: 1883\n    tls: {}", True),
+        ("port: 1883\n    tls: false", False),
+        ("port: 8883", False),
+        ("port: 1884", False),
+    ],
+)
+def test_a_plain_broker_s_port_with_tls_is_warned_of(
+    tmp_path: Path, lines: str, warned: bool
+) -> None:
+    done = run_check(tmp_path, edit("host: broker", f"host: broker\n    {lines}"))
+    assert done.returncode == 0, done.stderr
+    if warned:
+        assert "warning: " in done.stderr
+        assert f"{tmp_path / 'config.yaml'}:16: outputs[0].port:" in done.stderr
+        assert "`tls: false`" in done.stderr
+        assert "8883" in done.stderr
+    else:
+        assert done.stderr == ""
+
+
+def test_what_does_not_fit_one_telegram_is_told_beside_other_mistakes(tmp_path: Path) -> None:
+    wide = "        consistent: true\n        raw: {start: 0, length: 2000}\n"
+    config = edit("        scan: 500ms\n", f"        scan: 500ms\n{wide}")
+    done = run_check(tmp_path, config.replace("type: mqtt", "type: amqp"))
+    assert done.returncode == 2
+    assert ":11: plcs[0].groups[0].consistent: needs 3 telegrams at PDU 960" in done.stderr
+    assert ":15: outputs[0]: `type` is missing or unknown" in done.stderr
 
 
 def test_no_file_at_all(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from services.cli.doctor_finding import Finding
 from services.runtime import loader
 from tests.kit.broker import Broker
 from tests.kit.common import free_port, until
+from tests.kit.http_sink import HttpSink
 from tests.kit.metrics_rig import Rig
 from tests.kit.pki import Ca, encrypt
 from tests.process.doctor.kit import config, fault, findings, mosquitto, mqtt, write
@@ -210,9 +211,30 @@ def test_certificate_for_another_name(tmp_path: Path, ca: Ca) -> None:
 
 def test_plain_port_where_tls_is_wanted(tmp_path: Path, ca: Ca) -> None:
     with mosquitto(tmp_path) as port:
-        found = ask(tmp_path, mqtt(tmp_path, port, tls={"ca": str(ca.file)}))
-    assert "TLS" in found[-1].text
-    assert "port" in found[-1].fix
+        found = fault(ask(tmp_path, mqtt(tmp_path, port, tls={"ca": str(ca.file)})), "no_tls")
+    assert "TLS" in found.text
+    assert "port" in found.fix
+    assert "`tls: false`" in found.fix
+
+
+@pytest.mark.parametrize("version", [5, "3.1.1"])
+def test_tls_port_where_none_is_wanted(tmp_path: Path, ca: Ca, version: object) -> None:
+    with tls_broker(tmp_path, ca.issue("localhost")) as port:
+        found = fault(ask(tmp_path, mqtt(tmp_path, port, version=version)), "wants_tls")
+    assert f"localhost:{port} speaks TLS" in found.text
+    assert "remove `tls: false`" in found.fix
+
+
+def test_http_at_an_https_port_and_the_other_way_round(tmp_path: Path, ca: Ca) -> None:
+    output = {"name": "backup", "type": "http"}
+    with HttpSink(ca.issue("localhost")) as sink:
+        url = f"http://localhost:{sink.port}/"
+        found = fault(ask(tmp_path, output | {"url": url}), "wants_tls")
+        assert "https:// in `url:`" in found.fix
+    with HttpSink() as sink:
+        url = f"https://localhost:{sink.port}/"
+        found = fault(ask(tmp_path, output | {"url": url}), "no_tls")
+        assert "http:// there" in found.fix
 
 
 def test_client_certificate_wanted(tmp_path: Path, ca: Ca) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from services.cli.doctor_finding import Finding
-from tests.kit.common import ROOT
+from services.s7.session import Session
+from tests.kit.common import ROOT, until
+from tests.kit.fake_plc import FakePlc
 from tests.kit.site import PLC_EDGE
 from tests.process.doctor.kit import config, fault, findings, write
 from tests.process.doctor.plc import plc
@@ -111,6 +113,19 @@ def test_something_that_is_no_plc(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         found = fault(ask(tmp_path, mute.getsockname()[1]), "no_s7")
     assert "is this address a PLC?" in found.fix
+
+
+@pytest.mark.parametrize("how", ["disconnect", "setup", "close_setup"])
+def test_all_connections_taken(tmp_path: Path, how: str) -> None:
+    with FakePlc({500: bytearray(56)}) as fake:
+        fake.max_connections, fake.when_full = 1, how
+        taken = Session("127.0.0.1", fake.port, (0x0100, 0x0201))
+        found = fault(ask(tmp_path, fake.port), "connections_full")
+        assert "no S7 connection left" in found.text
+        assert "TIA Portal (online)" in found.fix
+        taken.close()
+        until(lambda: fake.open_connections == 0, 5, "closed")
+        assert ask(tmp_path, fake.port)[0].code == "connection"
 
 
 def test_unknown_name(tmp_path: Path) -> None:

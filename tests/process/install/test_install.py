@@ -21,6 +21,7 @@ import pytest
 from tests.kit import debian
 from tests.kit.common import ROOT, until
 from tests.kit.debian import Debian
+from tests.kit.site import alarms
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -205,6 +206,7 @@ def test_start_hardened_as_its_own_user(machine: Debian, bundles: dict[str, str]
     said = machine.run(bundles[own]).stdout
     assert f"plc-edge {own} runs" in said
     found = wait_online(machine)
+    assert alarms((machine.root / "var/lib/plc-edge/log/supervisord.log").read_text()) == []
     pids = [main_pid(machine), *(p["pid"] for p in found["processes"])]
     assert len(pids) == 5  # run, metrics, store_forward, publisher, reader
     for pid in pids:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import socket
+import ssl
+import threading
 from itertools import pairwise
 
 import orjson
@@ -70,7 +74,7 @@ def test_an_unknown_certificate_gets_nothing() -> None:
         service(http_config(run, sink.url)) as publisher,
     ):
         peer.add(1)
-        until(lambda: publisher.said('"output_tls"'), 10, publisher.stderr)
+        until(lambda: publisher.said('"output_ca"'), 10, publisher.stderr)
         assert not sink.posts
 
 
@@ -190,3 +194,71 @@ def test_a_server_that_hangs_does_not_hold_up_the_end() -> None:
             assert publisher.terminate(timeout_s=5) == 0
         hanging.append(1)
         assert not peer.settled
+
+
+@pytest.mark.parametrize(
+    ("flaw", "code", "mend"),
+    [
+        ("other ca", "ca", "set `tls.ca` to the certificate of the CA"),
+        ("other name", "certificate_name", "set `url:` to a name that stands in the certificate"),
+        ("expired", "certificate_expired", "renew it on the server"),
+        ("plain port", "no_tls", "correct the port in `url:`, or write http:// there"),
+        ("tls port", "wants_tls", "write https:// in `url:`"),
+    ],
+)
+def test_tls_that_does_not_come_to_be(flaw: str, code: str, mend: str) -> None:
+    """Named with what to change; no message is guilty of it."""
+    with run_folder() as run:
+        authority = Authority(run)
+        host, days = ("127.0.0.9" if flaw == "other name" else "127.0.0.1"), 30
+        certificate = authority.issue("server", -1 if flaw == "expired" else days, host)
+        (run / "other").mkdir()
+        ca = Authority(run / "other").ca if flaw == "other ca" else authority.ca
+        with HttpSink(None if flaw == "plain port" else certificate) as sink:
+            scheme = "http" if flaw == "tls port" else "https"
+            url = f"{scheme}://127.0.0.1:{sink.port}/in"
+            tls = {"ca": str(ca), "cert": None, "key": None}
+            with (
+                DispatchPeer(run, "web") as peer,
+                service(http_config(run, url, tls=tls)) as publisher,
+            ):
+                peer.add(5)
+                until(lambda: publisher.said(f'"output_{code}"'), 10, publisher.stderr)
+                assert publisher.said(mend)
+                assert not peer.settled
+                assert publisher.terminate() == 0
+
+
+def test_a_tls_port_that_answers_plain_http_with_400_makes_no_dead_letters() -> None:
+    """As Go's servers do (InfluxDB), nginx and Apache: it is the url that is wrong."""
+    with run_folder() as run:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*Authority(run).issue("server"))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            stop = threading.Thread(target=_answer_400, args=(listener, context), daemon=True)
+            stop.start()
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+            with (
+                DispatchPeer(run, "web") as peer,
+                service(http_config(run, url)) as publisher,
+            ):
+                peer.add(5)
+                until(lambda: publisher.said('"output_wants_tls"'), 10, publisher.stderr)
+                assert not peer.settled
+                assert not peer.refused
+                assert publisher.terminate() == 0
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def _answer_400(listener: socket.socket, context: ssl.SSLContext) -> None:
+    text = b"Client sent an HTTP request to an HTTPS server.\n"
+    answer = b"HTTP/1.0 400 Bad Request\r\n\r\n" + text
+    with contextlib.suppress(OSError):
+        while True:
+            peer, _ = listener.accept()
+            with peer, contextlib.suppress(OSError):
+                if peer.recv(1, socket.MSG_PEEK) == b"\x16":
+                    context.wrap_socket(peer, server_side=True).close()
+                else:
+                    peer.recv(65_536)
+                    peer.sendall(answer)

@@ -226,8 +226,17 @@ def test_refused_at_login_is_told_as_credentials(version: object) -> None:
             assert publisher.terminate() == 0
 
 
-@pytest.mark.parametrize("flaw", ["other ca", "other name", "expired", "no file", "plain port"])
-def test_a_broker_that_cannot_prove_itself_gets_nothing(flaw: str) -> None:
+@pytest.mark.parametrize(
+    ("flaw", "code", "mend"),
+    [
+        ("other ca", "ca", "set `tls.ca` to the certificate of the CA"),
+        ("other name", "certificate_name", "set `host:` to a name that stands in the certificate"),
+        ("expired", "certificate_expired", "renew it on the server"),
+        ("no file", "tls", "absent.pem"),
+        ("plain port", "no_tls", "set `port:` to the broker's TLS port (usually 8883), or `tls: f"),
+    ],
+)
+def test_a_broker_that_cannot_prove_itself_gets_nothing(flaw: str, code: str, mend: str) -> None:
     with run_folder() as run, Broker(tls=flaw != "plain port") as broker:
         folder = run / "pki"
         folder.mkdir()
@@ -251,7 +260,8 @@ def test_a_broker_that_cannot_prove_itself_gets_nothing(flaw: str) -> None:
             service(mqtt_config(run, broker.port, tls=tls, hosts=hosts)) as publisher,
         ):
             peer.add(3)
-            until(lambda: publisher.said('"output_tls"'), 10, publisher.stderr)
+            until(lambda: publisher.said(f'"output_{code}"'), 10, publisher.stderr)
+            assert publisher.said(mend)
             assert not peer.settled
             assert publisher.terminate() == 0
 
@@ -383,7 +393,7 @@ def test_a_store_that_counts_anew_gets_a_new_session() -> None:
 
 
 @pytest.mark.parametrize(
-    "point", ["publisher.taken:3", "publisher.acked:3", "publisher.before_receipt:3"]
+    "point", ["consumer.taken:3", "publisher.acked:3", "consumer.before_receipt:3"]
 )
 def test_killed_at_a_named_point(point: str) -> None:
     with (

@@ -167,6 +167,31 @@ def test_the_plcs_clock_as_timestamp() -> None:
             assert abs(rig.messages[-1]["ts"] - time.time() * 1_000) < 1_000
 
 
+def test_the_plcs_local_time_is_the_messages_utc() -> None:
+    """São Paulo's time is three hours behind; `values` hold what the PLC shows."""
+    data = bytearray(20)
+    now: datetime.datetime
+
+    def set_clock() -> None:
+        nonlocal now
+        now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=3)
+        local = now - datetime.timedelta(hours=3)
+        struct.pack_into(">HBBBBBBI", data, 4, local.year, local.month, local.day, 1, local.hour,
+                         local.minute, local.second, local.microsecond * 1_000)  # fmt: skip
+
+    with FakePlc({7: data}) as fake:
+        fake.before_read = set_clock
+        config = plc(fake, [*reals(1), {"name": "clock", "address": "DB7.DBX4.0:DTL"}],
+                     timestamp="clock")  # fmt: skip
+        with ReaderRig({**config, "timezone": "America/Sao_Paulo"}) as rig:
+            rig.wait(lambda: len(rig.messages) > 5)
+            last = rig.messages[-1]
+            assert last["quality"] == "good"
+            assert -4_000 < last["ts"] - time.time() * 1_000 < -2_900
+            shown = datetime.datetime.fromisoformat(last["values"]["clock"][:23] + "+00:00")
+            assert abs(shown.timestamp() * 1_000 + 3 * 3_600_000 - last["ts"]) <= 1
+
+
 def test_put_get_taken_away() -> None:
     with FakePlc({7: block(4)}) as fake, ReaderRig(plc(fake, reals(4))) as rig:
         rig.wait(lambda: len(rig.messages) > 2)
@@ -324,5 +349,9 @@ def test_unchanged_values_are_not_sent_and_silence_has_an_end() -> None:
             assert all(900 < b - a < 1_300 for a, b in pairwise(times))
             struct.pack_into(">f", data, 0, 77.0)
             rig.wait(lambda: rig.messages[-1]["values"]["f0"] == 77.0, 0.8)
-            # The panel hears of every scan, with bodies now and then.
-            assert len(rig.scans) > 20
+            # The panel hears of it four times a second all the same, with bodies now and then.
+            seconds = (rig.scans[-1].ts_ms - rig.scans[0].ts_ms) / 1_000
+            assert 3 * seconds < len(rig.scans) <= 4 * seconds + 2
+            assert any(not scan.bodies for scan in rig.scans)
+            # The last value is shown, though it was read in between.
+            rig.wait(lambda: b"77.0" in b"".join(rig.scans[-1].bodies), 1.0)

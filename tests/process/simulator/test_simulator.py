@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import json
 import socket
@@ -69,6 +70,16 @@ def values(client: snap7.Client) -> dict[str, Any]:
 def simulator() -> Iterator[Simulator]:
     with Simulator(config(*free_ports(2)), "--tick-ms", "20") as running:
         yield running
+
+
+def test_clocks_show_the_time_of_the_plcs_zone() -> None:
+    """Kolkata's is five and a half hours ahead, all the year."""
+    with Simulator(config(*free_ports(1), timezone="Asia/Kolkata"), "--tick-ms", "20") as running:
+        client = connect(running.ports["plc-00"])
+        shown = datetime.datetime.fromisoformat(values(client)["hora"])
+        client.disconnect()
+    ahead = shown - datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    assert abs(ahead - datetime.timedelta(hours=5, minutes=30)) < datetime.timedelta(seconds=20)
 
 
 def test_values_are_plausible_and_move(simulator: Simulator) -> None:

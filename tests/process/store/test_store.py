@@ -52,7 +52,7 @@ def rendered(folder: Path) -> dict[str, Any]:
             "commit_ms": 5,
             "replay": {"mode": "strict", "live_weight": 4, "max_rate": None},
         },
-        "outputs": [{"name": "central", "locatarios": None, "from": "oldest"}],
+        "outputs": [{"name": "central", "locatarios": None, "from": "oldest", "strict": False}],
         "plcs": [{"id": "p1", "locatario": "acme"}],
     }
 

@@ -35,7 +35,7 @@ CONFIG: dict[str, Any] = {
             ],
         },
     ],
-    "outputs": [{"name": "central", "type": "mqtt"}],
+    "outputs": [{"name": "central", "process": "publisher-central", "type": "mqtt"}],
     "mirrors": [],
 }
 
@@ -235,6 +235,34 @@ def test_outbox_filling_and_dropping(world: World) -> None:
     world.now_s += 601
     world.site.apply(Stats("store_forward", 1, 1, 0, samples))
     assert "store_dropping" not in [c for _, c in world.codes()]
+
+
+@pytest.mark.parametrize(
+    ("code", "mend"),
+    [
+        ("no_tls", ("port:", "8883", "tls: false")),
+        ("wants_tls", ("tls: false", "https://")),
+        ("ca", ("tls: ca:",)),
+        ("certificate_name", ("host:", "url:")),
+        ("certificate_expired", ()),
+        ("certificate_not_yet", ("NTP",)),
+        ("client_certificate", ("cert:", "key:")),
+        ("taken_over", ("site:", "client_id:")),
+        ("unstable", ()),
+        ("tls", ()),
+    ],
+)
+def test_what_mends_an_output_is_said_in_both_languages(
+    world: World, code: str, mend: tuple[str, ...]
+) -> None:
+    fields = {"target": "mqtts://b:1883", "code": code, "message": "m", "since": 1}
+    world.site.apply(State("publisher-central", now_ms(), "down", fields))
+    (problem,) = world.status.document()["problems"]
+    assert problem["code"] == f"output_{code}"
+    assert "mqtts://b:1883" in problem["text"]
+    entry = json.loads((STATIC / "words.json").read_text())["problems"][problem["code"]]
+    for words_of_fix in (problem["fix"], entry["pt"][1]):
+        assert not [word for word in mend if word not in words_of_fix]
 
 
 def test_disk_full_and_dead_letters(world: World) -> None:

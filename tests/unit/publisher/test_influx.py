@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.frames import GAP_ROW, SAMPLE_ROW
-from services.publisher.outputs.base import Row
+from services.consumer.row import Row
 from services.publisher.outputs.influx import line
 
 

@@ -41,6 +41,11 @@ def _integers(bits: int, *, signed: bool) -> st.SearchStrategy[int]:
     )  # fmt: skip
 
 
+def _is_text(character: str) -> bool:
+    """C1 controls are in no text."""
+    return not "\x80" <= character <= "\x9f"
+
+
 # UTF-16 halves: no characters by themselves.
 _SURROGATES: tuple[Literal["Cs"]] = ("Cs",)
 
@@ -89,7 +94,7 @@ def values(t: S7Type) -> st.SearchStrategy[Any]:
     """What a field of this type may read as."""
     one: st.SearchStrategy[Any]
     if t.base == "STRING":
-        one = st.text(st.characters(max_codepoint=255), max_size=t.length)
+        one = st.text(st.characters(max_codepoint=255).filter(_is_text), max_size=t.length)
     elif t.base == "WSTRING":
         one = st.text(st.characters(exclude_categories=_SURROGATES), max_size=t.length // 2)
     else:

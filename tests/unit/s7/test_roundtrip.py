@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import struct
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.s7 import decode
-from services.s7.decode import SAFE_INTEGER, Record, shorten, shorten_fresh
+from services.s7.decode import SAFE_INTEGER, Record
 from services.s7.field import Field
-from services.s7.types import encode_value, parse_type, shortest
+from services.s7.types import encode_value, parse_type
 from tests.unit.s7.strategies import SCALARS, types, values
 
 WIDE = ("LINT", "ULINT", "LWORD", "LTIME")
@@ -153,6 +154,39 @@ def test_a_bad_field_costs_no_neighbour_and_recovers() -> None:
     assert record.values["large"] == 2e10
 
 
+def test_strings_of_every_kind_cost_no_neighbour() -> None:
+    """Never initialised, longer than itself, of another code page: bad by name. Control characters
+    are text, and stay what they are on the wire.
+    """
+    names = ("never", "long", "dash", "named", "wide", "controls")
+    fields = [
+        Field("never", "STRING[4]", byte=0),
+        Field("long", "STRING[4]", byte=6),
+        Field("dash", "STRING[4]", byte=12),
+        Field("named", "STRING[4]", byte=18, encoding="cp1252"),
+        Field("wide", "WSTRING[1]", byte=24),
+        Field("controls", "STRING[4]", byte=30),
+        *(Field(f"after_{name}", "INT", byte=36 + 2 * i) for i, name in enumerate(names)),
+    ]
+    record = Record(fields)
+    texts = (bytes(6), b"\4\5abcd", b"\4\1\x96bcd", b"\4\1\x96bcd", bytes(6), b"\4\4a\0\n\x1b")
+    record.changed(b"".join(texts) + struct.pack(">6h", *range(6)))
+    assert record.bad == {
+        "never": "string_uninitialised",
+        "long": "string_length",
+        "dash": "bad_encoding",
+        "wide": "string_uninitialised",
+    }
+    assert record.values == {
+        "named": "–",
+        "controls": "a\0\n\x1b",
+        **{f"after_{name}": i for i, name in enumerate(names)},
+    }
+    body = orjson.dumps(record.values)
+    assert json.loads(body) == record.values
+    assert b"\n" not in body
+
+
 def test_overlapping_fields_are_all_decoded() -> None:
     fields = [
         Field("word", "WORD", byte=0),
@@ -200,39 +234,3 @@ def test_bytes_that_the_encoding_has_not_are_bad() -> None:
     record = Record([Field("x", "STRING[2]", encoding="utf-8")])
     record.changed(b"\x02\x01\xc4\x00")
     assert record.bad == {"x": "bad_encoding"}
-
-
-# --- REALs in bulk ----------------------------------------------------------------------------
-
-
-def reference(raw: int) -> float | None:
-    value = struct.unpack(">f", raw.to_bytes(4))[0]
-    return shortest(value) if math.isfinite(value) else None
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=60))
-def test_bulk_shortening_is_the_same(raws: list[int]) -> None:
-    wanted = [reference(raw) for raw in raws]
-    assert shorten_fresh(raws) == wanted
-    assert shorten(raws) == wanted
-
-
-def test_bulk_shortening_near_every_power_of_two_and_ten() -> None:
-    floats = [2.0**e for e in range(-149, 128)] + [10.0**e for e in range(-44, 39)]
-    bits = [int.from_bytes(struct.pack(">f", v)) for v in floats]
-    raws = [b + d | sign for b in bits for d in (-2, -1, 0, 1, 2) for sign in (0, 1 << 31) if b > 1]
-    assert shorten_fresh(raws) == [reference(raw) for raw in raws]
-
-
-def test_the_memo_is_bounded_and_right_when_it_turns_over() -> None:
-    r = random.Random(3)
-    for _ in range(12):
-        raws = [int.from_bytes(struct.pack(">f", r.uniform(-1e3, 1e3))) for _ in range(3_000)]
-        assert shorten(raws) == shorten_fresh(raws)
-        mixed = raws[:2_000] + [raw ^ 1 for raw in raws[2_000:]]
-        assert shorten(mixed) == shorten_fresh(mixed)
-        assert len(decode._SHORTENED) <= decode._SHORTENED_MAX
-    many = [0x3F800000 + i for i in range(decode._SHORTENED_MAX + 5)]
-    assert shorten(many) == shorten_fresh(many)
-    assert len(decode._SHORTENED) <= decode._SHORTENED_MAX

@@ -52,6 +52,12 @@ VECTORS = [
     ("REAL", "80000000", -0.0),
     ("REAL", "7F7FFFFF", 3.4028235e38),
     ("REAL", "00000001", 1e-45),
+    ("REAL", "4E85ED2E", 1123456768.0),
+    ("REAL", "CE85ED2E", -1123456768.0),
+    ("REAL", "4B800001", 16777218.0),
+    ("REAL", "59FFFFFF", 9007198717870080.0),
+    ("REAL", "5A000000", 9007199254740992.0),
+    ("REAL", "5A000001", 9007200000000000.0),  # beyond 2^53 the shortest
     ("LREAL", "419D6F34547E6B75", 123456789.12345679),
     ("BYTE", "FF", 255),
     ("SINT", "80", -128),
@@ -68,7 +74,10 @@ VECTORS = [
     ("CHAR", "C4", "Ä"),
     ("WCHAR", "03A9", "Ω"),
     ("STRING[5]", "0503414243FFFF", "ABC"),
-    ("STRING[4]", "0000FFFFFFFF", ""),
+    ("STRING[4]", "0400FFFFFFFF", ""),
+    ("STRING[4]", "FE0241420000", "AB"),  # a larger maximum than was declared: another program's
+    ("STRING[4]", "04044100420A", "A\0B\n"),
+    ("WSTRING[3]", "0003000300410000000A", "A\0\n"),
     ("WSTRING[4]", "0004000403A90073007400C4", "ΩstÄ"),
     ("WSTRING[2]", "00020002D83DDE00", "\U0001f600"),
     ("BOOL[0..9]", "0103", [True, *[False] * 7, True, True]),
@@ -103,7 +112,18 @@ BAD = [
     ("DTL", "07E4031803162C173B9ACA00", "bad_time"),
     ("STRING[5]", "050641424344 45".replace(" ", ""), "string_length"),
     ("STRING[5]", "02034142434445", "string_length"),
+    ("STRING[5]", "FE064142434445", "string_length"),  # longer than its field, not than its maximum
+    ("STRING[5]", "05FF4142434445", "string_length"),
+    ("STRING[4]", "000000000000", "string_uninitialised"),
+    ("STRING[4]", "0000FFFFFFFF", "string_uninitialised"),
+    ("STRING[4]", "000241420000", "string_uninitialised"),
+    ("STRING[4]", "040196434400", "bad_encoding"),  # cp1252's dash
+    ("STRING[3]", "0303E282AC", "bad_encoding"),  # UTF-8's euro sign
+    ("STRING[3][1..2]", "030141FFFFFF00000000FF", "string_uninitialised"),
     ("WSTRING[2]", "0002000300410042", "string_length"),
+    ("WSTRING[2]", "FFFF000300410042", "string_length"),
+    ("WSTRING[2]", "0000000000000000", "string_uninitialised"),
+    ("WSTRING[2]", "0000000100410042", "string_uninitialised"),
     ("WSTRING[2]", "00020001D83D0000", "bad_utf16"),
     ("WCHAR", "D83D", "bad_utf16"),
     ("REAL[0..1]", "3F8000007FC00000", "nan"),
@@ -165,6 +185,31 @@ def test_impossible_bytes_are_named(name: str, raw: str, reason: str) -> None:
 def test_what_a_type_cannot_hold_is_refused(name: str, value: object) -> None:
     with pytest.raises(ValueError):
         encode_value(parse_type(name), value)
+
+
+TIMES = ("DATE", "TOD", "LTOD", "DT", "DTL", "LDT", "S5TIME", "TIMER", "COUNTER")
+TEXTS = ("CHAR", "WCHAR", "STRING[6]", "WSTRING[4]")
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(st.sampled_from((*TIMES, *TEXTS)), st.data())
+def test_any_bytes_are_a_value_or_bad(name: str, data: st.DataObject) -> None:
+    """No other exception, and a value is the one of these bytes, not of others near them."""
+    t = parse_type(name)
+    # Small digits make more of them a value.
+    byte = st.one_of(st.integers(0, 255), st.integers(0, 0x59).filter(lambda b: b & 15 < 10))
+    raw = bytes(data.draw(st.lists(byte, min_size=t.size_bytes, max_size=t.size_bytes)))
+    try:
+        value = decode_value(t, raw)
+    except BadValue:
+        return
+    assert decode_value(t, encode_value(t, value)) == value
+    if t.base in ("DATE", "TOD", "LTOD", "LDT"):
+        assert encode_value(t, value) == raw
+    elif t.base in ("DT", "DTL"):  # but for the weekday, which says nothing that the date does not
+        other = encode_value(t, value)
+        assert other[:4] == raw[:4]
+        assert other[5:7] == raw[5:7]
 
 
 @pytest.mark.parametrize("byte", range(1, 8))
@@ -235,6 +280,9 @@ def test_shortest_reads_back_and_nothing_shorter_does(bits: int) -> None:
         return
     short = shortest(value)
     assert struct.pack(">f", short) == bits.to_bytes(4)
+    if 2**24 <= abs(value) <= 2**53:
+        assert short == value  # whole numbers: exact, and not a character longer
+        return
     digits = _digits(short)
     if digits > 1:  # the nearest with a digit less, below and above
         step = 10.0 ** (math.floor(math.log10(abs(value))) - digits + 2)

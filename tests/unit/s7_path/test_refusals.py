@@ -14,7 +14,7 @@ from services.s7.plan import Extent, Plan, Telegram
 from services.s7.telegram import GOOD
 
 DENIED = 0x03
-PLC = {"id": "p1", "locatario": "acme", "host": "h"}
+PLC = {"id": "p1", "locatario": "acme", "hosts": ["h"]}
 
 
 def group(fields: list[dict[str, Any]]) -> Group:

@@ -39,14 +39,14 @@ class Rig:
         group = {"name": "g1", "measurement": "m", "db": 1, "scan_s": 1.0, "publish": "always",
                  "max_silence_s": 60.0, "raw": None, "consistent": False, "timestamp": None,
                  "machines": [[None, 0]], "fields": FIELDS}  # fmt: skip
-        plc = {"id": "p1", "locatario": "acme", "host": "h", "alive": None, "heartbeat_s": 10.0}
+        plc = {"id": "p1", "locatario": "acme", "hosts": ["h"], "alive": None, "heartbeat_s": 10.0}
         process = MagicMock(live=None, stats=Stats("reader", 1, 1), started_s=0.0)
         process.config = {"site": "s1", "plc": plc, "groups": [group], "clock_sync": "ignored"}
         keep = MagicMock(epoch=1, pending=0)
         keep.publish.side_effect = lambda _ts, body: self.bodies.append(orjson.loads(body(1, 1)))
         self.engine = Engine(process, keep)
-        self.line = self.engine.session = Line()  # type: ignore[assignment]
-        self.engine._proven = True
+        self.line = self.engine.link.session = Line()  # type: ignore[assignment]
+        self.engine.link.is_proven = True
         self.job = self.engine.jobs[0]
 
     def answer(self, denied: set[int] = frozenset()) -> None:  # type: ignore[assignment]
@@ -59,7 +59,7 @@ class Rig:
                 answer.codes.append((telegram, codes))
         answer.left = 0
         answer.done_s = 1.0
-        self.engine._complete(answer)
+        self.engine.complete(answer)
 
 
 @pytest.mark.parametrize("planned_anew", [False, True])

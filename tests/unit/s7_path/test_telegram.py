@@ -127,3 +127,36 @@ def test_what_is_compared_is_what_would_be_parsed(
     if taken:
         assert codes is None
         assert short == long
+
+
+@pytest.mark.parametrize(
+    ("start", "address"), [(65_535, "07fff8"), (8_191, "00fff8"), (8_192, "010000"),
+                           (2_097_151, "fffff8")],
+)  # fmt: skip
+def test_a_bit_address_has_24_bits(start: int, address: str) -> None:
+    assert Item("DB", 1, start, 1).encode()[9:].hex() == address
+
+
+@pytest.mark.parametrize(
+    ("cotp", "is_full"),
+    [
+        ("06800001000081", True),  # congestion at connect request time
+        ("06800001000001", True),  # congestion at the TSAP
+        ("06800001000087", True),  # reference overflow
+        ("06800001000003", False),  # address unknown
+        ("06800001000002", False),  # nobody is attached to the TSAP
+        ("06800001", False),
+        ("", False),
+    ],
+)
+def test_why_a_connection_is_refused(cotp: str, is_full: bool) -> None:
+    with pytest.raises(t.ConnectionRefused) as caught:
+        t.parse_connection_confirm(bytes.fromhex(cotp))
+    assert caught.value.is_full == is_full
+
+
+@pytest.mark.parametrize(("error", "is_full"), [("8304", True), ("8104", False), ("8500", False)])
+def test_why_a_setup_is_refused(error: str, is_full: bool) -> None:
+    with pytest.raises(t.ConnectionRefused) as caught:
+        t.parse_setup(bytes.fromhex("32020000ffff00000000" + error))
+    assert caught.value.is_full == is_full

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import count
 
 from bus.frames import Receipt
-from services.publisher.outputs.base import Row
+from services.consumer.row import Row
 
 Wired = tuple[int, int, str, str, int, int, int, bytes]
 

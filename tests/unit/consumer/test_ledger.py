@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.publisher.ledger import Ledger, PositionsChanged
-from services.publisher.outputs.base import Row
+from services.consumer.ledger import Ledger, PositionsChanged
+from services.consumer.row import Row
 
 WINDOW = 5
 

@@ -1,0 +1,110 @@
+"""The secrets and certificates that a configuration names: are they there, and of use?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from services.runtime import files, secrets
+from services.runtime.config import Credentials, HttpOutput, HttpTls, MqttOutput, Tls
+from services.runtime.document import KeyPath
+from services.runtime.errors import ConfigError, Problem
+from services.runtime.judged import Unknown
+from services.runtime.site import Site
+from services.runtime.tls import EncryptedKey, refuse_encrypted
+
+
+def broken(site: Site) -> Iterator[Problem]:
+    """Every secret that cannot be read, every certificate that is of no use."""
+    for at, holder in _credentials(site):
+        with suppress(Unknown):
+            yield from _secrets(site, at, holder)
+    for at, tls in _certificates(site):
+        yield from _pem_files(site, at, tls)
+
+
+def unwise(site: Site) -> Iterator[Problem]:
+    """Passwords in clear, and accounts that several connections share. The site is whole."""
+    for at, holder in _credentials(site):
+        for name in ("password", "token"):
+            given = getattr(holder, name, None) is not None
+            if given and secrets.reference_of(holder, name, Path()) is None:
+                yield site.problem((*at, name), "is in clear", f"`{name}_file:` or ${{VARIABLE}}")
+
+    yield from _shared_accounts(site)
+
+
+def _shared_accounts(site: Site) -> Iterator[Problem]:
+    """One connection per tenant: a broker that takes the user name for the client id would let
+    connections of one account evict each other.
+    """
+    config = site.config
+    for i, output in enumerate(config.outputs):
+        if not isinstance(output, MqttOutput) or output.username is None:
+            continue
+        tenants = [t for t in config.tenants() if t in (output.locatarios or config.tenants())]
+        without = [t for t in tenants if t not in output.accounts]
+        if len(without) > 1:
+            message = f"output {output.name!r} serves {', '.join(without)} with one account"
+            hint = "give each tenant its own under `accounts:`"
+            yield site.problem(("outputs", i, "username"), message, hint)
+
+
+def _credentials(site: Site) -> Iterator[tuple[KeyPath, Credentials]]:
+    config = site.config
+    with suppress(Unknown):
+        yield ("metrics",), config.metrics
+    with suppress(Unknown):
+        for i, output in enumerate(config.outputs):
+            yield ("outputs", i), output
+            if isinstance(output, MqttOutput):
+                with suppress(Unknown):
+                    for tenant, account in output.accounts.items():
+                        yield ("outputs", i, "accounts", tenant), account
+
+
+def _certificates(site: Site) -> Iterator[tuple[KeyPath, Tls | HttpTls]]:
+    config = site.config
+    with suppress(Unknown):
+        if config.metrics.tls:
+            yield ("metrics", "tls"), config.metrics.tls
+    with suppress(Unknown):
+        for i, output in enumerate(config.outputs):
+            with suppress(Unknown):
+                if isinstance(output, MqttOutput | HttpOutput) and output.tls:
+                    yield ("outputs", i, "tls"), output.tls
+
+
+def _secrets(site: Site, at: KeyPath, holder: Credentials) -> Iterator[Problem]:
+    for name in ("password", "token"):
+        reference = secrets.reference_of(holder, name, site.config.file.parent)
+        if reference is None:
+            continue
+        try:
+            secrets.resolve(reference)
+        except ConfigError as e:
+            key = f"{name}_file" if "file" in reference else name
+            for p in e.problems:
+                where = p.file if p.file != "environment" else p.key
+                yield site.problem((*at, key), f"{where}: {p.message}", p.hint)
+
+
+def _pem_files(site: Site, at: KeyPath, tls: Tls | HttpTls) -> Iterator[Problem]:
+    good: dict[str, Path] = {}
+    for name in ("ca", "cert", "key"):
+        file: Path | None = getattr(tls, name, None)
+        if file is None:
+            continue
+        path = site.config.file.parent / file
+        try:
+            files.read(path, files.PEM_MAX_BYTES)
+            good[name] = path
+        except files.Unreadable as e:
+            hint = "copy the file there, readable by the user that runs plc-edge"
+            yield site.problem((*at, name), f"{path} cannot be read: it {e}", hint)
+    if "key" in good and "cert" in good:
+        try:
+            refuse_encrypted(good["cert"], good["key"])
+        except EncryptedKey as e:
+            yield site.problem((*at, "key"), e.args[0], e.hint)

@@ -1,0 +1,71 @@
+"""A checked configuration, with its layouts resolved to fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.runtime.config import Config, Group, Plc
+from services.runtime.document import Document, KeyPath
+from services.runtime.errors import Problem
+from services.runtime.judged import Unknown
+from services.s7.field import Field
+
+
+@dataclass(slots=True)
+class Site:
+    """One edge box. While it is being checked, its configuration may be known in part only."""
+
+    config: Config
+    fields: dict[tuple[str, str], list[Field]]
+    """By (PLC id, group name); with machines, offsets are relative to the machine's first byte."""
+    files: list[Path]
+    """Every file it was made from: the configuration and its layouts."""
+    document: Document = field(default_factory=lambda: Document(""), repr=False)
+
+    def problem(self, path: KeyPath, message: str, hint: str = "") -> Problem:
+        """A mistake at a key of the configuration."""
+        return self.document.problem(path, message, hint)
+
+    def groups(self) -> Iterator[tuple[KeyPath, Plc, Group]]:
+        """(its key, its PLC, it) of every group that is known."""
+        with suppress(Unknown):
+            for p, plc in enumerate(self.config.plcs):
+                with suppress(Unknown):
+                    for g, group in enumerate(plc.groups):
+                        yield ("plcs", p, "groups", g), plc, group
+
+    def fields_of(self, plc: Plc, group: Group) -> list[Field]:
+        """A group's fields. Raises Unknown where one of them is wrong."""
+        try:
+            return self.fields[plc.id, group.name]
+        except KeyError:
+            raise Unknown("fields") from None
+
+
+def machines(group: Group) -> list[tuple[str | None, int]]:
+    """(name, first byte) of each machine of a group; one nameless one where nothing repeats."""
+    if (m := group.machines) is None:
+        return [(None, 0)]
+    return [(m.name.format(n=n), base) for n, base in enumerate(bases(group))]
+
+
+def bases(group: Group) -> range:
+    """First byte of each machine of a group; 0 alone where nothing repeats."""
+    if (m := group.machines) is None:
+        return range(1)
+    return range(m.first, m.first + m.count * m.stride, m.stride)
+
+
+def raw_range(site: Site, plc: Plc, group: Group) -> tuple[int, int]:
+    """(first byte, number of bytes) that a group's Raw frames hold."""
+    if not isinstance(group.raw, bool):
+        return group.raw.start, group.raw.length
+    fields = [f for f in site.fields_of(plc, group) if (f.area, f.db) == ("DB", group.db)]
+    if not fields:
+        raise Unknown("fields")
+    first, last = bases(group)[0], bases(group)[-1]
+    start = first + min(f.byte for f in fields)
+    return start, last + max(f.byte + f.size_bytes for f in fields) - start

@@ -1,0 +1,238 @@
+"""A document -> the configuration as far as it is right, and every mistake in it, in our words."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from services.runtime.config import Model, OutputBase
+from services.runtime.document import Document, KeyPath
+from services.runtime.errors import Problem
+
+_SECRET_KEYS = re.compile(r"password|token|secret|headers|database", re.IGNORECASE)
+_SHOWN_CHARACTERS = 100
+# Who has made more is told these first: to look for what was meant takes its time.
+MAX_PROBLEMS = 500
+M = TypeVar("M", bound=Model)
+
+
+def validate(document: Document, kind: type[M]) -> tuple[M, list[Problem]]:
+    """The configuration, which is of this kind, and what is wrong in it.
+
+    Where something is wrong, what asks for it raises Unknown (services/runtime/judged.py).
+    """
+    problems: list[Problem] = []
+    wrong = set(document.doubtful)
+    config: Any = None
+    try:
+        config = kind.model_validate(document.data)
+    except ValidationError as e:
+        for path, message, hint in _mistakes(e, document, wrong, kind):
+            problems.append(document.problem(path, message, hint))
+    if wrong:
+        config = _Salvage(wrong).model(kind, document.data, ())
+    problems += (document.problem(at, message) for at, message in _broken_rules(config, ()))
+    return config, problems
+
+
+def _broken_rules(model: Model, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    yield from ((at, message) for message in model.broken_rules())
+    for name, value in model:
+        path = (*at, type(model).model_fields[name].alias or name)
+        items: Iterable[tuple[KeyPath, Any]] = [(path, value)]
+        if isinstance(value, list):
+            items = (((*path, i), item) for i, item in enumerate(value))
+        elif isinstance(value, dict):
+            items = (((*path, key), item) for key, item in value.items())
+        for where, item in items:
+            if isinstance(item, Model):
+                yield from _broken_rules(item, where)
+
+
+class _Salvage:
+    """Models of what is right in some data: what is wrong is not in them, nor its default."""
+
+    def __init__(self, wrong: set[KeyPath]) -> None:
+        self.wrong = wrong
+        self.holds_wrong = {path[:n] for path in wrong for n in range(len(path) + 1)}
+
+    def model(self, kind: type[Model], data: Any, at: KeyPath) -> Model:
+        partial = kind.model_construct()
+        if not isinstance(data, dict):
+            partial.__dict__.clear()
+            return partial
+        for name, field in kind.model_fields.items():
+            key = field.alias or name
+            path = (*at, key)
+            key = key if key in data else name
+            if path not in self.holds_wrong:
+                if key in data:
+                    kind.__pydantic_validator__.validate_assignment(partial, name, data[key])
+                continue
+            partial.__dict__.pop(name, None)
+            if path not in self.wrong:
+                value = self._value(field.annotation, data[key], path)
+                partial.__dict__ |= {} if value is None else {name: value}
+        return partial
+
+    def _value(self, annotation: Any, value: Any, at: KeyPath) -> Any:
+        """A model, or a list or mapping of them, in which something is wrong; None for others."""
+        kinds = list(_models_in(annotation))
+        if not kinds:
+            return None
+        if isinstance(value, list):
+            return [self.model(_kind(kinds, v), v, (*at, i)) for i, v in enumerate(value)]
+        if typing.get_origin(annotation) is dict:
+            return {k: self.model(_kind(kinds, v), v, (*at, k)) for k, v in value.items()}
+        return self.model(_kind(kinds, value), value, at)
+
+
+def _kind(kinds: list[type[Model]], value: Any) -> type[Model]:
+    """Which of these models a value is."""
+    if len(kinds) == 1:
+        return kinds[0]
+    wanted = value.get("type") if isinstance(value, dict) else None
+    return next((k for k in kinds if _tag(k) == wanted), OutputBase)
+
+
+# --- pydantic's errors in our words ----------------------------------------------------------
+
+
+def _mistakes(
+    error: ValidationError, document: Document, wrong: set[KeyPath], root: type[Model]
+) -> Iterator[tuple[KeyPath, str, str]]:
+    """(key, message, fix) of each key that is wrong and not known to be; adds it to ``wrong``."""
+    data = document.data
+    found: dict[KeyPath, list[Any]] = {}
+    for e in error.errors(include_url=False):
+        path = _real_path(e["loc"], data, e["type"] in ("missing", "extra_forbidden"))
+        if not document.doubts(path):
+            found.setdefault(path, []).append(e)
+    # Where something inside is wrong, it is not the other things that might stand there.
+    holders = {path[:n] for path in found for n in range(len(path))}
+    found = {path: errors for path, errors in found.items() if path not in holders}
+    for path, errors in list(found.items()):
+        if errors[0]["type"].startswith("union_tag"):
+            found |= _mistakes_of_any_type(path, errors[0]["input"])
+    wrong.update(found)
+    found = dict(islice(found.items(), MAX_PROBLEMS))
+    # A misspelt key is one mistake, not two: the key that is meant is not missing besides.
+    meant: set[KeyPath] = set()
+    for path, errors in found.items():
+        if errors[0]["type"] == "extra_forbidden" and (near := _near(path, data, root)):
+            meant.add((*path[:-1], near[0]))
+    wrong.update(meant)
+    for path, errors in found.items():
+        if path in meant and errors[0]["type"] == "missing":
+            continue
+        texts = dict.fromkeys(_say(e["type"], e["msg"], path, data, root) for e in errors)
+        message = ", or ".join(text for text, _ in texts)
+        hint = next((hint for _, hint in texts if hint), "")
+        value = errors[0].get("input")
+        if errors[0]["type"] not in _SAYS_ALL and (shown := _shown(path, value)):
+            message += f" (it is {shown})"
+        yield path, message, hint
+
+
+def _mistakes_of_any_type(at: KeyPath, data: Any) -> dict[KeyPath, list[Any]]:
+    """What is wrong in an output, whatever its type may be."""
+    try:
+        OutputBase.model_validate(data)
+    except ValidationError as e:
+        of_a_type = ("extra_forbidden", "model_type")
+        found = [e for e in e.errors(include_url=False) if e["type"] not in of_a_type]
+        return {(*at, *_real_path(e["loc"], data, e["type"] == "missing")): [e] for e in found}
+    return {}
+
+
+def _real_path(loc: tuple[str | int, ...], data: Any, keep_last: bool) -> KeyPath:
+    """pydantic's location without the union tags it puts between our keys."""
+    path: KeyPath = ()
+    for i, part in enumerate(loc):
+        inside = part in data if isinstance(data, dict) else False
+        if isinstance(data, list) and isinstance(part, int):
+            inside = part < len(data)
+        if inside:
+            data = data[part]
+        elif not (keep_last and i == len(loc) - 1):
+            continue
+        path = (*path, part)
+    return path
+
+
+_SAYS_ALL = ("extra_forbidden", "missing", "union_tag_invalid", "union_tag_not_found")
+
+
+def _say(kind: str, text: str, path: KeyPath, data: Any, root: type[Model]) -> tuple[str, str]:
+    """(message, fix) of one pydantic error."""
+    if kind == "extra_forbidden":
+        if near := _near(path, data, root):
+            return "unknown key", f"did you mean `{near[0]}`?"
+        known = sorted(_known_keys(path[:-1], data, root))
+        return "unknown key", f"known keys: {', '.join(known)}"
+    if kind == "missing":
+        return "is missing", f"add `{path[-1]}:`"
+    if kind.startswith("union_tag"):
+        return "`type` is missing or unknown", "give `type: mqtt`, `type: http` or `type: stdout`"
+    if kind == "host":
+        hint = "host name or address only, e.g. 192.168.0.10; the port stands in `port`"
+        return text, hint
+    if kind == "string_pattern_mismatch" and "{1,31}" in text:
+        return "is no valid name", "2 to 32 of a-z, 0-9, `_`, `-`, beginning with a letter or digit"
+    return text.removeprefix("Value error, "), ""
+
+
+def _shown(path: KeyPath, value: Any) -> str:
+    """A value as a message shows it; nothing of what is long in itself or may be a secret."""
+    if any(_SECRET_KEYS.search(str(p)) for p in path) or isinstance(value, dict | list):
+        return ""
+    # The value of a host may hold more than a host: mqtt://user:password@broker.
+    if "@" in str(value):
+        return ""
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN_CHARACTERS else shown[:_SHOWN_CHARACTERS] + "…"
+
+
+def _near(path: KeyPath, data: Any, root: type[Model]) -> list[str]:
+    """The key that was meant by an unknown one, where one is like it."""
+    known = sorted(_known_keys(path[:-1], data, root))
+    return difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.6)
+
+
+def _known_keys(path: KeyPath, data: Any, root: type[Model]) -> set[str]:
+    """Which keys the models allow at ``path``."""
+    models: list[type[Model]] = [root]
+    for part in path:
+        data = data[part]
+        if isinstance(part, int):
+            tag = data.get("type") if isinstance(data, dict) else None
+            models = [m for m in models if tag is None or _tag(m) in (None, tag)] or models
+            continue
+        found = [_annotation(m, part) for m in models]
+        models = [m for annotation in found for m in _models_in(annotation)] or models
+    return {f.alias or name for m in models for name, f in m.model_fields.items()}
+
+
+def _tag(model: type[BaseModel]) -> Any:
+    field = model.model_fields.get("type")
+    return typing.get_args(field.annotation)[0] if field else None
+
+
+def _annotation(model: type[BaseModel], key: str) -> Any:
+    return next((f.annotation for n, f in model.model_fields.items() if key in (n, f.alias)), None)
+
+
+def _models_in(annotation: Any) -> Iterator[type[Model]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        if issubclass(annotation, Model):
+            yield annotation
+        return
+    for argument in typing.get_args(annotation):
+        yield from _models_in(argument)
