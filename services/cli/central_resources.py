@@ -197,7 +197,7 @@ def _credentials(tenant: str | None) -> str:
 def credentials_list(
     context: typer.Context, tenant: OfTenant = None, json_: JsonOption = False
 ) -> None:
-    """API keys, without their secrets."""
+    """API keys and accounts at the broker, without their secrets."""
     show_table(api_of(context).items(_credentials(tenant)), CREDENTIAL, json_)
 
 
@@ -208,13 +208,17 @@ def credentials_create(
         Literal["admin", "reader", "box"] | None, typer.Option(help="Of a tenant's key.")
     ] = None,
     site: Annotated[str | None, typer.Option(help="The box, for role box.")] = None,
+    broker: Annotated[
+        bool, typer.Option("--broker", help="An account at the broker, no API key.")
+    ] = False,
     name: Name = None,
     json_: JsonOption = False,
 ) -> None:
-    """Make an API key; it is shown this once."""
+    """Make an API key, or an account at the broker; its secret is shown this once."""
     if (tenant is None) != (role is None):
         fail("--tenant and --role go together; without both it is an operator's key", EXIT_USAGE)
-    body = given(role=role, site=site, name=name)
+    kind = "broker" if broker else None
+    body = given(kind=kind, role=role, site=site, name=name)
     show_one(api_of(context).call("POST", _credentials(tenant), body), json_)
 
 
@@ -225,7 +229,7 @@ def credentials_rotate(
     overlap: Annotated[str, typer.Option(help="How long the old key still works.")] = "1h",
     json_: JsonOption = False,
 ) -> None:
-    """Give a credential a new key; it is shown this once."""
+    """Give a credential a new secret; it is shown this once."""
     try:
         overlap_s = int(units.duration_s(overlap)) if overlap != "0" else 0
     except ValueError as e:
@@ -240,7 +244,7 @@ def credentials_revoke(
     tenant: OfTenant = None,
     json_: JsonOption = False,
 ) -> None:
-    """End a key at once, for good."""
+    """End a credential at once, for good."""
     show_one(api_of(context).call("POST", f"{_credentials(tenant)}/{credential}/revoke"), json_)
 
 
@@ -310,7 +314,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
         },
     ),
     "credentials": (
-        "API keys.",
+        "API keys, and accounts at the broker.",
         {
             "list": credentials_list,
             "create": credentials_create,

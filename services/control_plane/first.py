@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from services.control_plane.audit import Chain
 from services.control_plane.db import Database
-from services.control_plane.identity import OPERATOR, new_id, new_key
+from services.control_plane.identity import API_KEY, OPERATOR, new_id, new_key
 from services.control_plane.tables import AuditHead, Credential, Plan, Secret
 from services.runtime.clock import now_ms
 
@@ -56,7 +56,7 @@ def prepare(database: Database, chain: Chain, *, another_key: bool) -> Made:
         key = new_key()
         credential = Credential(
             id=new_id("crd"),
-            kind="api_key",
+            kind=API_KEY,
             name=WHO,
             role=OPERATOR,
             created_ms=now,
@@ -73,6 +73,6 @@ def prepare(database: Database, chain: Chain, *, another_key: bool) -> Made:
             "credential.create",
             f"credentials/{credential.id}",
             None,
-            {"id": credential.id, "kind": "api_key", "role": OPERATOR, "name": WHO},
+            {"id": credential.id, "kind": API_KEY, "role": OPERATOR, "name": WHO},
         )
     return Made(migrated, key.text)

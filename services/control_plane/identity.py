@@ -20,6 +20,8 @@ from services.control_plane.db import Database
 from services.control_plane.tables import Credential, Secret, Tenant
 from services.runtime.clock import now_ms
 
+# Kinds of credentials: what their secrets open.
+API_KEY, BROKER = "api_key", "broker"
 OPERATOR, ADMIN, READER, BOX = "operator", "admin", "reader", "box"
 # Roles within a tenant; an operator is the platform's.
 TENANT_ROLES = (ADMIN, READER, BOX)
@@ -75,7 +77,7 @@ def authenticate(database: Database, authorization: str) -> Actor | None:
         select(Secret, Credential, Tenant.state)
         .join(Credential, Credential.id == Secret.credential_id)
         .outerjoin(Tenant, Tenant.id == Credential.tenant_id)
-        .where(Secret.id == match[1])
+        .where(Secret.id == match[1], Credential.kind == API_KEY)
     )
     # Nobody is known yet, so this one query is not within a tenant.
     with database.reading(None) as session:

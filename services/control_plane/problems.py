@@ -43,6 +43,11 @@ _TEXTS: dict[str, tuple[int, tuple[str, str], tuple[str, str]]] = {
         ("Already there", "{resource} {id} exists already."),
         ("Já existe", "{resource} {id} já existe."),
     ),
+    "no-broker": (
+        409,
+        ("No broker", "central.yaml names no broker: accounts there are made by hand."),
+        ("Sem broker", "central.yaml não diz qual é o broker: as contas dele se criam à mão."),
+    ),
     "reserved": (
         409,
         ("Reserved name", "{id} is the platform's own; choose another name."),

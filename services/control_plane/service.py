@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from services.control_plane import app, audit
+from services.control_plane.broker import accounts
+from services.control_plane.broker.worker import Worker
 from services.control_plane.checking import Checker
 from services.control_plane.db import Database
 from services.control_plane.unit import Core
@@ -27,7 +29,11 @@ def setup(process: Process) -> Callable[[], None]:
         hint = "run `plc-edge central init`"
         raise ConfigError([Problem("database", "", message, hint=hint)])
     chain = audit.Chain(audit.load_key(Path(config["state"])))
-    core = Core(database, chain, Checker())
+    broker: Worker | None = None
+    if config["broker"] is not None:
+        key = accounts.load_key(Path(config["state"]))
+        broker = Worker(database, config["broker"], key, process.log)
+    core = Core(database, chain, Checker(), broker)
     tls = serving.certificate("listen", where["tls"])
     listener = serving.listen("listen", where["host"], where["port"])
     server = serving.Server(app.make(core, process.log), listener, tls, MAX_CONNECTIONS)
@@ -35,6 +41,8 @@ def setup(process: Process) -> Callable[[], None]:
     def each_second() -> None:
         if server.failed is not None:
             raise RuntimeError("the HTTP server failed") from server.failed
+        if broker is not None and broker.error is not None:
+            raise RuntimeError("the broker's thread failed") from broker.error
 
     process.every(1.0, each_second)
     scheme = "https" if tls else "http"
@@ -42,6 +50,8 @@ def setup(process: Process) -> Callable[[], None]:
 
     def close() -> None:
         server.stop()
+        if broker is not None:
+            broker.close()
         listener.close()
         database.close()
 

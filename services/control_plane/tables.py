@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, ForeignKeyConstraint, Index, String, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    String,
+    Text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 _Id = String(32)
@@ -79,7 +88,9 @@ class Device(Versioned, Base):
 
 
 class Credential(Versioned, Base):
-    """One identity: an API key. ``tenant_id`` is NULL for the platform's own operators."""
+    """One identity. ``kind``: api_key, or broker (an account at the broker). ``tenant_id`` is NULL
+    for the platform's own operators.
+    """
 
     __tablename__ = "credentials"
     __table_args__ = (
@@ -200,3 +211,21 @@ class Reply(Base):
     headers: Mapped[dict[str, Any]]
     body: Mapped[bytes]
     created_ms: Mapped[int]
+
+
+class Effect(Base):
+    """Something outside the database to be made right (services/control_plane/effects.py)."""
+
+    __tablename__ = "effects"
+    __table_args__ = (Index("effects_due", "due_ms"),)
+
+    id: Mapped[int] = mapped_column(
+        # The only kind that SQLite counts up by itself.
+        BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=True,
+    )
+    tenant_id: Mapped[str] = mapped_column(_Id)
+    """Whose; no foreign key, because it outlives a purged tenant."""
+    due_ms: Mapped[int]
+    attempts: Mapped[int]
+    error: Mapped[str | None]

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
-from services.control_plane import replies
+from services.control_plane import effects, replies
 from services.control_plane.audit import Chain
 from services.control_plane.db import Database
 from services.control_plane.identity import BOX, OPERATOR, Actor
@@ -31,8 +31,11 @@ from services.control_plane.tables import Tenant
 from services.runtime.clock import now_ms
 
 if TYPE_CHECKING:
+    from services.control_plane.broker.worker import Worker
     from services.control_plane.checking import Checker
 
+# Changes of these show at the broker.
+_OUTSIDE = ("tenant", "site", "device", "credential")
 ACTIVE, SUSPENDED, DELETED = "active", "suspended", "deleted"
 
 
@@ -43,6 +46,8 @@ class Core:
     database: Database
     chain: Chain
     checker: Checker
+    broker: Worker | None
+    """None: central.yaml names no broker, and nothing outside follows a change."""
 
 
 class Row(Protocol):
@@ -118,6 +123,14 @@ class Unit:
             after.model_dump(mode="json") if after else None,
         )
         self._recorded = True
+        if action.partition(".")[0] in _OUTSIDE:
+            self.follow(now_ms())
+
+    def follow(self, due_ms: int) -> None:
+        """Has the tenant's outside made right after this change, not before ``due_ms``."""
+        tenant = self.session.info["tenant"]
+        if self.core.broker is not None and tenant is not None:
+            effects.add(self.session, tenant, due_ms)
 
     # -- used by reads and writes --------------------------------------------------------
 
@@ -238,7 +251,10 @@ def writes(
                 if unit.request and (given := replies.find(session, unit.request)):
                     return given
                 unit.enter(session, arguments.get("tenant_id"), states)
-                return unit.finish(route(**arguments))
+                response = unit.finish(route(**arguments))
+            if unit.core.broker is not None:
+                unit.core.broker.wake()
+            return response
 
         return run
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from pydantic import Field, PrivateAttr, field_validator
@@ -23,7 +23,7 @@ from pydantic import Field, PrivateAttr, field_validator
 from bus.topology import IPC_PATH_MAX_BYTES, process_name
 from services.runtime import loader
 from services.runtime import render as rendering
-from services.runtime.config import Host, HttpTls, Model, Port
+from services.runtime.config import Host, HttpTls, Model, Port, Tls
 from services.runtime.document import KeyPath
 from services.runtime.errors import ConfigError
 from services.runtime.judged import Unknown, rule
@@ -49,16 +49,37 @@ class Listen(Model):
 
     @rule
     def _safe(self) -> str | None:
-        try:
-            loopback = ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            loopback = self.host == "localhost"
-        if loopback or self.tls:
+        if self.tls or _is_loopback(self.host):
             return None
         return (
             f"{self.host} can be reached from the network: set `tls: {{cert: …, key: …}}`, or"
             " bind to 127.0.0.1"
         )
+
+
+class CentralBroker(Model):
+    """Mosquitto with its dynamic-security plugin, whose accounts the centre keeps."""
+
+    host: Host = "127.0.0.1"
+    port: Port = 8883
+    username: str = Field("admin", description="the plugin's administrator (`dynsec init`)")
+    password_file: Path = Field(description="its password")
+    tls: Tls | Literal[False] = Field(
+        default_factory=Tls, description="`false` only to this machine's loopback"
+    )
+
+    @rule
+    def _safe(self) -> str | None:
+        if self.tls or _is_loopback(self.host):
+            return None
+        return f"the passwords of all accounts would go to {self.host} in clear: set `tls:`"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class CentralPaths(Model):
@@ -80,6 +101,9 @@ class Central(Model):
     )
     database_password_file: Path | None = Field(
         None, description="PostgreSQL's password; in the URL it earns a warning"
+    )
+    broker: CentralBroker | None = Field(
+        None, description="whose accounts are kept; without it they are made by hand"
     )
     paths: CentralPaths = Field(default_factory=CentralPaths)
 
@@ -137,7 +161,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Centre:
     config, wrong = validate(document, Central)
     base = path.absolute().parent
     problems = [*document.problems, *wrong]
-    for check in (_password, _certificate, _sockets):
+    for check in (_password, _certificate, _broker, _sockets):
         with suppress(Unknown):
             problems += [document.problem(*p) for p in check(config, base)]
     if problems:
@@ -168,18 +192,32 @@ def _password(config: Central, base: Path) -> Iterator[Broken]:
 
 
 def _certificate(config: Central, base: Path) -> Iterator[Broken]:
-    if not config.listen.tls:
+    if config.listen.tls:
+        yield from _pem_files(config.listen.tls, base, ("listen", "tls"))
+
+
+def _broker(config: Central, base: Path) -> Iterator[Broken]:
+    if config.broker is None:
         return
-    good = {name: base / file for name, file in config.listen.tls}
+    file = base / config.broker.password_file
+    if not os.access(file, os.R_OK):
+        hint = "create it, readable by the user that runs plc-edge (chmod 640)"
+        yield ("broker", "password_file"), f"{file} cannot be read", hint
+    if config.broker.tls:
+        yield from _pem_files(config.broker.tls, base, ("broker", "tls"))
+
+
+def _pem_files(tls: HttpTls | Tls, base: Path, at: KeyPath) -> Iterator[Broken]:
+    good = {name: base / file for name, file in tls if file is not None}
     for name, file in list(good.items()):
         if not os.access(file, os.R_OK):
             hint = "copy the file there, readable by the user that runs plc-edge"
-            yield ("listen", "tls", name), f"{good.pop(name)} cannot be read", hint
+            yield (*at, name), f"{good.pop(name)} cannot be read", hint
     if "key" in good and "cert" in good:
         try:
             refuse_encrypted(good["cert"], good["key"])
         except EncryptedKey as e:
-            yield ("listen", "tls", "key"), e.args[0], e.hint
+            yield (*at, "key"), e.args[0], e.hint
 
 
 def _sockets(config: Central, base: Path) -> Iterator[Broken]:
@@ -250,7 +288,21 @@ def render(centre: Centre) -> rendering.Rendered:
                 "port": listen.port,
                 "tls": {k: str(base / f) for k, f in listen.tls} if listen.tls else None,
             },
+            "broker": _rendered_broker(centre.config.broker, base),
             "database": centre.database,
             "password": centre.password,
         }
+    }
+
+
+def _rendered_broker(broker: CentralBroker | None, base: Path) -> dict[str, Any] | None:
+    if broker is None:
+        return None
+    tls = {k: str(base / f) if f else None for k, f in broker.tls} if broker.tls else None
+    return {
+        "host": broker.host,
+        "port": broker.port,
+        "username": broker.username,
+        "password": {"file": str(base / broker.password_file)},
+        "tls": tls,
     }

@@ -74,6 +74,8 @@ CENTRAL_SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("(top level)", central_config.Central),
     ("listen", central_config.Listen),
     ("listen.tls", config.HttpTls),
+    ("broker", central_config.CentralBroker),
+    ("broker.tls", config.Tls),
     ("paths", central_config.CentralPaths),
 ]
 _TYPES: dict[Any, str] = {

@@ -51,7 +51,8 @@ class Reply(NamedTuple):
 class Centre:
     """One control plane with an operator."""
 
-    def __init__(self, database: str = "sqlite") -> None:
+    def __init__(self, database: str = "sqlite", broker: dict[str, Any] | None = None) -> None:
+        """``broker`` as central.yaml has it."""
         self.folder = Path(tempfile.mkdtemp(prefix="pec", dir="/tmp"))
         self.port = free_port()
         url = "sqlite:///central.db"
@@ -59,7 +60,8 @@ class Centre:
             url = postgres.cluster().create()
         self.file = self.folder / "central.yaml"
         listen = {"host": "127.0.0.1", "port": self.port, "tls": False}
-        self.file.write_text(yaml.safe_dump({"listen": listen, "database": url}))
+        content = {"listen": listen, "database": url, **({"broker": broker} if broker else {})}
+        self.file.write_text(yaml.safe_dump(content))
         self.reload()
         self.config.runtime.mkdir(mode=0o700, parents=True)
         self.chain = audit.Chain(audit.make_key(self.config.state))

@@ -1,4 +1,5 @@
-"""API keys: made, rotated with an overlap, revoked. The key itself is shown once."""
+"""Credentials, API keys and accounts at the broker: made, rotated with an overlap, revoked. The
+secret itself is shown once."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Path
 from pydantic import AwareDatetime, Field, model_validator
 from sqlalchemy import func, select
 
+from services.control_plane.broker import accounts
 from services.control_plane.fields import (
     Cursor,
     Form,
@@ -22,7 +24,7 @@ from services.control_plane.fields import (
     moment_or_none,
     page,
 )
-from services.control_plane.identity import ADMIN, BOX, OPERATOR, new_id, new_key
+from services.control_plane.identity import ADMIN, BOX, BROKER, OPERATOR, new_id, new_key
 from services.control_plane.problems import Refusal
 from services.control_plane.tables import Credential, Secret, Site
 from services.control_plane.unit import Answer, Reading, Unit, Writing, reads, writes
@@ -34,10 +36,9 @@ CredentialId = Annotated[str, Path(pattern=r"^crd_[0-9a-f]{16}$")]
 MAX_OVERLAP_S = 30 * 86_400
 
 
-class NewOperator(Form):
-    """A key for an operator of the platform."""
+class NewSecret(Form):
+    """What every new credential may say."""
 
-    kind: Literal["api_key"] = "api_key"
     name: Line = ""
     expires_at: AwareDatetime | None = Field(
         None,
@@ -47,9 +48,16 @@ class NewOperator(Form):
     )
 
 
-class NewCredential(NewOperator):
-    """A key of a tenant."""
+class NewOperator(NewSecret):
+    """A key for an operator of the platform."""
 
+    kind: Literal["api_key"] = "api_key"
+
+
+class NewCredential(NewSecret):
+    """A key of a tenant, or an account at the broker: a box's, or one that reads all its topics."""
+
+    kind: Literal["api_key", "broker"] = "api_key"
     role: Literal["admin", "reader", "box"]
     site: Id | None = Field(None, description="the box, for role `box` only")
 
@@ -57,6 +65,8 @@ class NewCredential(NewOperator):
     def _site_of_a_box(self) -> NewCredential:
         if (self.role == BOX) != (self.site is not None):
             raise ValueError("`site` goes with role `box`, and only with it")
+        if self.kind == BROKER and self.role == ADMIN:
+            raise ValueError("an account at the broker is of role `box` or `reader`")
         return self
 
 
@@ -82,9 +92,10 @@ class CredentialView(View):
 
 
 class CredentialSecret(CredentialView):
-    """The same with the key, this once."""
+    """The same with the secret, this once."""
 
-    secret: str
+    secret: str = Field(description="the key, or the password at the broker")
+    username: str | None = Field(description="at the broker; its client id is the same")
 
 
 def view(row: Credential) -> CredentialView:
@@ -116,16 +127,26 @@ def _of(unit: Unit, tenant_id: str | None, credential_id: str) -> Credential:
 
 
 def _with_key(unit: Unit, row: Credential, status: int) -> Answer:
-    """Gives a credential a new key, and shows it."""
-    key = new_key()
+    """Gives a credential a new secret, and shows it."""
+    if row.kind == BROKER and row.tenant_id is not None:
+        if unit.core.broker is None:
+            raise Refusal("no-broker")
+        key = accounts.new_secret(unit.core.broker.key)
+        username = accounts.username(row.tenant_id, row.site_id, key.id)
+    else:
+        key, username = new_key(), None
     unit.session.flush()
     unit.session.add(Secret(id=key.id, credential_id=row.id, hash=key.hash, created_ms=now_ms()))
-    body = CredentialSecret(**view(row).model_dump(), secret=key.text)
+    body = CredentialSecret(**view(row).model_dump(), secret=key.text, username=username)
     return Answer(body, status, row.version, f"/v1/{_path(row)}")
 
 
 def _create(
-    unit: Unit, tenant_id: str | None, role: str, site: str | None, form: NewOperator
+    unit: Unit,
+    tenant_id: str | None,
+    role: str,
+    site: str | None,
+    form: NewOperator | NewCredential,
 ) -> Answer:
     now = now_ms()
     row = Credential(
@@ -143,6 +164,8 @@ def _create(
     unit.session.add(row)
     answer = _with_key(unit, row, 201)
     unit.record("credential.create", _path(row), None, view(row))
+    if row.expires_ms is not None:
+        unit.follow(row.expires_ms)
     return answer
 
 
@@ -167,6 +190,7 @@ def _rotate(unit: Unit, tenant_id: str | None, credential_id: str, form: Rotatio
     unit.touch(row)
     answer = _with_key(unit, row, 200)
     unit.record("credential.rotate", _path(row), before, view(row))
+    unit.follow(end)
     return answer
 
 
@@ -234,7 +258,7 @@ def revoke_operator(unit: Writing, credential_id: CredentialId) -> Answer:
 @router.post("", status_code=201, response_model=CredentialSecret)
 @writes(OPERATOR, ADMIN)
 def create_credential(unit: Writing, tenant_id: TenantId, form: NewCredential) -> Answer:
-    """Makes a key of the tenant; `secret` is shown in this answer only."""
+    """Makes a credential of the tenant; `secret` is shown in this answer only."""
     if form.site is not None and unit.session.get(Site, (tenant_id, form.site)) is None:
         message = f"there is no site {form.site}"
         raise Refusal("invalid-request", problems=[{"key": "site", "message": message}])
