@@ -15,6 +15,8 @@ from tests.kit.broker import Broker
 from tests.kit.common import until
 
 PASSWORD = "geheim-admin"
+# Two connections of one account would end each other.
+OTHER = "outro-admin"
 
 
 class Accounts(Broker):
@@ -24,6 +26,9 @@ class Accounts(Broker):
         super().__init__(tls=True, dynsec=PASSWORD)
         self.password_file = self.folder / "admin.pw"
         self.password_file.write_text(PASSWORD)
+        found = self.on_disk()
+        found["clients"].append({**found["clients"][0], "username": OTHER})
+        self.dynsec.write_text(json.dumps(found))
 
     def section(self) -> dict[str, Any]:
         """``broker`` of central.yaml."""
@@ -39,9 +44,8 @@ class Accounts(Broker):
         """As somebody else with the administrator's password would."""
         assert self.authority is not None
         tls = {"ca": str(self.authority.ca), "cert": None}
-        config = {"host": self.host, "port": self.port, "username": "admin", "tls": tls}
+        config = {"host": self.host, "port": self.port, "username": OTHER, "tls": tls}
         changes: list[str | None] = []
-        # With one client id for each account this ends the control plane's connection.
         own = Dynsec({**config, "password": {"file": str(self.password_file)}}, changes.append)
         try:
             until(lambda: own.is_up, 10, lambda: str(changes))
@@ -49,10 +53,19 @@ class Accounts(Broker):
         finally:
             own.close()
 
+    def restart(self) -> None:
+        """Whoever keeps accounts here connects again, and looks at everything."""
+        self.stop(kill=True)
+        self.start()
+
     def on_disk(self) -> dict[str, Any]:
         """What the plugin has written."""
         found: dict[str, Any] = json.loads(self.dynsec.read_text())
         return found
+
+    def accounts(self) -> set[str]:
+        """Beside the administrators."""
+        return {c["username"] for c in self.on_disk()["clients"]} - {"admin", OTHER}
 
     def client(self, made: dict[str, Any]) -> Client:
         """A connection with a credential that the API has just answered."""
@@ -92,7 +105,7 @@ class Client:
     @property
     def is_connected(self) -> bool:
         """Still."""
-        return self._client.is_connected()
+        return self.ended_s is None
 
     def publish(self, topic: str) -> str:
         """The reason in PUBACK."""

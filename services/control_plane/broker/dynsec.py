@@ -103,19 +103,29 @@ class Dynsec:
     def ask(self, commands: Sequence[Command], missing: str = "") -> list[Any]:
         """The ``data`` of each command's answer; None where its error is ``missing``.
 
-        Raises Away, and Refused with the plugin's own words for every other error.
+        Raises Away. Raises Refused, with the plugin's own words for the first error, when all
+        have been sent.
         """
         found: list[Any] = []
+        errors: list[str] = []
         for first in range(0, len(commands), BATCH):
-            found += self._ask(commands[first : first + BATCH], missing)
+            batch = commands[first : first + BATCH]
+            for command, response in zip(batch, self._send(batch), strict=True):
+                error = response.get("error")
+                if error is not None and error != missing:
+                    errors.append(f"{command['command']}: {error}")
+                found.append(None if error is not None else response.get("data", {}))
+        if errors:
+            raise Refused(errors[0])
         return found
 
-    def _ask(self, commands: Sequence[Command], missing: str) -> list[Any]:
+    def _send(self, commands: Sequence[Command]) -> list[dict[str, Any]]:
         if not self._up.is_set():
             raise Away
         mark = str(next(self._batches))
         marked = [{**c, "correlationData": mark} for c in commands]
-        self._client.publish(TOPIC, json.dumps({"commands": marked}), 1)
+        # QoS 0: one that is lost with its connection must not come, outdated, over the next.
+        self._client.publish(TOPIC, json.dumps({"commands": marked}))
         end_s = time.monotonic() + ANSWER_S
         while True:
             try:
@@ -123,16 +133,9 @@ class Dynsec:
             except queue.Empty:
                 raise Away from None
             # One that came too late belongs to nobody any more.
-            responses = answers.get("responses", [])
-            if responses and responses[0].get("correlationData") == mark:
-                break
-        if len(responses) != len(commands):
-            raise Refused(f"{len(commands)} commands, {len(responses)} answers")
-        for command, response in zip(commands, responses, strict=True):
-            error = response.get("error")
-            if error is not None and error != missing:
-                raise Refused(f"{command['command']}: {error}")
-        return [None if "error" in r else r.get("data", {}) for r in responses]
+            responses: list[dict[str, Any]] = answers.get("responses", [])
+            if len(responses) == len(commands) and responses[0].get("correlationData") == mark:
+                return responses
 
     def names(self, what: str) -> list[str]:
         """Of all ``clients`` or ``roles``."""
