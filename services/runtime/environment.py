@@ -38,7 +38,9 @@ def _set(document: Document, variable: str, text: str, prefix: str) -> None:
         hint = f"two underscores between the keys, as in {prefix}METRICS__PORT"
         raise _Refused("names no key", hint)
     try:
-        value = yaml_lines.parse(text, "environment").data
+        given = yaml_lines.parse(text, "environment")
+        if given.problems:
+            raise ConfigError(given.problems)
     except ConfigError:
         raise _Refused("is not YAML", """put quotes inside the value: NAME='"…"'""") from None
     target = document.data
@@ -53,7 +55,7 @@ def _set(document: Document, variable: str, text: str, prefix: str) -> None:
             raise _Refused(f"`{dotted(path)}` has no keys")
         path = (*path, key)
         if i == len(parts) - 1:
-            target[key] = value
+            target[key] = given.data
         elif isinstance(target, dict) and target.get(key) is None:
             target[key] = {}
         target = target[key]

@@ -25,7 +25,8 @@ def find(given: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
         given = Path(environ["PLC_EDGE_CONFIG"])
     if given is not None:
         return given
-    return next((f for f in DEFAULT_FILES if f.exists()), DEFAULT_FILES[0])
+    # Path.exists raises where a folder may not be entered.
+    return next((f for f in DEFAULT_FILES if os.path.exists(f)), DEFAULT_FILES[0])
 
 
 def load(

@@ -121,10 +121,6 @@ def extent(site: Site, at: KeyPath, group: Group, fields: Sequence[Field]) -> It
             hint = f"at most {GROUP_VALUES:,} a group: read arrays, or make two groups"
             yield site.problem((*at, key), f"has {count:,} values", hint)
     with suppress(Unknown):
-        if not isinstance(group.raw, bool) and group.raw.start + group.raw.length > BLOCK_BYTES:
-            hint = f"`length: {BLOCK_BYTES - group.raw.start}` at most"
-            yield site.problem((*at, "raw"), f"reaches past byte {BLOCK_BYTES - 1}", hint)
-    with suppress(Unknown):
         inside = [f for f in fields if (f.area, f.db) == ("DB", group.db)]
         if group.raw is True and group.db is not None and fields and not inside:
             hint = "give the range: raw: {start: 0, length: 400}"
@@ -149,7 +145,8 @@ def _sources(site: Site) -> Iterator[Problem]:
                 names = known(plcs[names.index(wanted)].groups, "name")
                 wanted = mirror.source.group
             if wanted not in names and None not in names:
-                hint = near(wanted, names) or f"one of: {', '.join(names[:NAMES_SHOWN])}"
+                others = list(dict.fromkeys(names))[:NAMES_SHOWN]
+                hint = near(wanted, others) or f"one of: {', '.join(others)}"
                 message = f"no {key} is named {wanted!r}"
                 yield site.problem(("mirrors", i, "source", key), message, hint)
 

@@ -37,7 +37,7 @@ def validate(document: Document, kind: type[M]) -> tuple[M, list[Problem]]:
         for path, message, hint in _mistakes(e, document, wrong, kind):
             problems.append(document.problem(path, message, hint))
     if wrong:
-        config = _Salvage(wrong).model(kind, document.data, ())
+        config = _Salvage(wrong, document).model(kind, document.data, ())
     problems += (document.problem(at, message) for at, message in _broken_rules(config, ()))
     return config, problems
 
@@ -59,13 +59,13 @@ def _broken_rules(model: Model, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
 class _Salvage:
     """Models of what is right in some data: what is wrong is not in them, nor its default."""
 
-    def __init__(self, wrong: set[KeyPath]) -> None:
-        self.wrong = wrong
+    def __init__(self, wrong: set[KeyPath], document: Document) -> None:
+        self.wrong, self.document = wrong, document
         self.holds_wrong = {path[:n] for path in wrong for n in range(len(path) + 1)}
 
     def model(self, kind: type[Model], data: Any, at: KeyPath) -> Model:
         partial = kind.model_construct()
-        if not isinstance(data, dict):
+        if not isinstance(data, dict) or self.document.doubts(at):
             partial.__dict__.clear()
             return partial
         for name, field in kind.model_fields.items():

@@ -240,7 +240,7 @@ class _Builder:
             lines, self.lines = self.lines, kept
             if isinstance(value, dict):
                 merged.append((value, lines))
-            else:
+            elif path not in self.out.doubtful:
                 self.bad(event, (*path, "<<"), "names no mapping", "write <<: *name")
             if not several:
                 return at

@@ -283,6 +283,12 @@ VARIABLES: dict[str, tuple[dict[str, str], list[str]]] = {
     ),
     "below a value": ({"PLC_EDGE__SITE__NAME": "x"}, ["PLC_EDGE__SITE__NAME:", "has no keys"]),
     "not YAML": ({"PLC_EDGE__SITE": "@geheim: ["}, ["PLC_EDGE__SITE:", "is not YAML", "quotes"]),
+    "a key twice": ({"PLC_EDGE__METRICS": "{port: 1, port: 2}"}, ["__METRICS:", "is not YAML"]),
+    "lists without end": ({"PLC_EDGE__SITE": "[" * 9_000}, ["PLC_EDGE__SITE:", "is not YAML"]),
+    "two of them": (
+        {"PLC_EDGE__METRICS__PORT": "many", "PLC_EDGE__SITE__NAME": "x", "PLC_EDGE__STORE__X": "1"},
+        ["PLC_EDGE__METRICS__PORT:", "PLC_EDGE__SITE__NAME:", "PLC_EDGE__STORE__X:"],
+    ),
 }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ def _compiled() -> None:
         compileall.compile_dir(ROOT / folder, quiet=1)
 
 
+@pytest.mark.timing
 def test_from_interpreter_to_ready() -> None:
     ports = free_ports(2)
     config = {"site": "e2e", "locatario": "acme", "plcs": [plc("prensa-01", ports[0])],

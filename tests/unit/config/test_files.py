@@ -74,6 +74,16 @@ each_kind = pytest.mark.parametrize(
 )
 
 
+def test_a_usual_place_that_may_not_be_looked_at_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /etc/plc-edge for whoever is not of its group."""
+    here = tmp_path / "config.yaml"
+    here.write_text("")
+    monkeypatch.setattr(loader, "DEFAULT_FILES", (tmp_path / ("x" * 300) / "c.yaml", here))
+    assert loader.find(None, {}) == here
+
+
 @each_kind
 def test_as_the_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], words: str
@@ -139,6 +149,7 @@ BROKEN: dict[str, tuple[bytes, int, str]] = {
     "no number": (b"a: 1\nb: !!int x\n", 2, "is no int"),
     "twice": (b"a: 1\nb: 2\na: 3\n", 3, "stands twice"),
     "merge of nothing": (b"a: 1\nb: {<<: 5}\n", 2, "names no mapping"),
+    "merge of nobody": (b"a: 1\nb: {<<: *c}\n", 2, "no value is named &c"),
 }  # fmt: skip
 
 
@@ -211,6 +222,20 @@ def test_what_is_wrong_in_an_output_of_no_type(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(HEAD + GROUP + "outputs:\n  - {name: null, type: amqp}\n")
     found = problems(tmp_path / "c.yaml")
     assert [p.key for p in found] == ["outputs[0]", "outputs[0].name"]
+
+
+def test_a_group_with_a_tag_in_which_more_is_wrong(tmp_path: Path) -> None:
+    """What a tag makes of it nobody knows: nothing else is said of it."""
+    group = GROUP.replace("- {name", "- !!set {publish: often, name")
+    (tmp_path / "c.yaml").write_text(HEAD + group + "metrics: {port: 0}\n")
+    found = problems(tmp_path / "c.yaml")
+    assert [p.key for p in found] == ["plcs[0].groups[0]", "metrics.port"]
+
+
+def test_a_merge_of_nobody_is_one_mistake(tmp_path: Path) -> None:
+    group = GROUP.replace("- {name", "- {<<: *nobody, publish: often, name")
+    (tmp_path / "c.yaml").write_text(HEAD + group)
+    assert [p.key for p in problems(tmp_path / "c.yaml")] == ["plcs[0].groups[0]"]
 
 
 def test_raw_of_a_block_in_which_nothing_lies(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_whole_block_is_planned(tmp_path: Path) -> None:
         ("{name: g1, db: 1, machines: {count: 2, stride: 65534},"
          " fields: [{name: x, type: DINT, offset: 0}]}", 7, "byte 65537"),
         ("{name: g1, db: 1, raw: {start: 65000, length: 537},"
-         " fields: [{name: x, type: INT, offset: 0}]}", 7, "past byte 65535"),
+         " fields: [{name: x, type: INT, offset: 0}]}", 7, "ends at 65535"),
     ],
 )  # fmt: skip
 def test_what_lies_past_the_block_is_told(
