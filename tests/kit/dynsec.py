@@ -28,7 +28,8 @@ class Accounts(Broker):
         self.password_file.write_text(PASSWORD)
         found = self.on_disk()
         found["clients"].append({**found["clients"][0], "username": OTHER})
-        self.dynsec.write_text(json.dumps(found))
+        self.initial = json.dumps(found)
+        self.dynsec.write_text(self.initial)
 
     def section(self) -> dict[str, Any]:
         """``broker`` of central.yaml."""
@@ -54,13 +55,19 @@ class Accounts(Broker):
             own.close()
 
     def restart(self) -> None:
-        """Whoever keeps accounts here connects again, and looks at everything."""
+        """Whoever keeps accounts here connects again, and looks at everything.
+
+        The plugin of 2.0.11 empties its file before it writes it: killed between the two it has
+        lost everything, and somebody has to begin with `dynsec init`, as the manual says.
+        """
         self.stop(kill=True)
+        if not self.dynsec.read_text():
+            self.dynsec.write_text(self.initial)
         self.start()
 
     def on_disk(self) -> dict[str, Any]:
-        """What the plugin has written."""
-        found: dict[str, Any] = json.loads(self.dynsec.read_text())
+        """What the plugin has written; it empties the file first."""
+        found: dict[str, Any] = json.loads(until(self.dynsec.read_text, 5, "an empty file"))
         return found
 
     def accounts(self) -> set[str]:

@@ -194,6 +194,17 @@ def test_a_broker_from_a_backup_is_made_right(centre: Centre, broker: Accounts) 
     until(lambda: revoked["username"] not in broker.dynsec.read_text(), 10, broker.log)
 
 
+def test_a_broker_that_begins_anew_gets_every_account(centre: Centre, broker: Accounts) -> None:
+    made = [account(centre), account(centre, READER)]
+    for one in made:
+        connected(broker, one).close()
+    broker.stop()
+    broker.dynsec.write_text(broker.initial)
+    broker.start()
+    for one in made:
+        connected(broker, one, 20).close()
+
+
 def test_with_another_key_a_lost_account_needs_a_rotation(centre: Centre, broker: Accounts) -> None:
     made = account(centre)
     connected(broker, made).close()
