@@ -60,18 +60,16 @@ class Message:
 
         def make(epoch: int, seq: int) -> bytes:
             # services/reader/keep.py relies on epoch and seq standing side by side.
-            body = (
-                b'%s,"ts":%d,"epoch":%d,"seq":%d,"quality":"%s","latency_ms":%.2f,"values":%s'
-                % (
-                    self._head,
-                    ts_ms,
-                    epoch,
-                    seq,
-                    quality.encode(),
-                    latency_ms,
-                    values.json if isinstance(values, Encoded) else orjson.dumps(values),
-                )
+            head = b'%s,"ts":%d,"epoch":%d,"seq":%d,"quality":"%s","latency_ms":%.2f,"values":' % (
+                self._head,
+                ts_ms,
+                epoch,
+                seq,
+                quality.encode(),
+                latency_ms,
             )
-            return body + (b',"bad":%s}' % orjson.dumps(bad) if bad else b"}")
+            json = values.json if isinstance(values, Encoded) else orjson.dumps(values)
+            tail = b',"bad":%s}' % orjson.dumps(bad) if bad else b"}"
+            return b"".join((head, json, tail))
 
         return make
