@@ -91,7 +91,7 @@ class Process:
         self._order = count()
         self.live: Port | None = None
         # At the centre nobody gathers live frames; there HTTP and the log say how it is.
-        at_centre = [p.name for p in topology.PROCESSES.values() if p.where == "centre"]
+        at_centre = [p.folder for p in topology.PROCESSES.values() if p.where == "centre"]
         if self.folder not in ("metrics", *at_centre):
             self.live = self.bus.connect("live")
             self.every(STATS_INTERVAL_S, self._send_stats)
