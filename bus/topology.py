@@ -1,4 +1,4 @@
-"""Every wire and every process class of a box, in one table.
+"""Every wire and every process class, of a box and of the centre, in one table.
 
 Nobody else names an endpoint or a high-water mark. Two kinds of wire (docs/architecture.md):
 
@@ -78,6 +78,9 @@ class ProcessClass:
     stop_order: int = 0
     # supervisord's start priority: receivers before senders.
     priority: int = 100
+    # On a box (`plc-edge run`, supervisord.conf) or at the centre (`plc-edge central run`,
+    # deploy/supervisord-central.conf).
+    where: Literal["box", "centre"] = "box"
     # Takes rows from the store under its item's name, or its prefix: services/runtime/consumers.py
     # says which ones a site has.
     consumes: bool = False
@@ -101,6 +104,7 @@ PROCESSES: dict[str, ProcessClass] = {
         ProcessClass("alerts", "alerts", stop_order=4, priority=35, consumes=True, optional=True),
         ProcessClass("mirror", "mirror", per="mirror", stop_order=2, priority=40),
         ProcessClass("reader", "reader", per="plc", stop_order=1, priority=50),
+        ProcessClass("control_plane", "control_plane", stop_order=1, priority=10, where="centre"),
     )
 }
 

@@ -13,7 +13,7 @@ if [ "${1:-}" = -- ]; then shift; fi
 
 if $all; then
   packages=(mosquitto mosquitto-clients chromium prometheus shellcheck debootstrap iproute2 strace
-    openssl procps systemd)
+    openssl procps systemd postgresql)
   command -v npm >/dev/null || packages+=(nodejs npm)
   install_packages "${packages[@]}"
 fi

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -17,16 +15,8 @@ from services.cli.common import (
     fail,
     print_warnings,
 )
-from services.runtime import loader, units
-from services.runtime.config import Group, Plc
-from services.runtime.errors import EXIT_USAGE, ConfigError, Problem
-from services.runtime.judged import Unknown
-from services.runtime.site import Site, bases, raw_range
-from services.s7.field import Field
-from services.s7.plan import Extent, Plan, make_plan
-
-# What a box was measured to deliver through one output, messages per second (docs/sizing.md).
-DRAIN_PER_S = 5_000
+from services.runtime import estimate, loader, units
+from services.runtime.errors import EXIT_USAGE, ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -46,65 +36,17 @@ def check(
     except ValueError as e:
         fail(f"--rtt {rtt}: {e}", EXIT_USAGE)
     site, problems = loader.judge(loader.find(config))
-    problems += _torn(site)
+    problems += estimate.torn(site)
     if problems:
         raise ConfigError(loader.in_order(problems))
     print_warnings(site)
-    rows = [row for plc in site.config.plcs for row in _rows(site, plc, rtt_s, jobs)]
+    rows = estimate.rows(site, rtt_s, jobs)
     if json:
         console.print_json(data=rows)
     else:
         _print(rows, rtt)
-    for warning in _warnings(site, rows):
+    for warning in estimate.warnings(site, rows):
         error_console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
-
-
-def group_plan(site: Site, plc: Plc, group: Group, pdu_bytes: int) -> Plan:
-    """The plan of one group at a PDU. Raises Unknown where one of its fields is wrong."""
-    fields = site.fields_of(plc, group)
-    extents = {_extent(f, base) for base in bases(group) for f in fields}
-    if group.raw is not False:
-        start, length = raw_range(site, plc, group)
-        extents.add(Extent("DB", group.db or 0, start, length))
-    return make_plan(extents, pdu_bytes)
-
-
-def _extent(f: Field, base: int) -> Extent:
-    return Extent(f.area, f.db, f.byte + base, f.size_bytes)
-
-
-def _torn(site: Site) -> Iterator[Problem]:
-    """Groups that are to come in one telegram and do not fit."""
-    for at, plc, group in site.groups():
-        with suppress(Unknown):
-            if group.consistent and (n := len(group_plan(site, plc, group, plc.pdu).telegrams)) > 1:
-                message = f"needs {n} telegrams at PDU {plc.pdu}"
-                hint = "read fewer bytes or remove `consistent:`"
-                yield site.problem((*at, "consistent"), message, hint)
-
-
-def _rows(site: Site, plc: Plc, rtt_s: float, jobs: int) -> list[dict[str, Any]]:
-    rows = []
-    parallel = jobs if plc.parallel_jobs == "auto" else plc.parallel_jobs
-    for group in plc.groups:
-        plan = group_plan(site, plc, group, plc.pdu)
-        small = group_plan(site, plc, group, 240)
-        scan_s = plan.scan_s(rtt_s, parallel)
-        rows.append(
-            {
-                "plc": plc.id,
-                "group": group.name,
-                "scan_ms": round(group.scan * 1_000),
-                "fields": len(site.fields[plc.id, group.name]) * len(bases(group)),
-                "messages": len(bases(group)),
-                "requests": len(plan.telegrams),
-                "requests_pdu_240": len(small.telegrams),
-                "bytes": plan.data_bytes,
-                "estimated_ms": round(scan_s * 1_000, 1),
-                "slow": scan_s > group.scan,
-            }
-        )
-    return rows
 
 
 def _print(rows: list[dict[str, Any]], rtt: str) -> None:
@@ -132,25 +74,3 @@ def _print(rows: list[dict[str, Any]], rtt: str) -> None:
             f"{r['estimated_ms']}" + (" !" if r["slow"] else ""),
         )
     console.print(table)
-
-
-def _warnings(site: Site, rows: list[dict[str, Any]]) -> list[str]:
-    found = [
-        f"{r['plc']}/{r['group']}: a scan is estimated at {r['estimated_ms']} ms, longer than its"
-        f" {r['scan_ms']} ms: it will overrun"
-        for r in rows
-        if r["slow"]
-    ]
-    per_s = sum(r["messages"] * 1_000 / r["scan_ms"] for r in rows)
-    if per_s * 2 > DRAIN_PER_S:
-        found.append(
-            f"up to {per_s:.0f} messages/s come in, {DRAIN_PER_S} go out: after an outage the"
-            " backlog shrinks slowly or not at all; scan slower or publish on_change"
-        )
-    maximum = site.config.store.replay.max_rate
-    if maximum is not None and maximum <= per_s:
-        found.append(
-            f"store.replay.max_rate is {maximum}/s, {per_s:.0f} messages/s come in: a backlog"
-            " never shrinks"
-        )
-    return found

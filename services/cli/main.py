@@ -29,6 +29,7 @@ VERBS = (
     "simulate",
     "version",
     "infra",
+    "central",
     "bundle",
 )
 

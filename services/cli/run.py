@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from typing import NoReturn
 
 import typer
 
 from services.cli.common import ConfigOption, error_console, fail, print_problems, print_warnings
-from services.runtime import loader, render, yaml_lines
+from services.runtime import loader, render, supervise, yaml_lines
 from services.runtime.config import Paths
 from services.runtime.errors import EXIT_USAGE, ConfigError
 
@@ -34,7 +32,8 @@ def run(config: ConfigOption = None) -> None:
         render.write_clear_secrets(site)
         render.save_applied(site, rendered)
     render.write(rendered, str(file))
-    supervise(rendered)
+    some = rendered["metrics"]
+    supervise.become(some["runtime"], some["logs"])
 
 
 def _fall_back(file: Path) -> render.Rendered:
@@ -56,12 +55,3 @@ def _fall_back(file: Path) -> render.Rendered:
     )
     rendered["metrics"]["degraded"] = f"{file} is invalid; running what was applied last"
     return rendered
-
-
-def supervise(rendered: render.Rendered) -> NoReturn:
-    """Replaces this process (40 MB of imports) by the small supervising one."""
-    some = rendered["metrics"]
-    os.environ["PLC_EDGE_RUNTIME"] = some["runtime"]
-    os.environ["PLC_EDGE_LOGS"] = some["logs"]
-    os.environ["PLC_EDGE_PYTHON"] = sys.executable
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "services.runtime.supervise"])

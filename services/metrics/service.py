@@ -7,8 +7,6 @@ second thread serves HTTP. A third asks supervisord, which may hang.
 from __future__ import annotations
 
 import os
-import socket
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,10 @@ from services.metrics.certificates import LOOK_S, ends
 from services.metrics.processes import Poller, ProcessTable
 from services.metrics.site import SPARK_STEP_S, Site
 from services.metrics.web import Web
-from services.runtime import secrets
+from services.runtime import secrets, serving
 from services.runtime.clock import is_trusted
-from services.runtime.errors import ConfigError, PlcEdgeError, Problem
 from services.runtime.process import Process
 from services.runtime.process_table import Row, SupervisorUnavailable, asked_to_end
-from services.runtime.tls import EncryptedKey, load_certificate
 
 # Frames taken in one go: a burst must not keep HTTP from the lock for longer than ~10 ms.
 BATCH = 200
@@ -40,8 +36,8 @@ def setup(process: Process) -> Callable[[], None]:
     _restore(process, site, saved)
     web = Web(site, table)
     panel = config["metrics"]
-    listener = _listen(panel["host"], panel["port"])
-    tls = _certificate(panel)
+    listener = serving.listen("metrics", panel["host"], panel["port"])
+    tls = serving.certificate("metrics", panel.get("tls"))
     password = secrets.resolve(panel["password"]) if panel.get("password") else None
     web.start(listener, panel.get("username"), password, tls)
 
@@ -117,37 +113,6 @@ def setup(process: Process) -> Callable[[], None]:
         listener.close()
 
     return close
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """The listening socket, opened here so that a wrong address is said in plain words."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as e:
-        raise PlcEdgeError(
-            f"metrics cannot listen on {host}:{port}: {e.strerror or e}; another program may hold"
-            " the port (`ss -ltnp`): stop it, or set another metrics.port"
-        ) from None
-
-
-def _certificate(panel: dict[str, Any]) -> tuple[str, str] | None:
-    """(certificate, key) when TLS is configured; raises ConfigError when they do not work."""
-    tls = panel.get("tls")
-    if not tls:
-        return None
-    try:
-        load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tls["cert"], tls["key"])
-    except EncryptedKey as e:
-        raise ConfigError(
-            [Problem(tls["key"], "metrics.tls.key", e.args[0], hint=e.hint)]
-        ) from None
-    except (OSError, ssl.SSLError) as e:
-        hint = "give a PEM certificate and its unencrypted key, readable by the user of plc-edge"
-        raise ConfigError(
-            [Problem(tls["cert"], "metrics.tls", f"does not work: {e}", hint=hint)]
-        ) from None
-    return tls["cert"], tls["key"]
 
 
 def _restore(process: Process, site: Site, file: Path) -> None:

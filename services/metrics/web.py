@@ -10,22 +10,17 @@ import hmac
 import mimetypes
 import secrets
 import socket
-import ssl
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import orjson
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from services.metrics.exposition import Exposition, negotiate
 from services.metrics.families import families
@@ -34,12 +29,8 @@ from services.metrics.site import Site
 from services.metrics.status import Status
 from services.metrics.stream import MAX_CLIENTS, Hub
 from services.metrics.words import STATIC
-from services.runtime.tls import load_certificate
+from services.runtime.serving import Server
 
-# Whoever connects and says nothing is closed: sockets are finite.
-HEADER_TIMEOUT_S = 10.0
-MAX_CONNECTIONS = 256
-CERTIFICATE_LOOK_S = 60.0
 # Nothing from anywhere else, and nothing inline: a value of a PLC can never become code.
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
@@ -99,20 +90,6 @@ class Guard:
         await refusal(scope, receive, send_guarded)
 
 
-class Protocol(H11Protocol):
-    """uvicorn's, that also closes connections on which no request comes."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Starts the clock; lets a stream abort its connection."""
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, "transport": transport}
-        self.loop.call_later(HEADER_TIMEOUT_S, self._close_if_silent)
-
-    def _close_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.abort()
-
-
 @dataclass(frozen=True, slots=True)
 class _Asset:
     content: bytes
@@ -139,28 +116,6 @@ def _assets() -> dict[str, _Asset]:
     return found
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's, whose loop woke ten times a second to look at the clock and whether to end."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._wake = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    async def main_loop(self) -> None:
-        """Until ``end``; once a second it renews the Date header."""
-        self._loop = asyncio.get_running_loop()
-        while not await self.on_tick(0):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), 1.0)
-
-    def end(self) -> None:
-        """From another thread."""
-        self.should_exit = True
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._wake.set)
-
-
 class Web:
     """All routes, and the server that runs them."""
 
@@ -171,8 +126,7 @@ class Web:
         self.hub = Hub(site, self.status)
         self._exposition = Exposition()
         self._assets = _assets()
-        self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
+        self._server: Server | None = None
         self.error: BaseException | None = None
 
     # -- routes --------------------------------------------------------------------------
@@ -271,54 +225,17 @@ class Web:
         tls: tuple[str, str] | None = None,
     ) -> None:
         """Serves ``listener`` in a new thread; ``tls`` is (certificate, key), PEM files."""
-        config = uvicorn.Config(
-            self.app(username, password),
-            http=Protocol,
-            ws="none",
-            loop="asyncio",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
-            timeout_graceful_shutdown=1,
-            ssl_certfile=tls[0] if tls else None,
-            ssl_keyfile=tls[1] if tls else None,
-        )
-        config.load()
-        self._server = _Server(config)
-        self._thread = threading.Thread(
-            target=self._serve, args=(listener, tls), name="http", daemon=True
-        )
-        self._thread.start()
-
-    def _serve(self, listener: socket.socket, tls: tuple[str, str] | None) -> None:
-        assert self._server is not None
-
-        async def serve() -> None:
-            assert self._server is not None
-            if tls:
-                renew = asyncio.ensure_future(_renew(self._server.config.ssl, tls))
-                renew.add_done_callback(self._pump_ended)
-            await self._server.serve(sockets=[listener])
-
-        try:
-            asyncio.run(serve())
-        except BaseException as e:  # handed to the main thread, which ends the process
-            self.error = e
+        self._server = Server(self.app(username, password), listener, tls)
 
     @property
     def failed(self) -> BaseException | None:
         """Why the server has ended by itself; None while it serves."""
-        if self.error is None and self._thread is not None and not self._thread.is_alive():
-            return RuntimeError("the HTTP server has ended")
-        return self.error
+        return self.error or (self._server.failed if self._server else None)
 
     def stop(self) -> None:
         """Ends streams and server, within a second or so."""
-        if self._server is not None and self._thread is not None:
-            self._server.end()
-            self._thread.join(3.0)
+        if self._server is not None:
+            self._server.stop(self.hub.close)
 
 
 class _Streamed:
@@ -330,24 +247,6 @@ class _Streamed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._serve(scope, receive, send)
-
-
-async def _renew(context: Any, files: tuple[str, str]) -> None:
-    """Takes up a renewed certificate without a restart."""
-
-    def stamps() -> list[int]:
-        return [Path(f).stat().st_mtime_ns for f in files]
-
-    seen = stamps()
-    while True:
-        await asyncio.sleep(CERTIFICATE_LOOK_S)
-        try:
-            now = stamps()
-            if now != seen:
-                load_certificate(context, *files)
-                seen = now
-        except (OSError, ssl.SSLError):
-            continue  # half written: looked at again
 
 
 def _json(body: bytes, status: int = 200) -> Response:

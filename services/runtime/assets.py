@@ -12,7 +12,15 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[2]
 _INSTALLED = Path(sys.prefix) / "share" / "plc-edge"
 # Shipped name -> place in a checkout.
-_CHECKOUT = {"layouts": "deploy/layouts", "config.example.yaml": "deploy/config.example.yaml"}
+_CHECKOUT = {
+    name: f"deploy/{name}"
+    for name in (
+        "layouts",
+        "config.example.yaml",
+        "central.example.yaml",
+        "supervisord-central.conf",
+    )
+}
 
 
 def path(name: str) -> Path:

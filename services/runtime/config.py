@@ -435,7 +435,7 @@ class Store(Model):
 
 
 class HttpTls(Model):
-    """Certificate of the panel."""
+    """Certificate that a server here shows."""
 
     cert: Path
     key: Path

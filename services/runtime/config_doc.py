@@ -1,11 +1,13 @@
-"""Writes docs/configuration.md from the models: ``python -m services.runtime.config_doc``.
+"""Writes docs/configuration.md from the models: ``python -m services.runtime.config_doc``; with the
+word ``central`` docs/central-configuration.md.
 
-tests/unit/test_config_doc.py fails when the page is not what this prints.
+tests/unit/test_config_doc.py fails when a page is not what this prints.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from services.runtime import alert_model, config
+from services.runtime import alert_model, central_config, config
 
 HEAD = """\
 # Configuration reference
@@ -70,6 +72,25 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("metrics.tls", config.HttpTls),
     ("infra", config.Infra),
 ]
+CENTRAL_HEAD = """\
+# Configuration of the centre
+
+Generated from the models by `python -m services.runtime.config_doc central`; do not edit.
+
+`/etc/plc-edge/central.yaml`, else `./central.yaml`, or `--config FILE`. `plc-edge central check`
+says every mistake at once, with its line and the fix. Paths are relative to the file.
+What it is for: [the manual](ESPECIFICACAO_API_PROVISIONAMENTO.md).
+
+Any key can be set by environment, two underscores per level: `PLC_EDGE_CENTRAL__LISTEN__PORT=9443`.
+"""
+CENTRAL_SECTIONS: list[tuple[str, type[BaseModel]]] = [
+    ("(top level)", central_config.Central),
+    ("listen", central_config.Listen),
+    ("listen.tls", config.HttpTls),
+    ("broker", central_config.CentralBroker),
+    ("broker.tls", config.Tls),
+    ("paths", central_config.CentralPaths),
+]
 _TYPES: dict[Any, str] = {
     Any: "mapping",  # judged elsewhere: a field (services/s7/layout.py)
     config.Duration: "duration",
@@ -86,12 +107,17 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"), (0.001, "ms"))
 
 
 def page() -> str:
-    """The whole page."""
-    return "\n".join([HEAD, *_sections()])
+    """The whole page of a box."""
+    return "\n".join([HEAD, *_sections(SECTIONS)])
 
 
-def _sections() -> Iterator[str]:
-    for title, model in SECTIONS:
+def central_page() -> str:
+    """The whole page of the centre."""
+    return "\n".join([CENTRAL_HEAD, *_sections(CENTRAL_SECTIONS)])
+
+
+def _sections(sections: list[tuple[str, type[BaseModel]]]) -> Iterator[str]:
+    for title, model in sections:
         yield f"## {title}\n\n{inspect.cleandoc(model.__doc__ or '')}\n"
         yield "| key | type | default | meaning |\n|---|---|---|---|"
         hints = typing.get_type_hints(model, include_extras=True)
@@ -159,4 +185,4 @@ def _text(field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    print(central_page() if sys.argv[1:] == ["central"] else page(), end="")

@@ -20,22 +20,22 @@ class _Refused(Exception):
         super().__init__(message)
 
 
-def override(document: Document, environ: Mapping[str, str]) -> None:
+def override(document: Document, environ: Mapping[str, str], prefix: str = PREFIX) -> None:
     """Puts PLC_EDGE__A__B=value into the document; each variable is judged by itself.
 
     List items are named: PLC_EDGE__OUTPUTS__CENTRAL__HOST; a hyphen is written as `_`.
     """
-    for variable in sorted(v for v in environ if v.startswith(PREFIX)):
+    for variable in sorted(v for v in environ if v.startswith(prefix)):
         try:
-            _set(document, variable, environ[variable])
+            _set(document, variable, environ[variable], prefix)
         except _Refused as e:
             document.problems.append(Problem("environment", variable, str(e), hint=e.hint))
 
 
-def _set(document: Document, variable: str, text: str) -> None:
-    parts = variable.removeprefix(PREFIX).lower().split("__")
+def _set(document: Document, variable: str, text: str, prefix: str) -> None:
+    parts = variable.removeprefix(prefix).lower().split("__")
     if not all(parts):
-        hint = f"two underscores between the keys, as in {PREFIX}METRICS__PORT"
+        hint = f"two underscores between the keys, as in {prefix}METRICS__PORT"
         raise _Refused("names no key", hint)
     try:
         given = yaml_lines.parse(text, "environment")

@@ -12,6 +12,7 @@ from services.runtime import alert_rules, environment, layouts, named_files, rul
 from services.runtime.alert_model import Alerts
 from services.runtime.base_model import Model
 from services.runtime.config import Config
+from services.runtime.document import Document
 from services.runtime.errors import ConfigError, Problem
 from services.runtime.judged import Unknown
 from services.runtime.site import Site
@@ -52,12 +53,8 @@ def judge(
 
     Raises ConfigError where nothing can be told, the file being no YAML.
     """
-    document = yaml_lines.load(path)
-    if not isinstance(document.data, dict):
-        message = "is empty" if document.data is None else "is not a list of keys and values"
-        hint = "begin with `site:`, `locatario:` and `plcs:` (deploy/config.example.yaml)"
-        raise ConfigError([*document.problems, Problem(str(path), "", message, 1, hint)])
-    environment.override(document, environ)
+    begin = "`site:`, `locatario:` and `plcs:` (deploy/config.example.yaml)"
+    document = read(path, environ, environment.PREFIX, begin)
     config, wrong = validate(document, Config)
     config._file = path
     site = Site(config, {}, [path], document)
@@ -70,6 +67,20 @@ def judge(
         if check_secrets:
             config._warnings += [str(p) for p in named_files.unwise(site)]
     return site, in_order(problems)
+
+
+def read(path: Path, environ: Mapping[str, str], prefix: str, begin: str) -> Document:
+    """A YAML file of keys, overridden by the variables that begin with ``prefix``.
+
+    ``begin`` stands in the hint for an empty file. Raises ConfigError where nothing can be told.
+    """
+    document = yaml_lines.load(path)
+    if not isinstance(document.data, dict):
+        message = "is empty" if document.data is None else "is not a list of keys and values"
+        hint = f"begin with {begin}"
+        raise ConfigError([*document.problems, Problem(str(path), "", message, 1, hint)])
+    environment.override(document, environ, prefix)
+    return document
 
 
 class _RulesFile(Model):

@@ -90,7 +90,9 @@ class Process:
         """Calls at a fixed rate, exact to a ms."""
         self._order = count()
         self.live: Port | None = None
-        if self.folder != "metrics":
+        # At the centre nobody gathers live frames; there HTTP and the log say how it is.
+        at_centre = [p.folder for p in topology.PROCESSES.values() if p.where == "centre"]
+        if self.folder not in ("metrics", *at_centre):
             self.live = self.bus.connect("live")
             self.every(STATS_INTERVAL_S, self._send_stats)
 
@@ -311,7 +313,7 @@ def load_rendered(folder: str, argv: list[str]) -> tuple[dict[str, Any], Path]:
     if len(argv) != 2 or argv[0] != "--config":
         usage = f"usage: python -P -m services.{folder} --config FILE.json"
         raise ConfigError([Problem(folder, "", usage)])
-    hint = "run `plc-edge apply`: it writes this file"
+    hint = "run `plc-edge apply` (at the centre `plc-edge central run`): it writes this file"
     try:
         config = json.loads(Path(argv[1]).read_bytes())
     except (OSError, ValueError) as e:

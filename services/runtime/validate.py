@@ -16,7 +16,7 @@ from services.runtime.base_model import Model
 from services.runtime.document import Document, KeyPath
 from services.runtime.errors import Problem
 
-_SECRET_KEYS = re.compile(r"password|token|secret|headers", re.IGNORECASE)
+_SECRET_KEYS = re.compile(r"password|token|secret|headers|database", re.IGNORECASE)
 _SHOWN_CHARACTERS = 100
 # Who has made more is told these first: to look for what was meant takes its time.
 MAX_PROBLEMS = 500

@@ -34,6 +34,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from tests.kit.common import free_port
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+# Debian's package has it.
+PLUGIN = "/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so"
 
 
 class Authority:
@@ -145,7 +147,9 @@ class Subscription:
 
 
 class Broker:
-    """Mosquitto. ``users``: name -> password; ``watch`` is added. ``acl``: text of an ACL file."""
+    """Mosquitto. ``users``: name -> password; ``watch`` is added. ``acl``: text of an ACL file.
+    ``dynsec``: the password of ``admin`` of the dynamic-security plugin, instead of both.
+    """
 
     def __init__(
         self,
@@ -155,6 +159,7 @@ class Broker:
         users: dict[str, str] | None = None,
         acl: str = "",
         options: str = "",
+        dynsec: str = "",
         port: int = 0,
         host: str = "127.0.0.1",
     ) -> None:
@@ -182,7 +187,13 @@ class Broker:
                 "tls_version tlsv1.2",
                 f"require_certificate {str(client_certificates).lower()}",
             ]
-        if self.users:
+        if dynsec:
+            self.dynsec = self.folder / "dynamic-security.json"
+            command = ["mosquitto_ctrl", "dynsec", "init", str(self.dynsec), "admin", dynsec]
+            subprocess.run(command, check=True, capture_output=True)
+            lines += ["allow_anonymous false", "use_username_as_clientid true"]
+            lines += [f"plugin {PLUGIN}", f"plugin_opt_config_file {self.dynsec}"]
+        elif self.users:
             passwords = self.folder / "passwords"
             passwords.touch(mode=0o600)
             for name, password in self.users.items():

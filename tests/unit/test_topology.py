@@ -42,13 +42,23 @@ def test_every_process_has_its_folder() -> None:
         assert (ROOT / "services" / folder / "__main__.py").is_file()
 
 
-def test_supervisord_conf_lists_the_processes_of_the_table() -> None:
+CONFS = {"box": "supervisord.conf", "centre": "deploy/supervisord-central.conf"}
+
+
+def conf(where: str) -> configparser.RawConfigParser:
     parser = configparser.RawConfigParser(inline_comment_prefixes=(";",))
-    parser.read(ROOT / "supervisord.conf")
+    parser.read(ROOT / CONFS[where])
+    return parser
+
+
+@pytest.mark.parametrize("where", CONFS)
+def test_supervisord_conf_lists_the_processes_of_the_table(where: str) -> None:
+    parser = conf(where)
+    here = [p for p in topology.PROCESSES.values() if p.where == where]
     programs = {s.removeprefix("program:") for s in parser.sections() if s.startswith("program:")}
-    assert programs == {p.prefix for p in topology.PROCESSES.values() if not p.rendered}
-    text = (ROOT / "supervisord.conf").read_text()
-    for process in topology.PROCESSES.values():
+    assert programs == {p.prefix for p in here if not p.rendered}
+    text = (ROOT / CONFS[where]).read_text()
+    for process in here:
         if process.per:
             assert f";   {process.prefix}-<{process.per}>" in text
         elif process.optional:
@@ -62,14 +72,13 @@ def test_supervisord_conf_lists_the_processes_of_the_table() -> None:
 def test_the_rendered_programs_have_the_settings_of_supervisord_conf() -> None:
     from services.runtime.render import PROGRAM_COMMON
 
-    parser = configparser.RawConfigParser(inline_comment_prefixes=(";",))
-    parser.read(ROOT / "supervisord.conf")
     rendered = configparser.RawConfigParser()
     rendered.read_string("[x]\n" + PROGRAM_COMMON)
-    for name in ("metrics", "store_forward"):
-        section = dict(parser[f"program:{name}"])
-        del section["command"], section["priority"]
-        assert section == dict(rendered["x"])
+    for where, names in (("box", ("metrics", "store_forward")), ("centre", ("control_plane",))):
+        for name in names:
+            section = dict(conf(where)[f"program:{name}"])
+            del section["command"], section["priority"]
+            assert section == dict(rendered["x"])
 
 
 def test_nobody_else_opens_a_socket_or_names_an_endpoint() -> None:

@@ -45,7 +45,20 @@ OURS = ("plc-edge", "supervisorctl", "/opt/plc-edge/current/install.sh")
 OURS_IN = ("deploy/",)
 TOOLS = ("cat", "curl", "df", "diff", "du", "find", "grep", "ls", "tail", "tar")
 # Only in blocks that are not run.
-NOT_RUN = ("docker", "journalctl", "nc", "ping", "reboot", "systemctl", "timedatectl", "cp", "tee")
+NOT_RUN = (
+    "docker",
+    "journalctl",
+    "nc",
+    "ping",
+    "reboot",
+    "systemctl",
+    "timedatectl",
+    "cp",
+    "tee",
+    "python3",
+    ".venv/bin/pip",
+    "pip",
+)
 # They go on until somebody stops them: what shows that they work, then SIGINT.
 ENDLESS = ("plc-edge run", "plc-edge simulate", "plc-edge demo$")
 COMMAND_S = 90

@@ -14,7 +14,7 @@ import typer
 import yaml
 
 from services.cli.main import app
-from services.runtime import loader
+from services.runtime import central_config, loader
 from services.runtime.errors import ConfigError
 from services.s7.layout import resolve_layout
 from tests.kit.common import ROOT
@@ -64,6 +64,10 @@ def test_yaml_is_valid(page: Path, tmp_path: Path) -> None:
 def _check_yaml(where: str, data: dict[str, Any], folder: Path) -> None:
     if "record" in data:
         assert resolve_layout(data, db=None), where
+        return
+    if "database" in data:
+        (folder / "central.yaml").write_text(yaml.safe_dump(data))
+        central_config.load(folder / "central.yaml", {})
         return
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump({**BASE, **data}, allow_unicode=True))

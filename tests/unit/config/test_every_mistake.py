@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.runtime import config, loader
+from services.runtime import central_config, config, loader
 from services.runtime.errors import ConfigError, Problem
 
 BASE = """\
@@ -245,7 +245,10 @@ def test_no_model_is_judged_as_a_whole() -> None:
     say comes at the next try. A method with ``@rule`` is (services/runtime/judged.py).
     """
     models = [
-        m for m in vars(config).values() if isinstance(m, type) and issubclass(m, config.Model)
+        m
+        for module in (config, central_config)
+        for m in vars(module).values()
+        if isinstance(m, type) and issubclass(m, config.Model)
     ]
     assert len(models) > 20
     judged = {m.__name__: list(vars(m)["__pydantic_decorators__"].model_validators) for m in models}

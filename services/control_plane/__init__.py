@@ -1,0 +1,1 @@
+"""The centre's process: tenants, boxes, credentials, quotas and usage by API."""

@@ -1,0 +1,1 @@
+"""The broker's accounts, kept as the control plane wants them."""

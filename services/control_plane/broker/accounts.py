@@ -1,0 +1,129 @@
+"""Which accounts and roles a tenant has at the broker, by what the database holds now.
+
+An account is one secret of a credential of kind ``broker``: two while a rotation overlaps. Its
+password is not kept anywhere: it is an HMAC of the secret's id under a key that lies in a file
+beside the database, so that an account which the broker has lost can be made again. The database
+alone, or the file alone, opens nothing.
+
+Names hold a dot, which no name of a tenant or site can: whatever has none at the broker (its
+administrator, Telegraf, accounts made by hand) is not the control plane's, and left alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from services.control_plane.identity import BROKER, NewKey
+from services.control_plane.tables import Credential, Device, Secret, Tenant
+from services.runtime.render import replace
+
+KEY_BYTES = 32
+ACTIVE = "active"
+SEND, RECEIVE, SUBSCRIBE = "publishClientSend", "publishClientReceive", "subscribePattern"
+
+# (kind of permission, topic); nothing else is allowed.
+Acl = tuple[str, str]
+
+
+def load_key(state: Path) -> bytes:
+    """The key of the passwords, made where there is none."""
+    file = state / "broker.key"
+    if not file.exists():
+        replace(file, secrets.token_bytes(KEY_BYTES).hex().encode())
+    return bytes.fromhex(file.read_text().strip())
+
+
+def new_secret(key: bytes) -> NewKey:
+    """A password that nobody has seen yet."""
+    secret_id = secrets.token_hex(8)
+    text = _password(key, secret_id)
+    return NewKey(secret_id, text, _hash(text))
+
+
+def _password(key: bytes, secret_id: str) -> str:
+    digest = hmac.digest(key, f"broker account {secret_id}".encode(), "sha256")
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def _hash(password: str) -> str:
+    return hashlib.sha256(password.encode()).hexdigest()
+
+
+def username(tenant: str, site: str | None, secret_id: str) -> str:
+    """One that stands for one connection: its client id is the same."""
+    return f"{role(tenant, site)}.{secret_id}"
+
+
+def role(tenant: str, site: str | None) -> str:
+    """Of a box, or of a tenant's readers."""
+    return f"{tenant}.{site or '*'}"
+
+
+def owner(name: str) -> str | None:
+    """The tenant of an account or role; None where it is not the control plane's."""
+    tenant, dot, _ = name.partition(".")
+    return tenant if dot else None
+
+
+@dataclass(slots=True)
+class Account:
+    """One account as it must be."""
+
+    role: str
+    password: str | None = field(repr=False)
+    """None: the key file is another one than when it was made; it cannot be made again."""
+    enabled: bool
+
+
+@dataclass(slots=True)
+class Wanted:
+    """All of one tenant."""
+
+    roles: dict[str, set[Acl]] = field(default_factory=dict)
+    accounts: dict[str, Account] = field(default_factory=dict)
+
+
+def wanted(session: Session, key: bytes, tenant_id: str, now_ms: int) -> Wanted:
+    """What the broker must hold of a tenant; nothing of one that is deleted or unknown."""
+    found = Wanted()
+    tenant = session.get(Tenant, tenant_id)
+    if tenant is None:
+        return found
+    query = (
+        select(Credential, Secret)
+        .join(Secret, Secret.credential_id == Credential.id)
+        .where(Credential.kind == BROKER, Credential.tenant_id == tenant_id)
+    )
+    for credential, secret in session.execute(query):
+        ended = (secret.ends_ms, credential.expires_ms, credential.revoked_ms)
+        if any(at is not None and at <= now_ms for at in ended):
+            continue
+        name = role(tenant_id, credential.site_id)
+        if name not in found.roles:
+            found.roles[name] = _acls(session, tenant_id, credential.site_id)
+        password = _password(key, secret.id)
+        known = hmac.compare_digest(_hash(password), secret.hash)
+        account = Account(name, password if known else None, tenant.state == ACTIVE)
+        found.accounts[username(tenant_id, credential.site_id, secret.id)] = account
+    return found
+
+
+def _acls(session: Session, tenant: str, site: str | None) -> set[Acl]:
+    """A box writes its own PLCs' topics and its own status; a reader reads all of its tenant."""
+    if site is None:
+        filters = (f"plc/{tenant}/#", f"edge/{tenant}/#")
+        return {(kind, topic) for kind in (SUBSCRIBE, RECEIVE) for topic in filters}
+    query = select(Device.id).where(Device.tenant_id == tenant, Device.site_id == site)
+    topics = {f"edge/{tenant}/{site}/status"}
+    for plc in session.scalars(query):
+        base = f"plc/{tenant}/{plc}"
+        topics |= {base, f"{base}/heartbeat", f"{base}/gap"}
+    return {(SEND, topic) for topic in topics}

@@ -1,0 +1,1 @@
+"""The schema's history, for Alembic; run by services/control_plane/db.py."""

@@ -1,0 +1,1 @@
+"""The API, one file per resource; every route goes through services/control_plane/unit.py."""

@@ -1,0 +1,71 @@
+"""The database dies, the process dies, strangers hold connections: what must still hold."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+
+import pytest
+
+from tests.kit import postgres
+from tests.kit.centre import DATABASES, Centre
+from tests.kit.common import until
+
+
+def test_a_postgresql_that_dies_is_said_and_taken_up_again() -> None:
+    with Centre("postgresql") as centre:
+        centre.tenant("antes")
+        cluster = postgres.cluster()
+        cluster.kill()
+        for method, path, body in (
+            ("GET", "/v1/tenants", None),
+            ("POST", "/v1/tenants", {"id": "durante"}),
+        ):
+            refused = centre.call(method, path, body)
+            assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+            assert refused.body["type"] == "urn:plc-edge:problem:unavailable"
+        assert centre.call("GET", "/healthz").status == 503
+        cluster.start()
+        until(lambda: centre.call("GET", "/healthz").status == 200, 10, "healthy again")
+        assert centre.call("POST", "/v1/tenants", {"id": "depois"}).status == 201
+        assert centre.call("GET", "/v1/tenants/antes").status == 200
+        assert centre.service is not None
+        assert centre.service.terminate() == 0
+        assert centre.faults() == []
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_sigterm_ends_it_well_while_connections_are_open(database: str) -> None:
+    with Centre(database) as centre, socket.create_connection(("127.0.0.1", centre.port)) as idle:
+        idle.sendall(b"GET /v1/tenants HTTP/1.1\r\n")
+        assert centre.call("GET", "/v1/tenants").status == 200
+        assert centre.service is not None
+        begun_s = time.monotonic()
+        assert centre.service.terminate() == 0
+        assert time.monotonic() - begun_s < 5
+
+
+def test_a_check_that_does_not_end_holds_up_nobody_else() -> None:
+    from threading import Thread
+
+    with Centre() as centre:
+        centre.tenant("lento")
+        path = "/v1/tenants/lento/sites/caixa-1/configs"
+        # "Billion laughs": each line nine times the one before.
+        names = "abcdefghijkl"
+        bomb = "a: &a [x, x]\n" + "".join(
+            f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
+            for old, new in itertools.pairwise(names)
+        )
+        bombs = [Thread(target=centre.call, args=("POST", path, {"yaml": bomb})) for _ in range(3)]
+        for thread in bombs:
+            thread.start()
+        slowest_s = 0.0
+        while any(thread.is_alive() for thread in bombs):
+            begun_s = time.monotonic()
+            assert centre.call("POST", "/v1/tenants/lento/suspend").status == 200
+            assert centre.call("POST", "/v1/tenants/lento/resume").status == 200
+            slowest_s = max(slowest_s, time.monotonic() - begun_s)
+            time.sleep(0.05)
+        assert slowest_s < 3
