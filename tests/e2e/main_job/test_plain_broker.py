@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import urllib3
 
@@ -29,10 +30,16 @@ def test_status_panel_and_doctor_say_the_fix() -> None:
             site.wait_running()
             until(lambda: "tls: false" in site.run("status").stdout, 20, site.logs)
             assert "does not speak TLS" in site.run("status").stdout
-            answer = urllib3.request("GET", f"http://127.0.0.1:{panel_port}/api/status")
-            problems = {p["code"]: p for p in answer.json()["problems"]}
-            assert "8883" in problems["output_no_tls"]["fix"]
-            assert "tls: false" in problems["output_no_tls"]["fix"]
+
+            def problem() -> dict[str, Any] | None:
+                """Not told while supervisord calls the publisher's process STARTING."""
+                answer = urllib3.request("GET", f"http://127.0.0.1:{panel_port}/api/status")
+                problems = {p["code"]: p for p in answer.json()["problems"]}
+                return problems.get("output_no_tls")
+
+            fix = until(problem, 10, site.logs)["fix"]
+            assert "8883" in fix
+            assert "tls: false" in fix
             findings = json.loads(site.run("doctor", "--json").stdout)["findings"]
             said = [f for f in findings if f["subject"] == "output central"]
             assert {f["code"] for f in said} == {"publisher_no_tls", "no_tls"}

@@ -48,6 +48,7 @@ TOOLS = ("cat", "curl", "df", "diff", "du", "find", "grep", "ls", "tail", "tar")
 NOT_RUN = (
     "docker",
     "journalctl",
+    "mosquitto_ctrl",
     "nc",
     "ping",
     "reboot",
