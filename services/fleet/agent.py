@@ -17,7 +17,7 @@ from services.fleet.core.health import CENTRE, STATUS, Health, Watch
 from services.fleet.core.journal import Attempt, Damaged, Journal
 from services.fleet.files import Folder, Texts
 from services.fleet.helper import Outcome, work
-from services.fleet.link import WATCH_WAIT_S, Link
+from services.fleet.link import REPORT_S, WATCH_WAIT_S, Link
 from services.fleet.status_file import StatusFile
 from services.runtime import panel
 from services.runtime.background import Background
@@ -34,6 +34,8 @@ WORKED_S = 60.0
 SETTLE_S, SETTLE_MAX_S = 20.0, 60.0
 RETRY_S = 5.0
 MAX_CHECKS = 3
+# What the centre takes of each.
+MAX_ERROR, MAX_PROBLEMS = 4_000, 100
 
 
 class Agent:
@@ -55,6 +57,7 @@ class Agent:
         self._worked_s: dict[str, float] = {}
         self._watch: Watch | None = None
         self._watch_since_s = 0.0
+        self._looks_anew = False
         self._busy = ""
         self._not_before_s = 0.0
         self._checks = 0
@@ -90,9 +93,11 @@ class Agent:
         target = self._given.target if self._given else None
         if self._journal.attempt is not None:
             return self._journal.attempt.target.version, WATCH_WAIT_S
-        have = core.have(self._journal, target, self._local)
-        waits = have or (target is None and not self._local.drifted)
-        return have, WAIT_S if waits else 0.0
+        if core.is_open(self._journal, target, self._local) and target is not None:
+            # Another one is told at once; the same one, said anew by a person, is looked for.
+            self._looks_anew = not self._looks_anew
+            return (0, 0.0) if self._looks_anew else (target.version, WAIT_S)
+        return self._journal.running.version if self._journal.running else 0, WAIT_S
 
     def _take(self, given: Given) -> None:
         watch_s = given.target.watch_s or float(self._process.config["watch_s"])
@@ -319,14 +324,14 @@ class Agent:
             "sha256": said.target.sha256 if said.target else None,
             "running": journal.running.version if journal.running else None,
             "state": said.state,
-            "error": said.error,
-            "problems": list(said.problems),
+            "error": said.error and said.error[:MAX_ERROR],
+            "problems": list(said.problems[:MAX_PROBLEMS]),
             "software": self._link.software,
             "health": health.as_report() if health else {"plcs": {}, "outputs": {}, "pending": 0},
             "rollout": said.target.rollout if said.target else None,
             "drift": self._drift if said.state == "drift" else None,
         }
-        self._link.report(document, _is_news)
+        self._link.report(document, _pause_s)
         who = self._link.identity
         self._status.write(
             {
@@ -353,9 +358,12 @@ class Agent:
         )
 
 
-def _is_news(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether the centre is told at once; health alone waits for the minute."""
-    return any(old[k] != new[k] for k in new if k != "health")
+def _pause_s(old: dict[str, Any], new: dict[str, Any]) -> float:
+    """How long after the last report the centre is told: what waits to be sent is no news."""
+    if any(old[k] != new[k] for k in new if k != "health"):
+        return 0.0
+    kinds = ("plcs", "outputs")
+    return HEALTH_S if any(old["health"][k] != new["health"][k] for k in kinds) else REPORT_S
 
 
 def setup(process: Process) -> None:

@@ -153,10 +153,10 @@ class Centre:
         kinds = urllib3.exceptions
         if _find(error, kinds.NameResolutionError) is not None:
             return CentreUnavailable("dns", f"no address for {where}: check DNS and `fleet.url`")
-        if isinstance(error, kinds.TimeoutError):
-            return CentreUnavailable("timeout", f"no answer from {where}")
         if isinstance(error, kinds.NewConnectionError):
             return CentreUnavailable("no_connection", f"nobody answers at {where}")
+        if isinstance(error, kinds.TimeoutError):
+            return CentreUnavailable("timeout", f"no answer from {where}")
         return CentreUnavailable("broken", f"{where}: {type(error).__name__}: {error}"[:400])
 
 

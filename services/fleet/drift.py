@@ -11,13 +11,15 @@ MAX_BYTES = 64 * 2**10
 HIDDEN = "***"
 # Keys whose value nobody but this box may see; a reference to one is none.
 _WORDS = r"password|passphrase|token|secret|authorization|api[_-]?key|cookie"
-_SECRET = re.compile(
-    rf"""(?ix) (?P<key> ["']? [\w.-]* (?:{_WORDS}) [\w.-]* ["']? ) (?P<colon> \s*:\s* )
-    (?P<value> "(?:[^"\\]|\\.)*"? | '(?:[^']|'')*'? | [^,}}\n]* )"""
+_KEY = re.compile(rf"(?i)(?P<key>[\"']?[\w.-]*(?:{_WORDS})[\w.-]*[\"']?)\s*:\s*")
+# Between braces a value ends at a comma; elsewhere it goes on to the end of the line.
+_IN_BRACES = re.compile(
+    r"""\$\{\w+\} | "(?:[^"\\]|\\.)*"? | '(?:[^']|'')*'? | [^,}]*""", re.VERBOSE
 )
+_PLAIN = re.compile(r".*")
 # Secrets that stand under another key, by an alias: `password: *name`.
 _ALIASED = re.compile(rf"(?i)(?:{_WORDS})[\w.-]*[\"']?\s*:\s*\*([^\s,}}]+)")
-_REFERENCE = re.compile(r"[\"']?\$\{\w+\}[\"']?\s*(#.*)?")
+_REFERENCE = re.compile(r"\s*[\"']?\$\{\w+\}[\"']?\s*(#.*)?")
 _FILE_KEY = re.compile(r"(?i)[\"']?[\w.-]*_file[\"']?")
 _IN_URL = re.compile(r"(://)[^/\s@]+@")
 
@@ -36,26 +38,27 @@ def redact(text: str) -> str:
         if hidden_from >= 0 and goes_on:
             lines.append(" " * indent + HIDDEN)
             continue
+        shown, begins = _hide(line, indent)
         if line.strip():
-            hidden_from = _end_of_hiding(line, indent)
-        lines.append(_IN_URL.sub(rf"\1{HIDDEN}@", _SECRET.sub(_hide, line)))
+            hidden_from = begins
+        lines.append(_IN_URL.sub(rf"\1{HIDDEN}@", shown))
     return "\n".join(lines)
 
 
-def _end_of_hiding(line: str, indent: int) -> int:
-    """The column whose deeper lines belong to a secret that begins here; -1: none does."""
-    for match in _SECRET.finditer(line):
-        if not _is_reference(match):
-            return indent if "{" in line[: match.start()] else match.start()
-    return -1
-
-
-def _is_reference(match: re.Match[str]) -> bool:
-    return bool(_FILE_KEY.fullmatch(match["key"]) or _REFERENCE.fullmatch(match["value"].strip()))
-
-
-def _hide(match: re.Match[str]) -> str:
-    return match[0] if _is_reference(match) else f"{match['key']}{match['colon']}{HIDDEN}"
+def _hide(line: str, indent: int) -> tuple[str, int]:
+    """The line without its secrets, and the column whose deeper lines go on with one; -1: none."""
+    shown, at, begins = "", 0, -1
+    for match in _KEY.finditer(line):
+        if match.start() < at:
+            continue  # inside a secret
+        in_braces = "{" in line[: match.start()]
+        value = (_IN_BRACES if in_braces else _PLAIN).match(line, match.end())
+        if value is None or _FILE_KEY.fullmatch(match["key"]) or _REFERENCE.fullmatch(value[0]):
+            continue
+        shown += line[at : match.end()] + HIDDEN
+        at = value.end()
+        begins = indent if in_braces else match.start()
+    return shown + line[at:], begins
 
 
 def diff(given: Texts, local: Texts, config_name: str, version: str) -> str:

@@ -22,8 +22,8 @@ from services.runtime.errors import PlcEdgeError
 from services.runtime.process import Process
 
 BACKOFF_MIN_S, BACKOFF_MAX_S = 1.0, 60.0
-# Asked again for what only a person's word changes; and where the centre does not wait.
-RETRY_S, SOON_S = 15.0, 5.0
+# Where the centre says at once what it has said before.
+SOON_S = 5.0
 # A code that is refused is not made better by asking: but a new one may be written to the file.
 CLAIM_RETRY_S = 300.0
 REPORT_S = 60.0
@@ -76,14 +76,29 @@ class Link:
         self._poll, self._report, self._renewal = Backoff(), Backoff(), Backoff()
         self._polling = self._reporting = False
         self._said: dict[str, Any] | None = None
+        self._said_s = 0.0
         self._last: Given | None = None
-        self.code, self.message = "unclaimed", "not claimed yet"
-        """Of the last fault; "" while all is well."""
+        self._faults: dict[str, tuple[str, str]] = {"poll": ("unclaimed", "not claimed yet")}
+        """By kind of call: that reports are taken mends no target that nobody understands."""
         self.reached_ms: int | None = None
         """When the centre last answered well, Unix ms."""
         self.limits: dict[str, Any] = {}
         """What the centre answers to reports: ``points_per_min``."""
         self.software = installed("plc-edge")
+
+    @property
+    def code(self) -> str:
+        """One stable word for what is wrong; "" while all is well."""
+        return self._fault_of[0]
+
+    @property
+    def message(self) -> str:
+        """The same in words."""
+        return self._fault_of[1]
+
+    @property
+    def _fault_of(self) -> tuple[str, str]:
+        return self._faults.get("poll") or self._faults.get("report") or ("", "")
 
     @property
     def identity(self) -> Identity | None:
@@ -104,7 +119,9 @@ class Link:
                 self._claim(code)
                 return
         if self._identity is None:
-            self._fault("unclaimed", "not claimed: `plc-edge fleet claim`, or `fleet.claim_file`")
+            self._fault(
+                "poll", "unclaimed", "not claimed: `plc-edge fleet claim`, or `fleet.claim_file`"
+            )
         elif time.time() >= self._identity.renew_after_s and now_s >= self._renewal.at_s:
             self._renew(self._identity)
         else:
@@ -147,7 +164,7 @@ class Link:
                 self._look()
             else:
                 refused = getattr(result, "code", "") == "claim"
-                self._failed(result, self._poll, CLAIM_RETRY_S if refused else 0.0)
+                self._failed("poll", result, self._poll, CLAIM_RETRY_S if refused else 0.0)
 
         self._run(work, done)
 
@@ -164,7 +181,7 @@ class Link:
                 self._renewal.worked()
                 self._look()
             else:
-                self._failed(result, self._renewal)
+                self._failed("poll", result, self._renewal)
 
         self._run(work, done)
 
@@ -172,42 +189,48 @@ class Link:
 
     def _ask(self, who: Identity) -> None:
         have, wait_s = self._wants()
+        if self.code:
+            wait_s = 0.0  # to know at once that it answers again
         began_s = time.monotonic()
 
         def done(result: Any) -> None:
             if isinstance(result, Exception):
-                self._failed(result, self._poll)
+                self._failed("poll", result, self._poll)
                 return
-            self._worked(began_s)
+            self._worked("poll", began_s)
             news = isinstance(result, Given) and result != self._last
             quick = time.monotonic() - began_s < min(1.0, wait_s)
-            self._poll.worked(0.0 if news else SOON_S if quick else 0.0 if wait_s else RETRY_S)
+            self._poll.worked(SOON_S if quick and not news else 0.0)
             if isinstance(result, Given):
                 self._last = result
                 self._given(result)
 
         self._run(lambda: self._open().target(who, have, min(wait_s, WAIT_S)), done)
 
-    def report(self, document: dict[str, Any], is_news: Callable[[Any, Any], bool]) -> None:
-        """Tells the centre, when there is something new, and once a minute."""
-        now_s, who = time.monotonic(), self._identity
-        if who is None or self._reporting:
+    def report(self, document: dict[str, Any], pause_s: Callable[[Any, Any], float]) -> None:
+        """Tells the centre, once a minute, and sooner what is new: ``pause_s(old, new)`` after the
+        last report.
+        """
+        began_s, who = time.monotonic(), self._identity
+        if who is None or self._reporting or began_s < self._report.at_s:
             return
-        news = self._said is None or is_news(self._said, document)
-        if now_s < self._report.at_s and not (news and self._said is not None):
-            return
-        began_s = now_s
+        news = self._said is None or pause_s(self._said, document) < REPORT_S
+        if self._said is not None:
+            wait_s = min(REPORT_S, pause_s(self._said, document))
+            if began_s < self._said_s + wait_s:
+                return
         self._reporting = True
 
         def done(result: Any) -> None:
             self._reporting = False
             if isinstance(result, Exception):
                 self._said = None
-                self._failed(result, self._report, at_most_s=WATCH_WAIT_S if news else 60.0)
+                at_most_s = WATCH_WAIT_S if news else BACKOFF_MAX_S
+                self._failed("report", result, self._report, at_most_s=at_most_s)
                 return
-            self._said, self.limits = document, result
-            self._report.worked(REPORT_S)
-            self._worked(began_s)
+            self._said, self._said_s, self.limits = document, began_s, result
+            self._report.worked()
+            self._worked("report", began_s)
 
         self._background.run(lambda: self._open().report(who, document), done)
 
@@ -229,15 +252,15 @@ class Link:
             centre = self._centre = Centre(self._url, self._ca, self._folder.own / "box.pem")
         return centre
 
-    def _worked(self, began_s: float) -> None:
+    def _worked(self, kind: str, began_s: float) -> None:
         self.reached_ms = time.time_ns() // 1_000_000
-        if self.code:
+        if self._faults.pop(kind, None) and not self._faults:
             self._process.event("info", "fleet_centre_back", f"{self._url} answers")
-            self.code = self.message = ""
         self._reached(began_s)
 
     def _failed(
         self,
+        kind: str,
         error: Any,
         backoff: Backoff,
         at_least_s: float = 0.0,
@@ -245,9 +268,9 @@ class Link:
     ) -> None:
         if isinstance(error, CentreUnavailable):
             at_least_s = max(at_least_s, error.fields.get("retry_after_s", 0.0))
-            self._fault(error.code, self._dated(error))
+            self._fault(kind, error.code, self._dated(error))
         elif isinstance(error, PlcEdgeError | OSError):
-            self._fault("identity", str(error))
+            self._fault(kind, "identity", str(error))
         else:
             raise error
         self._centre = None
@@ -259,10 +282,10 @@ class Link:
             return f"our certificate has expired; {error.message}"
         return error.message
 
-    def _fault(self, code: str, message: str) -> None:
-        if code != self.code or not self.message:
+    def _fault(self, kind: str, code: str, message: str) -> None:
+        if code not in {c for c, _ in self._faults.values()}:
             self._process.event("warning", f"fleet_{code}", message)
-        self.code, self.message = code, message
+        self._faults[kind] = code, message
 
 
 def digest(code: str) -> str:

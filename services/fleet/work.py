@@ -151,7 +151,8 @@ def prepare(folder: Folder, sha256: str) -> Answer:
     hit("fleet.prepare")
     write(folder.before, json.dumps(before))
     answer: Answer = {}
-    if yaml != local.yaml or (running is not None and local.sha256 != running.sha256):
+    # Before the first version of the centre they are all the plant's own.
+    if running is None or yaml != local.yaml or local.sha256 != running.sha256:
         when = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         answer["kept"] = str(folder.keep_local(layouts, when))
     return answer

@@ -104,10 +104,6 @@ def tell(journal: Journal, target: Target | None, local: Local) -> Said:
     return Said("applied", journal.running)
 
 
-def have(journal: Journal, target: Target | None, local: Local) -> int:
-    """The version to wait from: the centre answers when it wants another. 0: it answers at once,
-    also where only a person's word on the same version is new.
-    """
-    if local.drifted or journal.running is None or tell(journal, target, local).state != "applied":
-        return 0
-    return journal.running.version
+def is_open(journal: Journal, target: Target | None, local: Local) -> bool:
+    """Whether the target is not in use and nothing more will be done for it without a new word."""
+    return tell(journal, target, local).state in ("drift", "refused", "rolled_back")
