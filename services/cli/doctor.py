@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from services.cli import doctor_box, doctor_outputs, doctor_plc
+from services.cli import doctor_box, doctor_fleet, doctor_outputs, doctor_plc
 from services.cli.common import ConfigOption, JsonOption, load_site
 from services.cli.doctor_finding import Finding
 from services.runtime import panel
@@ -71,6 +71,8 @@ def examine(site: Site) -> Iterator[Finding]:
     checks += [partial(doctor_plc.check, site, plc) for plc in site.config.plcs]
     checks += [partial(doctor_plc.check_mirror, site, m) for m in site.config.mirrors if m.enabled]
     checks += [partial(doctor_outputs.check, site, o, running) for o in site.config.outputs]
+    if site.config.fleet is not None:
+        checks.append(partial(doctor_fleet.check, site, site.config.fleet))
     with ThreadPoolExecutor(WORKERS) as pool:
         for findings in pool.map(lambda check: list(check()), checks):
             yield from findings

@@ -111,6 +111,7 @@ def _from_supervisor(socket: str, site: str, why: str) -> dict[str, Any]:
         "store": None,
         "mirrors": [],
         "processes": processes,
+        "fleet": None,
         "supervisor": {"reachable": reachable, "error": error},
     }
 
@@ -180,6 +181,10 @@ def _print(console: Console, document: dict[str, Any]) -> None:
         used = f"{store['bytes'] / 2**20:,.1f} MiB"
         limit = f" of {store['max_bytes'] / 2**20:,.0f} MiB" if store["max_bytes"] else ""
         console.print(f"outbox: {used}{limit}, {store['dropped']} messages dropped\n")
+    if fleet := document.get("fleet"):
+        running = f"version {fleet['running']}" if fleet["running"] else "no version of the centre"
+        state = escape(f"{running}, {fleet['state'] or 'unknown'}")
+        console.print(f"centre: {_tone(fleet['status'])}, {state}\n", highlight=False)
     if document["mirrors"]:
         columns = ("lag ms", "last write", "B/s", "writes", "mismatches", "refusals", "last error")
         table = _table("mirror", "from", "to", "state", *columns)

@@ -134,6 +134,26 @@ class Folder:
             write(file, text)
         return folder
 
+    def why_unwritable(self, name: str) -> str:
+        """Why the file of that path cannot be replaced; "" where it can. Tries it, beside it."""
+        file = self.at(name)
+        place = file.parent
+        while not place.exists():
+            place = place.parent
+        trial = place / f".plc-edge.{os.getpid()}.trial"
+        try:
+            trial.touch(mode=0o600)
+            trial.unlink()
+        except OSError as e:
+            return f"{place} cannot be written ({e.strerror})"
+        if not file.exists():
+            return ""
+        # In a folder with the sticky bit only a file's owner may replace it (unlink(2)).
+        owners = (0, file.stat().st_uid, place.stat().st_uid)
+        if place.stat().st_mode & stat.S_ISVTX and os.geteuid() not in owners:
+            return f"{file} belongs to another user, and {place} has the sticky bit"
+        return ""
+
     def place(self, name: str, text: str | None) -> None:
         """Puts a file in place in one step, with the mode of the one before; None: away with it.
 

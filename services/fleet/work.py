@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import resource
 import shutil
 import sys
@@ -147,7 +146,9 @@ def prepare(folder: Folder, sha256: str) -> Answer:
         "rendered": render.load_applied(folder.state),
     }
     for name in (folder.config_file.name, *texts.layouts):
-        _writable(folder.at(name))
+        if reason := folder.why_unwritable(name):
+            hint = "the service must be allowed to: docs/frota.md, “Liberar a pasta”"
+            raise ConfigError([Problem(str(folder.at(name)), "", reason, hint=hint)])
     hit("fleet.prepare")
     write(folder.before, json.dumps(before))
     answer: Answer = {}
@@ -156,26 +157,6 @@ def prepare(folder: Folder, sha256: str) -> Answer:
         when = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         answer["kept"] = str(folder.keep_local(layouts, when))
     return answer
-
-
-def _writable(file: Path) -> None:
-    """Raises ConfigError where it cannot be replaced."""
-    place = file.parent
-    while not place.exists():
-        place = place.parent
-    trial = place / f".plc-edge.{os.getpid()}.trial"
-    try:
-        trial.touch(mode=0o600)
-        trial.unlink()
-        reason = ""
-    except OSError as e:
-        reason = f"{place} cannot be written ({e.strerror})"
-    status, above = (file.stat() if file.exists() else None), place.stat()
-    if status and above.st_mode & 0o1000 and os.geteuid() not in (0, status.st_uid, above.st_uid):
-        reason = f"{file} belongs to another user"
-    if reason:
-        hint = "the service must be allowed to: docs/frota.md, “Liberar a pasta”"
-        raise ConfigError([Problem(str(file), "", reason, hint=hint)])
 
 
 def _named(yaml: str) -> Iterator[str]:

@@ -25,14 +25,25 @@ WATCH = "6s"
 
 
 class FleetBox:
-    """One PLC ``prensa-01`` (two are simulated), one MQTT output ``central``; claimed by file."""
+    """One PLC ``prensa-01`` (two are simulated), one MQTT output ``central``; claimed by file.
 
-    def __init__(self, *, claim: bool = True, watch: str = WATCH, plcs: int = 1) -> None:
+    ``centre``: (URL, CA) of another control plane than the scripted one.
+    """
+
+    def __init__(
+        self,
+        *,
+        claim: bool = True,
+        watch: str = WATCH,
+        plcs: int = 1,
+        centre: tuple[str, Path] | None = None,
+    ) -> None:
         self._stack = contextlib.ExitStack()
         self.folder = Path(tempfile.mkdtemp(prefix="pef", dir="/tmp"))
         self.plc_ports = free_ports(2)
         self.metrics_port = free_port()
         self._claim, self._watch, self._count = claim, watch, plcs
+        self._other = centre
 
     def plc(self, number: int = 1, scan: str = "100ms", port: int | None = None) -> dict[str, Any]:
         """A PLC of the configuration."""
@@ -53,7 +64,8 @@ class FleetBox:
                 "plcs": [plc(f"prensa-{n + 1:02d}", p) for n, p in enumerate(self.plc_ports)],
             }  # fmt: skip
             self.simulator = stack.enter_context(Simulator(simulated))
-            fleet = {"url": self.centre.url, "ca": str(self.centre.ca.file), "watch": self._watch}
+            url, ca = self._other or (self.centre.url, self.centre.ca.file)
+            fleet = {"url": url, "ca": str(ca), "watch": self._watch}
             if self._claim:
                 (self.folder / "claim.txt").write_text(CODE + "\n")
                 fleet["claim_file"] = str(self.folder / "claim.txt")
