@@ -102,6 +102,8 @@ PROCESSES: dict[str, ProcessClass] = {
             "publisher", "publisher", per="output", stop_order=4, priority=30, consumes=True
         ),
         ProcessClass("alerts", "alerts", stop_order=4, priority=35, consumes=True, optional=True),
+        # Stops with the first: processes that are told to stop are no fault of a configuration.
+        ProcessClass("fleet", "fleet", stop_order=1, priority=60, optional=True),
         ProcessClass("mirror", "mirror", per="mirror", stop_order=2, priority=40),
         ProcessClass("reader", "reader", per="plc", stop_order=1, priority=50),
         ProcessClass("control_plane", "control_plane", stop_order=1, priority=10, where="centre"),

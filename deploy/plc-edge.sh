@@ -5,7 +5,7 @@
 set -eu
 release=$(dirname "$(readlink -f "$0")")
 case ${1:-} in
-  run | apply | check | status | store | doctor | read | watch) ;;
+  run | apply | check | status | store | doctor | read | watch | fleet) ;;
   *) exec "$release/bin/plc-edge" "$@" ;;
 esac
 [ "$(id -u)" = 0 ] || exec "$release/bin/plc-edge" "$@"

@@ -16,9 +16,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from services.cli import doctor_box, doctor_outputs, doctor_plc, status
+from services.cli import doctor_box, doctor_fleet, doctor_outputs, doctor_plc
 from services.cli.common import ConfigOption, JsonOption, load_site
 from services.cli.doctor_finding import Finding
+from services.runtime import panel
 from services.runtime.errors import EXIT_FAILURE
 from services.runtime.site import Site
 
@@ -63,13 +64,15 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def examine(site: Site) -> Iterator[Finding]:
     """All findings, in the order of the configuration, as they come."""
     try:
-        running = status.ask(site.config.paths.runtime.absolute())
-    except status.MetricsUnavailable:
+        running = panel.ask(site.config.paths.runtime.absolute())
+    except panel.MetricsUnavailable:
         running = None  # what does not run is said by doctor_box
     checks: list[Check] = [partial(doctor_box.check, site)]
     checks += [partial(doctor_plc.check, site, plc) for plc in site.config.plcs]
     checks += [partial(doctor_plc.check_mirror, site, m) for m in site.config.mirrors if m.enabled]
     checks += [partial(doctor_outputs.check, site, o, running) for o in site.config.outputs]
+    if site.config.fleet is not None:
+        checks.append(partial(doctor_fleet.check, site, site.config.fleet))
     with ThreadPoolExecutor(WORKERS) as pool:
         for findings in pool.map(lambda check: list(check()), checks):
             yield from findings

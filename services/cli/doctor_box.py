@@ -14,10 +14,9 @@ from pathlib import Path
 import psutil
 
 from bus import topology
-from services.cli import status
 from services.cli.doctor_finding import Finding
 from services.cli.doctor_net import file_expiry
-from services.runtime import process_table, render
+from services.runtime import panel, process_table, render
 from services.runtime.clock import is_synchronised, is_trusted
 from services.runtime.consumers import consumers
 from services.runtime.site import Site
@@ -252,9 +251,9 @@ def port(site: Site, runtime: Path) -> Finding:
     m = site.config.metrics
     subject = "metrics"
     try:
-        status.ask(runtime)
+        panel.ask(runtime)
         return Finding("ok", subject, "metrics", f"answers on {m.host}:{m.port}")
-    except status.MetricsUnavailable:
+    except panel.MetricsUnavailable:
         pass
     family = socket.AF_INET6 if ":" in m.host else socket.AF_INET
     try:

@@ -20,6 +20,7 @@ VERBS = (
     "status",
     "store",
     "alerts",
+    "fleet",
     "doctor",
     "read",
     "watch",

@@ -7,24 +7,20 @@ asks supervisord itself, which at least knows the processes.
 from __future__ import annotations
 
 import json
-import ssl
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import typer
-import urllib3
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from services.cli.common import ConfigOption, JsonOption, load_site
-from services.runtime import process_table, render, secrets
+from services.runtime import process_table, render
 from services.runtime.errors import EXIT_FAILURE
-from services.runtime.tls import client_context
+from services.runtime.panel import MetricsUnavailable, ask
 
-TIMEOUT_S = 5.0
 _TONE = {
     "online": "green",
     "ok": "green",
@@ -58,55 +54,6 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         _print(console, document)
     if document["status"] not in ("ok", "warning"):
         raise typer.Exit(EXIT_FAILURE)
-
-
-class MetricsUnavailable(Exception):
-    """The metrics service does not answer; says why."""
-
-
-def ask(runtime: Path, path: str = "/api/status") -> dict[str, Any]:
-    """The metrics service's answer to a GET, with the address and credentials that it was given.
-
-    ``runtime`` is the runtime directory. Raises MetricsUnavailable.
-    """
-    file = runtime / "conf" / "metrics.json"
-    try:
-        panel = json.loads(file.read_bytes())["metrics"]
-    except FileNotFoundError:
-        raise MetricsUnavailable(f"no {file}: plc-edge does not run here") from None
-    except PermissionError:
-        raise MetricsUnavailable(f"no permission on {file}: run as the plc-edge user") from None
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(panel["host"], panel["host"])
-    host = f"[{host}]" if ":" in host else host
-    headers = {}
-    if panel["username"]:
-        password = secrets.resolve(panel["password"])
-        headers = urllib3.make_headers(basic_auth=f"{panel['username']}:{password}")
-    tls: dict[str, Any] = {}
-    if panel["tls"]:
-        # The service's own certificate is the only one accepted, whatever name it carries.
-        context = client_context(panel["tls"]["cert"])
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.check_hostname = False
-        tls = {"ssl_context": context, "assert_hostname": False}
-    url = f"{'https' if tls else 'http'}://{host}:{panel['port']}{path}"
-    try:
-        with urllib3.PoolManager(retries=False, timeout=TIMEOUT_S, **tls) as pool:
-            answer = pool.request("GET", url, headers=headers)
-            if answer.status != 200:
-                raise MetricsUnavailable(f"{url} answers {answer.status}")
-            document: dict[str, Any] = answer.json()
-            return document
-    except (urllib3.exceptions.HTTPError, OSError, ValueError) as e:
-        raise MetricsUnavailable(f"{url} does not answer ({_reason(e)})") from None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, urllib3.exceptions.NewConnectionError):
-        return "nobody listens there"
-    if isinstance(error, urllib3.exceptions.TimeoutError):
-        return f"no answer within {TIMEOUT_S:.0f} s"
-    return type(error).__name__
 
 
 def _from_supervisor(socket: str, site: str, why: str) -> dict[str, Any]:
@@ -164,6 +111,7 @@ def _from_supervisor(socket: str, site: str, why: str) -> dict[str, Any]:
         "store": None,
         "mirrors": [],
         "processes": processes,
+        "fleet": None,
         "supervisor": {"reachable": reachable, "error": error},
     }
 
@@ -233,6 +181,10 @@ def _print(console: Console, document: dict[str, Any]) -> None:
         used = f"{store['bytes'] / 2**20:,.1f} MiB"
         limit = f" of {store['max_bytes'] / 2**20:,.0f} MiB" if store["max_bytes"] else ""
         console.print(f"outbox: {used}{limit}, {store['dropped']} messages dropped\n")
+    if fleet := document.get("fleet"):
+        running = f"version {fleet['running']}" if fleet["running"] else "no version of the centre"
+        state = escape(f"{running}, {fleet['state'] or 'unknown'}")
+        console.print(f"centre: {_tone(fleet['status'])}, {state}\n", highlight=False)
     if document["mirrors"]:
         columns = ("lag ms", "last write", "B/s", "writes", "mismatches", "refusals", "last error")
         table = _table("mirror", "from", "to", "state", *columns)

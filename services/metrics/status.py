@@ -111,6 +111,7 @@ class Status:
             "store": store,
             "mirrors": mirrors,
             "processes": processes,
+            "fleet": self._fleet(),
             "supervisor": {"reachable": self.table.reachable, "error": self.table.error},
         }
 
@@ -223,6 +224,14 @@ class Status:
             "error": _error(status, fields),
         }
 
+    def _fleet(self) -> dict[str, Any] | None:
+        """The control plane of this box; None where it has none."""
+        if "fleet" not in self.site.process_names:
+            return None
+        status, fields = self._state("fleet")
+        keys = ("state", "version", "running", "code", "message")
+        return {"status": status, **{k: fields.get(k) for k in keys}}
+
     def _process(self, entry: Entry) -> dict[str, Any]:
         status, _ = self._state(entry.name)
         return {
@@ -330,6 +339,12 @@ class Status:
                     str(error.get("message", "")),
                     message=error.get("message", ""),
                 )
+        fleet = self._fleet()
+        if fleet and fleet["status"] == "degraded":
+            # Without the centre, and with a configuration refused, the box goes on as it is.
+            message = fleet["message"] or ""
+            code = _known(f"fleet_{fleet['code']}", "fleet_centre_away")
+            add("warning", code, "fleet", say=message, message=message, version=fleet["version"])
         if not self.site.clock_is_right:
             add("warning", "clock_unsynchronised", self.site.name)
         self._certificate_problems(add)

@@ -28,6 +28,7 @@ from services.runtime.base_model import Model as Model
 from services.runtime.base_model import Name as Name
 from services.runtime.base_model import Port as Port
 from services.runtime.base_model import Size as Size
+from services.runtime.fleet_model import Fleet
 from services.runtime.judged import rule
 
 # It goes into every message and becomes a tag.
@@ -492,6 +493,9 @@ class Config(Model):
     store: Store = Field(default_factory=Store)
     metrics: Metrics = Field(default_factory=Metrics)
     infra: Infra = Field(default_factory=Infra)
+    fleet: Fleet | None = Field(
+        None, description="take the configuration from a control plane (docs/frota.md)"
+    )
 
     _file: Path = PrivateAttr(default=Path("config.yaml"))
     _warnings: list[str] = PrivateAttr(default_factory=list)

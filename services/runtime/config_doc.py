@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from services.runtime import alert_model, central_config, config
+from services.runtime import alert_model, central_config, config, fleet_model
 
 HEAD = """\
 # Configuration reference
@@ -71,6 +71,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("metrics", config.Metrics),
     ("metrics.tls", config.HttpTls),
     ("infra", config.Infra),
+    ("fleet", fleet_model.Fleet),
 ]
 CENTRAL_HEAD = """\
 # Configuration of the centre

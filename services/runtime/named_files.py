@@ -10,6 +10,7 @@ from services.runtime import files, secrets
 from services.runtime.config import Credentials, HttpOutput, HttpTls, MqttOutput, Tls
 from services.runtime.document import KeyPath
 from services.runtime.errors import ConfigError, Problem
+from services.runtime.fleet_model import Fleet
 from services.runtime.judged import Unknown
 from services.runtime.site import Site
 from services.runtime.tls import EncryptedKey, refuse_encrypted
@@ -24,6 +25,10 @@ def broken(site: Site) -> Iterator[Problem]:
             yield from _secrets(site, at, holder)
     for at, tls in _certificates(site):
         yield from _pem_files(site, at, tls)
+    with suppress(Unknown):
+        # The claim's file may go once it has been used.
+        if site.config.fleet is not None:
+            yield from _pem_files(site, ("fleet",), site.config.fleet)
 
 
 def unwise(site: Site) -> Iterator[Problem]:
@@ -95,7 +100,7 @@ def _secrets(site: Site, at: KeyPath, holder: Credentials) -> Iterator[Problem]:
                 yield site.problem((*at, key), f"{where}: {p.message}", p.hint)
 
 
-def _pem_files(site: Site, at: KeyPath, tls: Tls | HttpTls) -> Iterator[Problem]:
+def _pem_files(site: Site, at: KeyPath, tls: Tls | HttpTls | Fleet) -> Iterator[Problem]:
     good: dict[str, Path] = {}
     for name in ("ca", "cert", "key"):
         file: Path | None = getattr(tls, name, None)

@@ -20,6 +20,7 @@ from services.runtime import alert_model, alert_rules, secrets, supervisor_acces
 from services.runtime.alert_model import AlertEmail, AlertWebhook
 from services.runtime.config import Credentials, Group, HttpOutput, Mirror, MqttOutput, Output, Plc
 from services.runtime.consumers import consumers
+from services.runtime.fleet_model import Fleet
 from services.runtime.named_files import SECRET_KEYS
 from services.runtime.site import Site, machines, raw_range
 from services.s7.address import parse_address
@@ -28,6 +29,10 @@ Rendered = dict[str, dict[str, Any]]
 
 # Lists that say which other processes there are: a new PLC must restart nobody.
 RELOADED = ("plcs", "outputs", "processes", "mirrors")
+
+# In the state folder: the fleet process that watches a configuration which has none itself, until
+# that one has proved good (services/fleet).
+FLEET_KEPT = "fleet/kept.json"
 
 PROGRAM = """\
 ; {name}: written by plc-edge from {source}; do not edit
@@ -84,6 +89,10 @@ def render(site: Site) -> Rendered:
         add("mirror", mirror.name, mirror=_mirror(mirror), source_group=_source(site, mirror))
     if config.alerts.rules:
         add("alerts", "", **_alerts(site))
+    if config.fleet is not None:
+        add("fleet", "", **_fleet(site, config.fleet))
+    elif (kept := _read_json(config.paths.state / FLEET_KEPT)) is not None:
+        rendered[process_name("fleet")] = kept
     s = config.store
     store = {
         "max_size_bytes": s.max_size,
@@ -249,6 +258,16 @@ def _receiver(site: Site, receiver: AlertWebhook | AlertEmail) -> dict[str, Any]
     return out
 
 
+def _fleet(site: Site, fleet: Fleet) -> dict[str, Any]:
+    return {
+        "url": fleet.url,
+        "ca": _beside(site, fleet.ca),
+        "claim_file": _beside(site, fleet.claim_file),
+        "watch_s": fleet.watch,
+        "config_file": str(site.config.file.absolute()),
+    }
+
+
 def _mirror(mirror: Mirror) -> dict[str, Any]:
     local, remote = mirror.target.tsaps()
     out = mirror.model_dump(mode="json", by_alias=True)
@@ -288,8 +307,8 @@ def config_hash(content: dict[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(stable, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
-def write(rendered: Rendered, source: str) -> set[str]:
-    """Writes it all; returns the names of the processes whose hash is another than before.
+def write(rendered: Rendered, source: str) -> None:
+    """Writes it all.
 
     Files are replaced whole (rename), so a process that starts meanwhile reads the old or the new.
     """
@@ -298,15 +317,10 @@ def write(rendered: Rendered, source: str) -> set[str]:
     folders = (runtime, runtime / "conf", runtime / "supervisor.d", some["state"], some["logs"])
     for folder in map(Path, folders):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    changed = set()
     for name, content in rendered.items():
         file = runtime / "conf" / f"{name}.json"
-        digest = config_hash(content)
-        old = _read_json(file)
-        if old is None or config_hash(old) != digest:
-            changed.add(name)
         data = orjson.dumps(content, option=orjson.OPT_INDENT_2)
-        if old is None or data != orjson.dumps(old, option=orjson.OPT_INDENT_2):
+        if not file.exists() or data != file.read_bytes():
             replace(file, data)
         process = PROCESSES[content["folder"]]
         if not process.rendered:
@@ -316,14 +330,24 @@ def write(rendered: Rendered, source: str) -> set[str]:
             source=source,
             folder=process.folder,
             config=file,
-            hash=digest,
+            hash=config_hash(content),
             priority=process.priority,
         )
         replace(runtime / "supervisor.d" / f"{name}.conf", (program + PROGRAM_COMMON).encode())
     for file in [*(runtime / "conf").glob("*.json"), *(runtime / "supervisor.d").glob("*.conf")]:
         if file.stem not in rendered:
             file.unlink()
-    return changed
+
+
+def changed(rendered: Rendered) -> set[str]:
+    """The processes whose hash is another than that of what is written."""
+    folder = Path(next(iter(rendered.values()))["runtime"]) / "conf"
+    return {
+        name
+        for name, content in rendered.items()
+        if (old := _read_json(folder / f"{name}.json")) is None
+        or config_hash(old) != config_hash(content)
+    }
 
 
 def _read_json(file: Path) -> Any:

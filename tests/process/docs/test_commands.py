@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from services.cli import status
+from services.runtime import panel
 from tests.kit.box import Box
 from tests.kit.common import ROOT, free_ports, until
 from tests.kit.markdown import PAGES, SHELL, Block, blocks, spans
@@ -179,8 +179,8 @@ class Plant:
 
         def ready() -> bool:
             try:
-                return bool(status.ask(self.box.site.runtime, "/readyz")["ready"])
-            except status.MetricsUnavailable:
+                return bool(panel.ask(self.box.site.runtime, "/readyz")["ready"])
+            except panel.MetricsUnavailable:
                 return False
 
         until(ready, 30, lambda: f"the site is ready\n{self.box.site.logs()}")

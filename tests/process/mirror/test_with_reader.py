@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.cli.status import ask
+from services.runtime.panel import ask
 from tests.kit.common import free_ports, until
 from tests.kit.fake_plc import FakePlc
 from tests.kit.site import Site

@@ -1,0 +1,1 @@
+"""What to do next, and what a site's health means: no clock, socket or file."""

@@ -1,0 +1,80 @@
+"""What was changed at the box, for people at the centre: without a secret in it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from services.fleet.files import Texts
+
+MAX_BYTES = 64 * 2**10
+HIDDEN = "***"
+# Keys whose value nobody but this box may see; a reference to one is none.
+_WORDS = r"password|passphrase|token|secret|authorization|api[_-]?key|cookie"
+_KEY = re.compile(rf"(?i)(?P<key>[\"']?[\w.-]*(?:{_WORDS})[\w.-]*[\"']?)\s*:\s*")
+# Between braces a value ends at a comma; elsewhere it goes on to the end of the line.
+_IN_BRACES = re.compile(
+    r"""\$\{\w+\} | "(?:[^"\\]|\\.)*"? | '(?:[^']|'')*'? | [^,}]*""", re.VERBOSE
+)
+_PLAIN = re.compile(r".*")
+# Secrets that stand under another key, by an alias: `password: *name`.
+_ALIASED = re.compile(rf"(?i)(?:{_WORDS})[\w.-]*[\"']?\s*:\s*\*([^\s,}}]+)")
+_REFERENCE = re.compile(r"\s*[\"']?\$\{\w+\}[\"']?\s*(#.*)?")
+_FILE_KEY = re.compile(r"(?i)[\"']?[\w.-]*_file[\"']?")
+_IN_URL = re.compile(r"(://)[^/\s@]+@")
+
+
+def redact(text: str) -> str:
+    """The same lines, with every secret in clear replaced: rather too much than too little."""
+    named = "|".join(map(re.escape, _ALIASED.findall(text)))
+    if named:
+        text = re.sub(rf"(&(?:{named})\s).*", rf"\1{HIDDEN}", text)
+    lines: list[str] = []
+    hidden_from = -1
+    """Deeper lines are of a value that goes on."""
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip(" "))
+        goes_on = indent > hidden_from or (indent == hidden_from and line.lstrip().startswith("-"))
+        if hidden_from >= 0 and goes_on:
+            lines.append(" " * indent + HIDDEN)
+            continue
+        shown, begins = _hide(line, indent)
+        if line.strip():
+            hidden_from = begins
+        lines.append(_IN_URL.sub(rf"\1{HIDDEN}@", shown))
+    return "\n".join(lines)
+
+
+def _hide(line: str, indent: int) -> tuple[str, int]:
+    """The line without its secrets, and the column whose deeper lines go on with one; -1: none."""
+    shown, at, begins = "", 0, -1
+    for match in _KEY.finditer(line):
+        if match.start() < at:
+            continue  # inside a secret
+        in_braces = "{" in line[: match.start()]
+        value = (_IN_BRACES if in_braces else _PLAIN).match(line, match.end())
+        if value is None or _FILE_KEY.fullmatch(match["key"]) or _REFERENCE.fullmatch(value[0]):
+            continue
+        shown += line[at : match.end()] + HIDDEN
+        at = value.end()
+        begins = indent if in_braces else match.start()
+    return shown + line[at:], begins
+
+
+def diff(given: Texts, local: Texts, config_name: str, version: str) -> str:
+    """A unified diff from what was applied last to what stands there now, at most 64 KiB."""
+    old = {config_name: given.yaml, **given.layouts}
+    new = {config_name: local.yaml, **local.layouts}
+    lines: list[str] = []
+    for name in dict.fromkeys([*old, *new]):
+        before, after = (redact(t.get(name, "")).splitlines() for t in (old, new))
+        if old.get(name) != new.get(name) and before == after:
+            lines.append(f"{name}: differs in a secret, or in its line ends")
+        lines += difflib.unified_diff(
+            before, after, f"{name} ({version})", f"{name} (at the box)", lineterm=""
+        )
+    text = "\n".join(lines)
+    data = text.encode("utf-8", "replace")
+    if len(data) <= MAX_BYTES:
+        return data.decode()
+    return data[: MAX_BYTES - 40].decode("utf-8", "ignore") + "\n… (the rest is left out)"
