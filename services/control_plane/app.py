@@ -24,6 +24,7 @@ from services.control_plane.routes import (
     configs,
     credentials,
     devices,
+    limits,
     me,
     plans,
     sites,
@@ -46,6 +47,7 @@ ROUTERS = (
     credentials.router,
     configs.router,
     usage.router,
+    limits.router,
     audit.platform,
     audit.router,
 )

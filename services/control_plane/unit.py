@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from services.control_plane.checking import Checker
 
 # Changes of these show at the broker.
-_OUTSIDE = ("tenant", "site", "device", "credential")
+_OUTSIDE = ("tenant", "site", "device", "credential", "limits")
 ACTIVE, SUSPENDED, DELETED = "active", "suspended", "deleted"
 
 

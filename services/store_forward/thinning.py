@@ -89,8 +89,8 @@ class Thinning:
     def reload(self) -> None:
         """Who waits is who has something held (after a start, or a commit that failed)."""
         held = self._outbox.withheld.held
-        for meter in self._meters.values():
-            meter.waiting = {plc: None for plc in meter.waiting if plc in held}
+        for each in self._meters.values():
+            each.waiting = {plc: None for plc in each.waiting if plc in held}
         for plc, rows in list(held.items()):
             meter = self._meters.get(next(iter(rows.values())).locatario)
             if meter is not None:

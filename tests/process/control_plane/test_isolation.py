@@ -51,6 +51,7 @@ READER = {
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/configs/{version}"),
     ("GET", "/v1/tenants/{tenant_id}/usage"),
     ("GET", "/v1/tenants/{tenant_id}/limits"),
+    ("GET", "/v1/tenants/{tenant_id}/limits/events"),
 }
 BOX = {
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}"),
@@ -58,7 +59,7 @@ BOX = {
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/configs/{version}"),
 }
 OPERATOR_ONLY = re.compile(
-    r"/v1/(plans|credentials|audit)|/v1/tenants(/\{tenant_id\}(/(suspend|resume|purge))?)?$"
+    r"/v1/(plans|credentials|audit)|/v1/tenants(/\{tenant_id\}(/(suspend|resume|purge|limits/release))?)?$"
 )
 
 

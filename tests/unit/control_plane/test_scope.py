@@ -12,6 +12,7 @@ from sqlalchemy import delete, func, select, update
 from services.control_plane import audit, effects, first, scope, tables
 from services.control_plane.db import Database
 from services.control_plane.metering import Count, add
+from services.meter import meter
 
 TENANTS = ("acme", "beta")
 
@@ -41,6 +42,10 @@ def database(tmp_path: Path) -> Iterator[Database]:
                     comment="", points_per_min=1, check={}, author="", created_ms=1,
                 )
             )  # fmt: skip
+            numbers = dict.fromkeys((*meter.NUMBERS, "minute_s", "load", "late"), 1)
+            session.add(tables.Standing(tenant_id=t, **numbers))
+            session.add(tables.LimitEvent(tenant_id=t, ts_ms=1, kind="warning", load=1, limit=1))
+            session.add(tables.Metered(tenant_id=t, device_id="d1", epochs="{}"))
             effects.add(session, t, 1)
             add(session, [Count(t, "d1", 60, 1, 1, 1)])
             chain.append(session, "x", "admin", t, "a", "r", None, None)
@@ -56,7 +61,7 @@ def test_the_table_of_owned_things_is_complete() -> None:
     owned = {cls.__tablename__ for cls, _ in scope.OWNED}
     assert owned == {
         "tenants", "sites", "devices", "credentials", "configs", "usage", "audit",
-        "effects",
+        "effects", "standings", "limit_events", "metered",
     }  # fmt: skip
     # What else there is belongs to nobody, or is reached through what is owned only.
     rest = {"plans", "secrets", "audit_head", "replies"}

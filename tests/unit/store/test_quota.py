@@ -1,4 +1,4 @@
-"""Quotas at the box: the arithmetic, and that everything withheld is told, whatever dies meanwhile."""
+"""Quotas at the box: the arithmetic, and that everything withheld is told, whatever dies."""
 
 from __future__ import annotations
 
