@@ -84,7 +84,7 @@ class ProcessClass:
     # Takes rows from the store under its item's name, or its prefix: services/runtime/consumers.py
     # says which ones a site has.
     consumes: bool = False
-    # One for the box, where the configuration asks for it.
+    # One for the box (or the centre), where the configuration asks for it.
     optional: bool = False
 
     @property
@@ -107,6 +107,7 @@ PROCESSES: dict[str, ProcessClass] = {
         ProcessClass("mirror", "mirror", per="mirror", stop_order=2, priority=40),
         ProcessClass("reader", "reader", per="plc", stop_order=1, priority=50),
         ProcessClass("control_plane", "control_plane", stop_order=1, priority=10, where="centre"),
+        ProcessClass("meter", "meter", stop_order=1, priority=20, where="centre", optional=True),
     )
 }
 

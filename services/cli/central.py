@@ -97,9 +97,13 @@ def run(config: CentralOption = None) -> None:
             hint = f"run `plc-edge central init -c {centre.file}`"
             message = "the database is not made yet, or older than this program"
             raise ConfigError([Problem(str(centre.file), "database", message, hint=hint)])
+    if centre.config.broker is not None:
+        from services.control_plane.broker import accounts
+
+        accounts.load_key(centre.state)  # both processes need it
     rendered = central_config.render(centre)
     render.write(rendered, str(centre.file))
-    (content,) = rendered.values()
+    content = rendered["control_plane"]
     supervise.become(content["runtime"], content["logs"], "supervisord-central.conf")
 
 

@@ -17,7 +17,7 @@ from services.cli.central_show import (
     show_one,
     show_table,
 )
-from services.cli.common import JsonOption, fail
+from services.cli.common import JsonOption, console, fail
 from services.runtime import units
 from services.runtime.errors import EXIT_USAGE
 
@@ -33,6 +33,7 @@ DEVICE = ("id", "site", "name", "created_at")
 CREDENTIAL = ("id", "kind", "role", "site", "name", "created_at", "expires_at", "revoked_at")
 USAGE = ("start", "device", "points", "messages", "bytes")
 LIMIT = ("limit", "used", "of", "state")
+EVENT = ("at", "kind", "points", "limit")
 AUDIT = ("seq", "at", "actor", "role", "tenant", "action", "resource")
 PLAN = ("id", "max_devices", "points_per_min", "raw_days")
 
@@ -264,12 +265,27 @@ def usage_limits(context: typer.Context, tenant: Tenant, json_: JsonOption = Fal
     if json_:
         show_one(limits, json_)
         return
-    levels = {name: level for name, level in limits.items() if name != "plan"}
+    levels = {name: level for name, level in limits.items() if "limit" in level}
     rows = [
         {"limit": name, "used": v["used"], "of": v["limit"], "state": v["state"]}
         for name, v in levels.items()
     ]
     show_table(rows, LIMIT, json_)
+    publish = limits["publish"]
+    until = f" until {publish['until']}" if publish["until"] else ""
+    console.print(f"publish: {publish['state']}{until}", highlight=False)
+
+
+def usage_events(
+    context: typer.Context, tenant: Tenant, most: Most = 24, json_: JsonOption = False
+) -> None:
+    """Warnings, and rights withdrawn and given back; the newest first."""
+    show_table(api_of(context).items(f"tenants/{tenant}/limits/events", most), EVENT, json_)
+
+
+def usage_release(context: typer.Context, tenant: Tenant, json_: JsonOption = False) -> None:
+    """Let a tenant publish again before the next window."""
+    show_one(api_of(context).call("POST", f"tenants/{tenant}/limits/release"), json_)
 
 
 def audit_list(
@@ -338,6 +354,14 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
             "rollback": central_fleet.rollback,
         },
     ),
-    "usage": ("What tenants sent.", {"list": usage_list, "limits": usage_limits}),
+    "usage": (
+        "What tenants sent.",
+        {
+            "list": usage_list,
+            "limits": usage_limits,
+            "events": usage_events,
+            "release": usage_release,
+        },
+    ),
     "audit": ("Who changed what.", {"list": audit_list}),
 }

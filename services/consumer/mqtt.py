@@ -8,7 +8,7 @@ acknowledges after the commit. What the broker sends again (this process died, t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -20,9 +20,10 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from bus.frames import GAP_ROW, SAMPLE_ROW, Heartbeat
-from services.consumer.row import Row
+from services.consumer.row import OTHER_ROW, Row
 from services.consumer.source import STATE_S, Source, Taker
 from services.runtime import secrets
+from services.runtime.clock import now_ms
 from services.runtime.failpoints import hit
 from services.runtime.process import Process
 from services.runtime.tls import client_context, load_certificate
@@ -33,6 +34,8 @@ TOPICS = ("plc/+/+", "plc/+/+/gap", "plc/+/+/heartbeat")
 SESSION_S = 14 * 86_400
 KEEPALIVE_S = 30
 RETRY_MAX_S = 3
+# Epochs and numbers that any database can hold.
+NUMBER_MAX = 2**53
 
 
 class MqttIntake(Source):
@@ -41,8 +44,18 @@ class MqttIntake(Source):
     reference) and ``tls`` ({ca, cert, key}) or None.
     """
 
-    def __init__(self, process: Process, taker: Taker) -> None:
+    def __init__(
+        self,
+        process: Process,
+        taker: Taker,
+        topics: Sequence[str] = TOPICS,
+        *,
+        others: bool = False,
+    ) -> None:
+        """``others``: what is no message of ours is a row too (``OTHER_ROW``)."""
         super().__init__(process, taker)
+        self._topics = topics
+        self._others = others
         self._config: dict[str, Any] = process.config["mqtt"]
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         """From paho's thread to the loop."""
@@ -121,7 +134,7 @@ class MqttIntake(Source):
             words = f"{self._where} refuses us: {reason}"
             self._in_loop(lambda: self.status("down", "auth", words))
             return
-        client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in TOPICS])
+        client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in self._topics])
         self._in_loop(lambda: self._connected(client, bool(flags.session_present)))
 
     def _on_disconnect(self, client: paho.Client, *_: Any) -> None:
@@ -176,28 +189,24 @@ class MqttIntake(Source):
                 self._ack(mid)
                 return
             is_gap = kind == ["gap"]
-            self._orders += 1
-            row = Row(
-                self._connection,
-                "backfill" if message.get("replay") else "live",
-                self._orders,
-                mid,
-                GAP_ROW if is_gap else SAMPLE_ROW,
-                plc,
-                locatario,
-                int(message["ts"]),
-                int(message["epoch"]),
-                int(message["first_seq" if is_gap else "seq"]),
-                payload,
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            lane = "backfill" if message.get("replay") else "live"
+            row_kind = GAP_ROW if is_gap else SAMPLE_ROW
+            seq = message["first_seq" if is_gap else "seq"]
+            numbers = (int(message["ts"]), int(message["epoch"]), int(seq))
+            if not all(0 <= n < NUMBER_MAX for n in numbers):
+                raise ValueError(f"ts, epoch and seq are {numbers}")
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
             # Nobody can mend it, and held back it would fill the window.
             if payload:  # an empty one clears a retained heartbeat
                 self._malformed.inc()
                 self._process.log.warning("no message of ours", topic=topic, error=repr(e))
-            self._ack(mid)
-            return
-        self._rows.append(row)
+            if not payload or not self._others:
+                self._ack(mid)
+                return
+            lane, row_kind, numbers = "live", OTHER_ROW, (now_ms(), 0, 0)
+        self._orders += 1
+        place = (self._connection, lane, self._orders, mid)
+        self._rows.append(Row(*place, row_kind, plc, locatario, *numbers, payload))
 
     # -- the taker's side ----------------------------------------------------------------
 

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from bus.frames import GAP_ROW
 
+# No message of CONTRACT §4: without epoch and seq, so nobody can tell one from its repeat. Only a
+# consumer at the centre that asks for them gets such rows.
+OTHER_ROW = 2
+
 
 @dataclass(slots=True, eq=False)
 class Row:

@@ -3,7 +3,8 @@
 There are no positions here, only what identifies a message for ever (CONTRACT §4), and messages of
 one PLC may come out of order: a box that replays a backlog sends new ones beside it, and what it
 had no acknowledgement for comes again. So it is a set, kept as ranges: one for each PLC and epoch
-as long as nothing is missing. A gap message closes the hole that it tells of.
+as long as nothing is missing. A gap message closes the hole that it tells of, or the holes: where a
+quota thins a PLC out it names what it withheld (``seqs``), and what lies between is on its way.
 """
 
 from __future__ import annotations
@@ -39,14 +40,26 @@ class Seen:
         ranges = epochs.setdefault(str(row.epoch), [])
         if len(epochs) > MAX_EPOCHS:
             del epochs[min(epochs, key=int)]
-        last = row.seq
-        if row.kind == GAP_ROW:
-            last = orjson.loads(row.body).get("last_seq") or row.seq
-        return add(ranges, row.seq, last)
+        if row.kind != GAP_ROW:
+            return add(ranges, row.seq, row.seq)
+        return sum(add(ranges, first, last) for first, last in _told(row)) > 0
 
     def pack(self) -> bytes:
         """As bytes, to be kept: about 60 a PLC."""
         return orjson.dumps(self._streams)
+
+
+def _told(row: Row) -> Ranges:
+    """What a gap message closes; of one that says nonsense, its first number."""
+    gap = orjson.loads(row.body)
+    seqs = gap.get("seqs") or [[row.seq, gap.get("last_seq") or row.seq]]
+    try:
+        good = all(type(n) is int and row.seq <= n < 2**53 for pair in seqs for n in pair)
+        if good and all(first <= last for first, last in seqs):
+            return [[first, last] for first, last in seqs]
+    except (TypeError, ValueError):
+        pass
+    return [[row.seq, row.seq]]
 
 
 def add(ranges: Ranges, first: int, last: int) -> bool:

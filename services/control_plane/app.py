@@ -25,6 +25,7 @@ from services.control_plane.routes import (
     configs,
     credentials,
     devices,
+    limits,
     me,
     plans,
     rollouts,
@@ -54,6 +55,7 @@ ROUTERS = (
     targets.boxes,
     rollouts.router,
     usage.router,
+    limits.router,
     audit.platform,
     audit.router,
 )

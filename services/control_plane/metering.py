@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sqlalchemy import delete
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from services.control_plane.tables import Usage
 
 SPANS_S = {"minute": 60, "hour": 3_600, "day": 86_400}
+# How long rows are kept; those of days for good.
+KEPT_S = {"minute": 7 * 86_400, "hour": 400 * 86_400}
 # A row that stands for all PLCs of a tenant has no device.
 WHOLE = ""
 _COUNTS = ("points", "messages", "bytes")
@@ -58,3 +61,11 @@ def add(session: Session, counts: Iterable[Count]) -> None:
     ]
     if rows:
         session.execute(upsert, rows)
+
+
+def forget(session: Session, tenants: Iterable[str], now_s: int) -> None:
+    """Removes what is older than ``KEPT_S``, tenant by tenant: so the key finds it."""
+    for tenant in tenants:
+        for span, kept_s in KEPT_S.items():
+            old = (Usage.tenant_id == tenant, Usage.span == span, Usage.start_s < now_s - kept_s)
+            session.execute(delete(Usage).where(*old))

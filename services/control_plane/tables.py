@@ -355,3 +355,45 @@ class RolloutBox(Base):
     state: Mapped[str] = mapped_column(String(16))
     asked_ms: Mapped[int]
     why: Mapped[str]
+
+
+class Standing(Base):
+    """How a tenant stands against its plan (services/control_plane/quota.py says what each number
+    means), and what has come of it in the minute that is not judged yet.
+    """
+
+    __tablename__ = "standings"
+
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    minute_s: Mapped[int]
+    load: Mapped[int]
+    late: Mapped[int]
+    over_minutes: Mapped[int]
+    credit: Mapped[int]
+    warned_s: Mapped[int]
+    exceeded_s: Mapped[int]
+    withdrawn_until_s: Mapped[int]
+
+
+class LimitEvent(Base):
+    """``kind``: warning, exceeded, withdrawn, returned or released; what came in the minute that
+    led to it, and the plan's number.
+    """
+
+    __tablename__ = "limit_events"
+
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    ts_ms: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    load: Mapped[int]
+    limit: Mapped[int]
+
+
+class Metered(Base):
+    """Which messages of a PLC are counted: services/consumer/seen.py, as JSON."""
+
+    __tablename__ = "metered"
+
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    device_id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    epochs: Mapped[str]

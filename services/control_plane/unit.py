@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from services.control_plane.fleet.desk import Desk
 
 # Changes of these show at the broker.
-_OUTSIDE = ("tenant", "site", "device", "credential")
+_OUTSIDE = ("tenant", "site", "device", "credential", "limits")
 ACTIVE, SUSPENDED, DELETED = "active", "suspended", "deleted"
 
 

@@ -272,27 +272,35 @@ def write_clear_password(centre: Centre) -> None:
 
 def render(centre: Centre) -> rendering.Rendered:
     """The JSON of the centre's processes, by process name."""
-    name = process_name("control_plane")
     listen = centre.config.listen
     base = centre.file.absolute().parent
-    return {
-        name: {
+    broker = _rendered_broker(centre.config.broker, base)
+    rendered: rendering.Rendered = {}
+
+    def add(folder: str, **content: Any) -> None:
+        name = process_name(folder)
+        rendered[name] = {
             "process": name,
-            "folder": "control_plane",
+            "folder": folder,
             "item": "",
             "runtime": str(centre.runtime),
             "state": str(centre.state),
             "logs": str(centre.state / "log"),
-            "listen": {
-                "host": listen.host,
-                "port": listen.port,
-                "tls": {k: str(base / f) for k, f in listen.tls} if listen.tls else None,
-            },
-            "broker": _rendered_broker(centre.config.broker, base),
             "database": centre.database,
             "password": centre.password,
+            "broker": broker,
+            **content,
         }
+
+    where = {
+        "host": listen.host,
+        "port": listen.port,
+        "tls": {k: str(base / f) for k, f in listen.tls} if listen.tls else None,
     }
+    add("control_plane", listen=where)
+    if broker is not None:
+        add("meter")
+    return rendered
 
 
 def _rendered_broker(broker: CentralBroker | None, base: Path) -> dict[str, Any] | None:

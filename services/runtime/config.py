@@ -491,6 +491,12 @@ class Config(Model):
     outputs: list[Output] = Field([])
     alerts: Alerts = Field(default_factory=Alerts)
     store: Store = Field(default_factory=Store)
+    quotas: dict[Name, Annotated[int, Field(ge=1)]] = Field(
+        {},
+        description="points a minute by tenant, one point being one value of one field: over it its"
+        " groups are thinned out, and what is withheld is told in `gap` messages (`reason: quota`)."
+        " A smaller number of the centre's holds instead",
+    )
     metrics: Metrics = Field(default_factory=Metrics)
     infra: Infra = Field(default_factory=Infra)
     fleet: Fleet | None = Field(

@@ -28,7 +28,7 @@ from services.s7.address import parse_address
 Rendered = dict[str, dict[str, Any]]
 
 # Lists that say which other processes there are: a new PLC must restart nobody.
-RELOADED = ("plcs", "outputs", "processes", "mirrors")
+RELOADED = ("plcs", "outputs", "processes", "mirrors", "quotas")
 
 # In the state folder: the fleet process that watches a configuration which has none itself, until
 # that one has proved good (services/fleet).
@@ -102,7 +102,8 @@ def render(site: Site) -> Rendered:
         "commit_ms": s.commit * 1_000,
         "replay": s.replay.model_dump(mode="json"),
     }
-    add("store_forward", "", store=store, outputs=outputs, plcs=plcs)
+    quotas = config.quotas
+    add("store_forward", "", store=store, outputs=outputs, plcs=plcs, quotas=quotas)
     m = config.metrics
     panel = {
         "host": m.host,

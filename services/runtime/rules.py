@@ -163,6 +163,10 @@ def _tenants(site: Site) -> Iterator[Problem]:
                     message = f"no PLC belongs to {tenant!r}"
                     hint = f"one of: {', '.join(tenants[:NAMES_SHOWN])}"
                     yield site.problem(("outputs", i, "locatarios"), message, hint)
+    for tenant in site.config.quotas:
+        if tenant not in tenants:
+            hint = near(tenant, tenants) or f"one of: {', '.join(tenants[:NAMES_SHOWN])}"
+            yield site.problem(("quotas", tenant), f"no PLC belongs to {tenant!r}", hint)
 
 
 def _retention(site: Site) -> Iterator[Problem]:

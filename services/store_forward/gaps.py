@@ -25,14 +25,23 @@ class Gap:
     to_ts: int | None
     outputs: frozenset[str] = frozenset()
     """Who lost them; empty: every output."""
+    seqs: list[list[int]] | None = None
+    """[[first, last], …], where only some of those between are lost."""
+    others: int = 0
+    """Between first and last, not lost or told of elsewhere; where nobody keeps which."""
 
     @property
     def count(self) -> int | None:
         """How many; None where nobody knows."""
-        return None if self.last_seq is None else self.last_seq - self.first_seq + 1
+        if self.last_seq is None:
+            return None
+        if self.seqs is not None:
+            return sum(last - first + 1 for first, last in self.seqs)
+        return self.last_seq - self.first_seq + 1 - self.others
 
     def body(self, site: str, reason: str) -> bytes:
         """The message."""
+        more = {} if self.seqs is None else {"seqs": self.seqs}
         return orjson.dumps(
             {
                 "v": 1,
@@ -47,15 +56,24 @@ class Gap:
                 "from_ts": self.from_ts,
                 "to_ts": self.to_ts,
                 "reason": reason,
+                **more,
             }
         )
 
 
+# So many gaps of a PLC tell exactly which rows were dropped; where a quota had thinned them, each
+# row would be a gap of its own, and what is dropped for space would take as much again.
+EXACT_GAPS = 200
+
+
 class Tally:
-    """Collects dropped rows into as few gaps as tell exactly what is lost."""
+    """Collects dropped rows into as few gaps as tell exactly what is lost; of a PLC with more than
+    ``EXACT_GAPS`` the rest lies in one, with its ``count``.
+    """
 
     def __init__(self) -> None:
         self._open: dict[str, Gap] = {}
+        self._gaps_of: dict[str, int] = {}
         self.gaps: list[Gap] = []
 
     def add(self, row: Row, outputs: frozenset[str]) -> None:
@@ -66,6 +84,17 @@ class Tally:
             and gap.last_seq is not None
             and (gap.epoch, gap.last_seq + 1, gap.outputs) == (row.epoch, row.seq, outputs)
         ):
+            gap.last_seq, gap.to_ts = row.seq, row.ts_ms
+            return
+        number = self._gaps_of[row.plc] = self._gaps_of.get(row.plc, 0) + 1
+        if (
+            number > EXACT_GAPS
+            and gap is not None
+            and gap.last_seq is not None
+            and (gap.epoch, gap.outputs) == (row.epoch, outputs)
+            and gap.last_seq < row.seq
+        ):
+            gap.others += row.seq - gap.last_seq - 1
             gap.last_seq, gap.to_ts = row.seq, row.ts_ms
             return
         gap = Gap(

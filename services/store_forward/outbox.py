@@ -24,6 +24,7 @@ from services.runtime.failpoints import hit
 from services.store_forward.gaps import Gap, Tally
 from services.store_forward.latest import Latest
 from services.store_forward.mending import Mender, Quarantine
+from services.store_forward.quota import REASON
 from services.store_forward.segment import (
     NO_ROOM,
     SEGMENT_BYTES,
@@ -34,6 +35,7 @@ from services.store_forward.segment import (
     remove,
 )
 from services.store_forward.state import NEWEST, Cursor, State
+from services.store_forward.withheld import Withheld, load
 
 # Held back so that a gap row can be written when the disk is full: it comes before the unlink.
 RESERVE_BYTES = 512 * 1024
@@ -107,6 +109,7 @@ class Outbox:
         )  # fmt: skip
         self._pending: list[Row] = []
         self._pending_streams: dict[str, Where] = {}
+        self.withheld = Withheld()
         self._fresh: list[Row] = []
         """The newest committed rows, one position behind the other."""
         self._fresh_bytes = 0
@@ -151,8 +154,8 @@ class Outbox:
                 if segment.last_pos < behind:
                     raise Corrupt(f"{path.name}: ends at row {segment.last_pos} of {behind}")
                 size_known = True
-                if not behind:
-                    segment.streams()  # a wrong one would take new rows for repeats
+                if not behind:  # a wrong one would take new rows for repeats
+                    self.withheld = load(segment, segment.streams())
             except Corrupt as e:
                 if segment is None:
                     segment = Segment(path, self._durability, damaged=True)
@@ -184,6 +187,7 @@ class Outbox:
         behind = self.segments[index + 1].first_pos - 1 if index + 1 < len(self.segments) else 0
         self._fresh, self._fresh_bytes = [], 0
         self.segments[index] = self._mender.rebuild(segment, reason, behind, self.streams)
+        self.withheld.whole = True
         self._suspect = None
         self._tell()
 
@@ -303,6 +307,37 @@ class Outbox:
         self._pending_streams[s.plc] = Where(s.locatario, s.epoch, s.seq, s.ts_ms)
         return "ok"
 
+    def place(self, s: Sample) -> str:
+        """Where a sample stands in its stream: "next", "repeat", "nak" (out of order), or "jump",
+        of which ``offer`` would record a gap.
+        """
+        epoch, seq = self.expected(s.plc)
+        if (s.epoch, s.seq) <= (epoch, seq):
+            return "repeat"
+        first = seq + 1 if s.epoch == epoch else 1
+        if s.seq != first and not s.oldest and epoch:
+            return "nak"
+        return "next" if (s.epoch, s.seq) == (epoch, seq + 1) else "jump"
+
+    def hold(self, s: Sample, key: str) -> None:
+        """Takes a sample that is "next" into the next commit, to wait: a newer one of its key takes
+        its place, and withholds it.
+        """
+        row = Row(0, SAMPLE_ROW, s.plc, s.locatario, s.ts_ms, s.epoch, s.seq, s.body)
+        self.withheld.hold(key, row)
+        self._pending_streams[s.plc] = Where(s.locatario, s.epoch, s.seq, s.ts_ms)
+
+    def release(self, plc: str) -> list[Row]:
+        """What waits of a PLC goes into the next commit as rows, and is given back."""
+        rows = self.withheld.release(plc)
+        for row in rows:
+            self._queue(row)
+        return rows
+
+    def tell_withheld(self, plc: str, reason: str) -> None:
+        """The notice of what was withheld of a PLC goes into the next commit."""
+        self._queue_gap(self.withheld.tell(plc), reason)
+
     def _queue(self, row: Row) -> None:
         """Takes a row into the next commit, behind all others."""
         self._append(row._replace(pos=self._next_pos))
@@ -329,7 +364,8 @@ class Outbox:
         """Counts and reports the gaps that are durable now."""
         for reason, count, text in self._told:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
-            self._event("warning" if reason == "new_epoch" else "error", "gap", text)
+            if reason != REASON:  # of that the store tells once
+                self._event("warning" if reason == "new_epoch" else "error", "gap", text)
         self._told = []
 
     @property
@@ -342,13 +378,13 @@ class Outbox:
 
         Raises DiskFull, and then what was offered is forgotten: readers send it again.
         """
-        if not self._pending:
+        if not self._pending and not self._pending_streams:
             return {}
         hit("store.before_commit")
         try:
             self._make_room()
         except DiskFull:
-            self._forget_pending()
+            self._forget_offered()
             raise
         self._write()
         self._tell()
@@ -360,7 +396,8 @@ class Outbox:
         if begun:
             # Were the only segment damaged now, nobody else would know that they ever were.
             self.state.mark(NEWEST, self.streams)
-        self._keep_fresh(self._pending)
+        if self._pending:
+            self._keep_fresh(self._pending)
         self._clear_pending()
         return {plc: (w.epoch, w.seq) for plc, w in settled.items()}
 
@@ -380,8 +417,9 @@ class Outbox:
             if self._suspect in self.segments:  # else it is gone
                 self._mend(self._suspect, "an I/O error")
             segment = self._writable()
+            more = self.withheld.write if self.withheld else None
             try:
-                segment.append(self._pending, self._pending_streams, floor=floor)
+                segment.append(self._pending, self._pending_streams, floor=floor, more=more)
             except NO_ROOM:
                 raise
             except apsw.Error as e:
@@ -389,16 +427,30 @@ class Outbox:
                 # pages clean and the next fsync would succeed. Write all of it anew.
                 self._suspect = segment
                 self._mend(segment, f"{type(e).__name__}: {e}")
-                self.segments[-1].append(self._pending, self._pending_streams, floor=floor)
+                self.segments[-1].append(
+                    self._pending, self._pending_streams, floor=floor, more=more
+                )
+            if more:
+                self.withheld.written()
             self.state.keep_copies(self._pending)
         except (apsw.Error, OSError, Corrupt) as e:
-            self._forget_pending()
+            self._forget_offered()
             raise DiskFull(f"{type(e).__name__}: {e}") from None
 
     def _clear_pending(self) -> None:
         self._pending = []
         self._pending_streams = {}
         self.pending_bytes = 0
+
+    def _forget_offered(self) -> None:
+        """Back to what is committed: readers send the rest again."""
+        self._forget_pending()
+        if self.withheld:
+            try:
+                self.withheld = load(self.segments[-1], self.streams)
+            except (Corrupt, OSError, apsw.Error, IndexError):
+                # Mending its segment will miss those rows, and tell of them.
+                self.withheld = Withheld()
 
     def _forget_pending(self) -> None:
         self._next_pos -= len(self._pending)
@@ -427,7 +479,11 @@ class Outbox:
             remove(path)  # half made, it would look damaged after a restart
             raise
         try:
-            segment.append([], self.streams, floor=max((s.floor for s in self.segments), default=0))
+            floor = max((s.floor for s in self.segments), default=0)
+            more = None
+            if self.withheld:
+                self.withheld.whole, more = True, self.withheld.write
+            segment.append([], self.streams, floor=floor, more=more)
         except apsw.Error:
             segment.unlink()
             raise

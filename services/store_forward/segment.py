@@ -14,7 +14,7 @@ import contextlib
 import os
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -176,9 +176,10 @@ class Segment:
         floor: int = 0,
         holes: Sequence[tuple[int, int]] = (),
         last_pos: int = 0,
+        more: Callable[[apsw.Connection], None] | None = None,
     ) -> None:
-        """Commits rows, where their streams now stand, what is dropped and what is lost: all or
-        nothing.
+        """Commits rows, where their streams now stand, what is dropped, what is lost, and what
+        ``more`` writes: all or nothing.
         """
         values = [r.values() for r in rows]
         before = (self.last_pos, self.floor)
@@ -193,6 +194,8 @@ class Segment:
                     self._db.executemany(
                         "INSERT INTO hole VALUES (?,?,?)", [(a, b, crc(a, b)) for a, b in holes]
                     )
+                if more is not None:
+                    more(self._db)
                 self.last_pos = max(last_pos, values[-1][0] if values else self.last_pos)
                 self.floor = max(self.floor, floor)
                 self._write_meta()
@@ -239,6 +242,12 @@ class Segment:
                 raise Corrupt(f"{self.path.name}: where {plc!r} stands does not match its CRC")
             found[plc] = Where(*where)
         return found
+
+    def table(self, name: str) -> list[tuple[Any, ...]]:
+        """All rows of one that not every segment has. Raises Corrupt."""
+        if not self._run("SELECT name FROM sqlite_schema WHERE name = ?", (name,)):
+            return []
+        return self._run(f"SELECT * FROM {name}")
 
     def salvage(self) -> Iterator[Row]:
         """Every row that still can be read and whose CRC holds."""

@@ -14,6 +14,7 @@ from services.runtime.process import Process
 from services.store_forward.control import Control
 from services.store_forward.dispatch import Dispatch
 from services.store_forward.outbox import DiskFull, Outbox
+from services.store_forward.thinning import Limits, Thinning
 
 COMMIT_ROWS, COMMIT_BYTES = 1_000, 256 * 1_024
 # Frames taken in one turn, so that acknowledgements and receipts are not starved.
@@ -61,6 +62,11 @@ class Store:
         self._plcs = {p["id"]: p["locatario"] for p in config["plcs"]}
         self._set_outputs(config["outputs"])
         self._drops: dict[str, int] = {}
+        self._limits = Limits(process)
+        self._thinning: Thinning | None = None
+        self._take_in: Callable[[Sample], str] = self.outbox.offer
+        self._limits.look()
+        self._set_quotas(config)
 
     def start(self) -> None:
         """Registers everything with the process's loop."""
@@ -83,6 +89,14 @@ class Store:
         for name in self.outputs.keys() - {c["name"] for c in configs}:
             self.process.bus.release(self.outputs.pop(name)[1])
 
+    def _set_quotas(self, config: dict[str, Any]) -> None:
+        """Who has a quota now; where nobody has, rows go straight to the outbox."""
+        self._limits.configure(config)
+        thinning = self._thinning or Thinning(self.process, self.outbox, self._commit)
+        thinning.configure(self._limits.read(), self._plcs)
+        self._thinning = None if thinning.idle else thinning
+        self._take_in = self.outbox.offer if thinning.idle else thinning.offer
+
     def _reconfigure(self, config: dict[str, Any]) -> None:
         self.outbox.set_outputs((o["name"], o["from"]) for o in config["outputs"])
         self._set_outputs(config["outputs"])
@@ -93,6 +107,7 @@ class Store:
             for dispatch, _ in self.outputs.values():
                 dispatch.beat(gone)
         self._plcs = plcs
+        self._set_quotas(config)
         self._pump(self.outputs)
 
     # -- from readers --------------------------------------------------------------------
@@ -129,7 +144,7 @@ class Store:
     def _offer(self, sample: Sample) -> None:
         if self.disk_full and time.monotonic() < self._full_until_s:
             return  # not acknowledged: the reader keeps it and sends it again
-        verdict = self.outbox.offer(sample)
+        verdict = self._take_in(sample)
         if verdict == "ok":
             return
         epoch, seq = self.outbox.committed(sample.plc)
@@ -168,6 +183,8 @@ class Store:
             self.process.event("error", "disk_full", f"{text} on {self.outbox.folder}")
         self.disk_full = why
         self.outbox.drop_for_space()
+        if self._thinning is not None:
+            self._thinning.reload()
 
     def _take_beats(self) -> None:
         while (frame := self._beats_in.receive()) is not None:
@@ -212,6 +229,12 @@ class Store:
     def _housekeeping(self) -> None:
         outbox, stats = self.outbox, self.process.stats
         outbox.sync()
+        if self._limits.look():
+            self._set_quotas(self.process.config)
+        if self._thinning is not None:
+            self._thinning.tell()
+            if self._thinning.idle:
+                self._thinning, self._take_in = None, self.outbox.offer
         try:
             outbox.reclaim()
         except DiskFull as e:
@@ -237,6 +260,8 @@ class Store:
         """For the panel and ``plc-edge store status``."""
         status = self.outbox.status()
         status["disk_full"] = self.disk_full
+        if self._thinning is not None:
+            status["quotas"] = self._thinning.status()
         for name, (dispatch, _) in self.outputs.items():
             now = {"connected": dispatch.connected, "in_flight": dispatch.in_flight}
             status["outputs"][name].update(now)

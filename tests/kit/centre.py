@@ -94,8 +94,7 @@ class Centre:
 
     def start(self) -> None:
         """Starts the process; returns when it serves."""
-        (rendered,) = central_config.render(self.config).values()
-        self.service = Service(rendered)
+        self.service = Service(central_config.render(self.config)["control_plane"])
         self.service.wait_ready(60)  # it imports 60 MB, beside whatever else runs
 
     def kill(self) -> None:

@@ -30,6 +30,10 @@ class Judge:
     _last: dict[str, tuple[int, int]] = field(default_factory=dict)
     _bodies: dict[tuple[str, int], dict[int, int]] = field(default_factory=dict)
     _told: dict[tuple[str, int], set[int]] = field(default_factory=dict)
+    told_twice: int = 0
+    """Numbers that two quota notices name."""
+    _notices: dict[tuple[str, int], set[bytes]] = field(default_factory=dict)
+    _withheld: dict[tuple[str, int], set[int]] = field(default_factory=dict)
 
     def take(self, topic: str, payload: bytes) -> None:
         """Any message of the broker; heartbeats and the box's own are passed over."""
@@ -38,6 +42,15 @@ class Judge:
             return
         message = orjson.loads(payload)
         plc, epoch = message["plc_id"], message["epoch"]
+        if levels[3:] == ["gap"] and message["reason"] == "quota":
+            notices = self._notices.setdefault((plc, epoch), set())
+            if payload not in notices:  # a repeat is the same to the byte
+                notices.add(payload)
+                withheld = self._withheld.setdefault((plc, epoch), set())
+                named = {s for a, b in message["seqs"] for s in range(a, b + 1)}
+                self.told_twice += len(named & withheld)
+                withheld |= named
+            return
         if levels[3:] == ["gap"]:
             if message["last_seq"] is not None:
                 seqs = range(message["first_seq"], message["last_seq"] + 1)
@@ -77,11 +90,22 @@ class Judge:
         return sum(len(seqs - self._bodies.get(key, {}).keys()) for key, seqs in self._told.items())
 
     @property
+    def withheld(self) -> int:
+        """Messages that a quota notice names."""
+        return sum(map(len, self._withheld.values()))
+
+    @property
+    def both(self) -> list[Place]:
+        """Named by a quota notice, and delivered all the same."""
+        return [(*key, s) for key, seqs in self._withheld.items()
+                for s in sorted(seqs & self._bodies.get(key, {}).keys())]  # fmt: skip
+
+    @property
     def lost(self) -> list[Place]:
         """Neither delivered nor told of."""
         out = []
         for key, bodies in self._bodies.items():
-            told = self._told.get(key, set())
+            told = self._told.get(key, set()) | self._withheld.get(key, set())
             missing = (s for s in range(1, max(bodies) + 1) if s not in bodies and s not in told)
             out += [(*key, s) for s in missing]
         return out

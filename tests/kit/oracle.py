@@ -19,6 +19,9 @@ class Gaps:
     """What gap messages have told of one (PLC, epoch)."""
 
     ranges: list[tuple[int, int | None]] = field(default_factory=list)
+    by_quota: list[int] = field(default_factory=list)
+    """Seqs that quota notices name, one by one."""
+    notices: set[bytes] = field(default_factory=set)
 
     def holds(self, seq: int) -> bool:
         return any(first <= seq and (last is None or seq <= last) for first, last in self.ranges)
@@ -37,15 +40,17 @@ class Oracle:
         self._newest: dict[str, tuple[int, int]] = {}
         self._next = 0
 
-    def message(self, plc: str, pad: int = 40) -> Callable[[int, int], bytes]:
-        """The next message of a PLC, counted as acquired when it gets its number."""
+    def message(self, plc: str, pad: int = 40, more: str = "") -> Callable[[int, int], bytes]:
+        """The next message of a PLC, counted as acquired when it gets its number; ``more``: members
+        of it beside.
+        """
         self._next += 1
         n = self._next
 
         def make(epoch: int, seq: int) -> bytes:
             self.acquired[n] = (plc, epoch, seq)
-            return b'{"plc_id":"%s","epoch":%d,"seq":%d,"n":%d,"pad":"%s"}' % (
-                plc.encode(), epoch, seq, n, _pad(n, pad),
+            return b'{"plc_id":"%s","epoch":%d,"seq":%d,"n":%d,"pad":"%s"%s}' % (
+                plc.encode(), epoch, seq, n, _pad(n, pad), more.encode(),
             )  # fmt: skip
 
         return make
@@ -59,7 +64,16 @@ class Oracle:
             return
         if is_gap:
             gaps = self.gaps.setdefault((m["plc_id"], m["epoch"]), Gaps())
-            gaps.ranges.append((m["first_seq"], m["last_seq"]))
+            if "seqs" in m and body not in gaps.notices:  # a repeat is the same to the byte
+                gaps.notices.add(body)
+                found = [seq for first, last in m["seqs"] for seq in range(first, last + 1)]
+                told = (min(found), max(found), len(found))
+                if told != (m["first_seq"], m["last_seq"], m["count"]):
+                    self.wrong.append(f"a notice contradicts itself: {m}")
+                gaps.ranges += m["seqs"]
+                gaps.by_quota += found
+            elif "seqs" not in m:
+                gaps.ranges.append((m["first_seq"], m["last_seq"]))
             return
         key, n = (m["plc_id"], m["epoch"], m["seq"]), m["n"]
         if m["pad"].encode() != _pad(n, len(m["pad"])) or n not in self.acquired:
@@ -82,6 +96,15 @@ class Oracle:
             if n not in self.delivered
             and not ((gaps := self.gaps.get(key[:2])) and gaps.holds(key[2]))
         ]
+
+    def check_quota(self) -> int:
+        """What was withheld: told once, and never delivered; how many."""
+        delivered = set(self.delivered.values())
+        for (plc, epoch), gaps in self.gaps.items():
+            assert len(gaps.by_quota) == len(set(gaps.by_quota)), "told twice"
+            both = [seq for seq in gaps.by_quota if (plc, epoch, seq) in delivered]
+            assert not both, f"{plc}: withheld and delivered: {both[:5]}"
+        return sum(len(gaps.by_quota) for gaps in self.gaps.values())
 
     def check(self, duplicates: int | None = None) -> None:
         """Fails where a promise is broken."""

@@ -24,6 +24,7 @@ from services.runtime.process import Timer
 from services.runtime.stats import Stats
 from services.store_forward import dispatch as dispatch_module
 from services.store_forward import store as store_module
+from services.store_forward import thinning as thinning_module
 from tests.kit.oracle import Oracle
 
 STORE_CONFIG: dict[str, Any] = {
@@ -186,7 +187,7 @@ class Rig:
         self.runtime.mkdir()
         self.state.mkdir()
         self.clock = Clock()
-        for module in (keep_module, store_module, dispatch_module):
+        for module in (keep_module, store_module, dispatch_module, thinning_module):
             vars(module)["time"] = self.clock
         self._wires: dict[str, Any] = {}
         self.oracles = {name: Oracle() for name in outputs}
@@ -231,9 +232,10 @@ class Rig:
             if name not in self.outputs:
                 self.outputs[name] = Output(self, name)
 
-    def publish(self, plc: str, pad: int = 40) -> None:
+    def publish(self, plc: str, pad: int = 40, more: str = "") -> None:
         """The reader of ``plc`` acquires one message."""
-        self.readers[plc][1].publish(int(self.clock.now_s * 1_000), self.source.message(plc, pad))
+        message = self.source.message(plc, pad, more)
+        self.readers[plc][1].publish(int(self.clock.now_s * 1_000), message)
 
     def step(self, seconds: float = 0.01, lazy: float = 0.0) -> None:
         """Lets time pass and everybody have a turn."""
@@ -288,6 +290,6 @@ class Rig:
         self.readers = {}
 
     def close(self) -> None:
-        for module in (keep_module, store_module, dispatch_module):
+        for module in (keep_module, store_module, dispatch_module, thinning_module):
             vars(module)["time"] = time
         shutil.rmtree(self.folder, ignore_errors=True)

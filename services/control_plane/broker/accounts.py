@@ -12,8 +12,10 @@ administrator, Telegraf, accounts made by hand) is not the control plane's, and 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
+import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +24,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.control_plane.identity import BROKER, NewKey
-from services.control_plane.tables import Credential, Device, Secret, Tenant
+from services.control_plane.tables import Credential, Device, Secret, Standing, Tenant
 from services.runtime.render import replace
 
 KEY_BYTES = 32
@@ -31,14 +33,28 @@ SEND, RECEIVE, SUBSCRIBE = "publishClientSend", "publishClientReceive", "subscri
 
 # (kind of permission, topic); nothing else is allowed.
 Acl = tuple[str, str]
+# The platform's own accounts: no tenant can have this name (routes/tenants.py).
+PLATFORM = "plataforma"
+METER = f"{PLATFORM}.meter"
+# What the meter counts.
+DATA = ("plc/+/+", "plc/+/+/gap")
 
 
 def load_key(state: Path) -> bytes:
     """The key of the passwords, made where there is none."""
     file = state / "broker.key"
     if not file.exists():
-        replace(file, secrets.token_bytes(KEY_BYTES).hex().encode())
+        new = state / f"broker.key.{os.getpid()}"
+        replace(new, secrets.token_bytes(KEY_BYTES).hex().encode())
+        with contextlib.suppress(FileExistsError):  # another process was first: its key holds
+            os.link(new, file)
+        new.unlink()
     return bytes.fromhex(file.read_text().strip())
+
+
+def meter_password(key: bytes) -> str:
+    """Of the account METER."""
+    return _password(key, METER)
 
 
 def new_secret(key: bytes) -> NewKey:
@@ -94,9 +110,15 @@ class Wanted:
 def wanted(session: Session, key: bytes, tenant_id: str, now_ms: int) -> Wanted:
     """What the broker must hold of a tenant; nothing of one that is deleted or unknown."""
     found = Wanted()
+    if tenant_id == PLATFORM:
+        found.roles[METER] = {(kind, topic) for kind in (SUBSCRIBE, RECEIVE) for topic in DATA}
+        found.accounts[METER] = Account(METER, meter_password(key), True)
+        return found
     tenant = session.get(Tenant, tenant_id)
     if tenant is None:
         return found
+    standing = session.get(Standing, tenant_id)
+    may_send = standing is None or standing.withdrawn_until_s * 1_000 <= now_ms
     query = (
         select(Credential, Secret)
         .join(Secret, Secret.credential_id == Credential.id)
@@ -108,7 +130,7 @@ def wanted(session: Session, key: bytes, tenant_id: str, now_ms: int) -> Wanted:
             continue
         name = role(tenant_id, credential.site_id)
         if name not in found.roles:
-            found.roles[name] = _acls(session, tenant_id, credential.site_id)
+            found.roles[name] = _acls(session, tenant_id, credential.site_id, may_send)
         password = _password(key, secret.id)
         known = hmac.compare_digest(_hash(password), secret.hash)
         account = Account(name, password if known else None, tenant.state == ACTIVE)
@@ -116,8 +138,11 @@ def wanted(session: Session, key: bytes, tenant_id: str, now_ms: int) -> Wanted:
     return found
 
 
-def _acls(session: Session, tenant: str, site: str | None) -> set[Acl]:
-    """A box writes its own PLCs' topics and its own status; a reader reads all of its tenant."""
+def _acls(session: Session, tenant: str, site: str | None, may_send: bool) -> set[Acl]:
+    """A box writes its own PLCs' topics and its own status; a reader reads all of its tenant. Of a
+    tenant far over its plan the boxes still say that they and their PLCs live, and send no data:
+    what they have stays in their outboxes.
+    """
     if site is None:
         filters = (f"plc/{tenant}/#", f"edge/{tenant}/#")
         return {(kind, topic) for kind in (SUBSCRIBE, RECEIVE) for topic in filters}
@@ -125,5 +150,7 @@ def _acls(session: Session, tenant: str, site: str | None) -> set[Acl]:
     topics = {f"edge/{tenant}/{site}/status"}
     for plc in session.scalars(query):
         base = f"plc/{tenant}/{plc}"
-        topics |= {base, f"{base}/heartbeat", f"{base}/gap"}
+        topics |= {f"{base}/heartbeat"}
+        if may_send:
+            topics |= {base, f"{base}/gap"}
     return {(SEND, topic) for topic in topics}

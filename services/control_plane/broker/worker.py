@@ -146,7 +146,7 @@ class Worker:
             tenants = set(session.scalars(select(Tenant.id)))
         names = [n for what in ("clients", "roles") for n in self._dynsec.names(what)]
         tenants |= {owner for n in names if (owner := accounts.owner(n))}
-        return sorted(tenants)
+        return [accounts.PLATFORM, *sorted(tenants - {accounts.PLATFORM})]
 
     def _make_right(self, tenants: list[str]) -> None:
         there = {

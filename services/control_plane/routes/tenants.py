@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import Field
 from sqlalchemy import delete, func, select, update
 
+from services.control_plane.broker import accounts
 from services.control_plane.fields import (
     Cursor,
     Form,
@@ -28,9 +29,12 @@ from services.control_plane.tables import (
     BoxConfig,
     Credential,
     Device,
+    LimitEvent,
+    Metered,
     Plan,
     Secret,
     Site,
+    Standing,
     Tenant,
     Usage,
 )
@@ -49,7 +53,7 @@ from services.runtime.clock import now_ms
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
 # Of the operator's own organisation (services/infra/model.py).
-RESERVED = "plataforma"
+RESERVED = accounts.PLATFORM
 
 
 class NewTenant(Form):
@@ -215,7 +219,8 @@ def purge_tenant(unit: Writing, tenant_id: TenantId) -> Answer:
     before = view(tenant)
     keys = select(Credential.id).where(Credential.tenant_id == tenant_id)
     session.execute(delete(Secret).where(Secret.credential_id.in_(keys)))
-    for table in (*store.OF_TENANT, Credential, Usage, BoxConfig, Device, Site):
+    tables = (*store.OF_TENANT, Credential, Usage, Standing, LimitEvent, Metered, BoxConfig)
+    for table in (*tables, Device, Site):
         session.execute(delete(table).where(table.tenant_id == tenant_id))
     session.delete(tenant)
     unit.record("tenant.purge", f"tenants/{tenant_id}", before, None)

@@ -14,7 +14,7 @@ from services.control_plane import quota
 from services.control_plane.fields import Cursor, Id, Limit, Page, TenantId, View, moment, page
 from services.control_plane.identity import ADMIN, OPERATOR, READER
 from services.control_plane.routes import configs, plans
-from services.control_plane.tables import Device, Usage
+from services.control_plane.tables import Device, Standing, Usage
 from services.control_plane.unit import Answer, Reading, reads
 from services.runtime.clock import now_ms
 
@@ -40,6 +40,13 @@ class Level(View):
     state: Literal["ok", "warning", "exceeded"]
 
 
+class PublishRight(View):
+    """Whether the tenant's boxes may send data; where not, until when."""
+
+    state: Literal["allowed", "withdrawn"]
+    until: datetime | None
+
+
 class Limits(View):
     """A tenant against its plan."""
 
@@ -47,6 +54,7 @@ class Limits(View):
     devices: Level
     configured_points_per_min: Level
     points_last_minute: Level
+    publish: PublishRight
 
 
 def view(row: Usage) -> UsageView:
@@ -106,8 +114,17 @@ def get_limits(unit: Reading, tenant_id: TenantId) -> Answer:
                 sum(configs.points_of_sites(unit).values()), plan.points_per_min
             ),
             points_last_minute=_level(last.points if last else 0, plan.points_per_min),
+            publish=publish_right(unit.session.get(Standing, tenant_id)),
         )
     )
+
+
+def publish_right(row: Standing | None) -> PublishRight:
+    """As the API shows it; without a row nothing was ever sent."""
+    until_ms = row.withdrawn_until_s * 1_000 if row else 0
+    if until_ms <= now_ms():
+        return PublishRight(state="allowed", until=None)
+    return PublishRight(state="withdrawn", until=moment(until_ms))
 
 
 def _level(used: int, limit: int) -> Level:

@@ -66,6 +66,7 @@ READER = {
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/report"),
     ("GET", "/v1/tenants/{tenant_id}/rollouts"),
     ("GET", "/v1/tenants/{tenant_id}/rollouts/{rollout_id}"),
+    ("GET", "/v1/tenants/{tenant_id}/limits/events"),
 }
 BOX = {
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}"),
@@ -76,7 +77,7 @@ BOX = {
     ("PUT", "/v1/tenants/{tenant_id}/sites/{site_id}/report"),
 }
 OPERATOR_ONLY = re.compile(
-    r"/v1/(plans|credentials|audit)|/v1/tenants(/\{tenant_id\}(/(suspend|resume|purge))?)?$"
+    r"/v1/(plans|credentials|audit)|/v1/tenants(/\{tenant_id\}(/(suspend|resume|purge|limits/release))?)?$"
 )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from services.control_plane import audit, effects, first, scope, tables
 from services.control_plane.db import Database
 from services.control_plane.metering import Count, add
+from services.meter import meter
 
 TENANTS = ("acme", "beta")
 
@@ -42,6 +43,10 @@ def database(tmp_path: Path) -> Iterator[Database]:
                     comment="", points_per_min=1, check={}, author="", created_ms=1,
                 )
             )  # fmt: skip
+            numbers = dict.fromkeys((*meter.NUMBERS, "minute_s", "load", "late"), 1)
+            session.add(tables.Standing(tenant_id=t, **numbers))
+            session.add(tables.LimitEvent(tenant_id=t, ts_ms=1, kind="warning", load=1, limit=1))
+            session.add(tables.Metered(tenant_id=t, device_id="d1", epochs="{}"))
             effects.add(session, t, 1)
             add_fleet(session, t)
             add(session, [Count(t, "d1", 60, 1, 1, 1)])
@@ -85,6 +90,7 @@ def test_the_table_of_owned_things_is_complete() -> None:
     assert owned == {
         "tenants", "sites", "devices", "credentials", "configs", "usage", "audit",
         "effects", "claims", "certificates", "targets", "reports", "rollouts", "rollout_boxes",
+        "standings", "limit_events", "metered",
     }  # fmt: skip
     # What else there is belongs to nobody, or is reached through what is owned only.
     rest = {"plans", "secrets", "audit_head", "replies"}

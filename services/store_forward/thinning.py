@@ -1,0 +1,195 @@
+"""Holds the tenants of a box to their points a minute, between the readers' wire and the outbox.
+
+Made only where a tenant has a quota: without one the store's path knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bus.frames import Sample
+from services.runtime.process import Process
+from services.store_forward import quota
+from services.store_forward.outbox import Outbox
+from services.store_forward.quota import Meter
+
+# Said again after a tenant has kept within its quota for so long.
+CALM_S = 60.0
+
+
+class Limits:
+    """Points a minute by tenant: those of the configuration and of ``<state>/quotas.json``."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._file = Path(process.config["state"]) / "quotas.json"
+        self._stamp: tuple[int, int] | None = None
+        self._centre = b""
+        self._configured: dict[str, int] = {}
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """Takes the configuration's."""
+        self._configured = config.get("quotas") or {}
+
+    def look(self) -> bool:
+        """Whether the file is another than before."""
+        try:
+            found = self._file.stat()
+        except OSError:
+            stamp = None
+        else:
+            stamp = (found.st_mtime_ns, found.st_ino)
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        return True
+
+    def read(self) -> dict[str, int]:
+        """What holds now. A file that cannot be read changes nothing, and is told of."""
+        try:
+            centre = self._file.read_bytes() if self._stamp else b""
+            found = quota.limits(self._configured, centre)
+        except (OSError, ValueError) as e:
+            text = f"{self._file}: {e}; what was read before holds"
+            self._process.event("warning", "quotas_file", text)
+            return quota.limits(self._configured, self._centre)
+        self._centre = centre
+        return found
+
+
+class Thinning:
+    """Every tenant here that has a quota."""
+
+    def __init__(self, process: Process, outbox: Outbox, commit: Callable[[], None]) -> None:
+        """``commit`` makes durable what is offered, and acknowledges it."""
+        self._process = process
+        self._outbox = outbox
+        self._commit = commit
+        self._meters: dict[str, Meter] = {}
+        self._commit_waits = self._turn_waits = False
+        self._notice_s: dict[str, float] = {}
+        """PLC -> when its next notice is due."""
+        self._over_s: dict[str, float] = {}
+        """Tenant -> when something of it had to wait last."""
+
+    def configure(self, limits: Mapping[str, int], tenants: Mapping[str, str]) -> None:
+        """Takes the limits; ``tenants``: PLC -> tenant. Who has none any more waits no longer."""
+        own = quota.meters(self._meters, limits, tenants.values(), time.monotonic())
+        self._meters = own
+        self.reload()
+
+    @property
+    def idle(self) -> bool:
+        """Nobody has a quota, and nothing is left of one."""
+        return not self._meters and not self._outbox.withheld
+
+    def reload(self) -> None:
+        """Who waits is who has something held (after a start, or a commit that failed)."""
+        held = self._outbox.withheld.held
+        for each in self._meters.values():
+            each.waiting = {plc: None for plc in each.waiting if plc in held}
+        for plc, rows in list(held.items()):
+            meter = self._meters.get(next(iter(rows.values())).locatario)
+            if meter is not None:
+                meter.waiting.setdefault(plc)
+        self._turn_later()
+
+    # -- rows ------------------------------------------------------------------------------
+
+    def offer(self, sample: Sample) -> str:
+        """As ``Outbox.offer``."""
+        outbox, plc = self._outbox, sample.plc
+        meter = self._meters.get(sample.locatario)
+        place = outbox.place(sample)
+        if place in ("repeat", "nak"):
+            return place
+        if meter is None:
+            outbox.release(plc)  # it had a quota until now
+            return outbox.offer(sample)
+        now_s = time.monotonic()
+        what = quota.head(sample.body)
+        if meter.passes(plc, what, now_s) or place == "jump":
+            self._release(plc, meter, meter.bucket.owe)
+            if place == "jump" and plc in outbox.withheld.untold:
+                outbox.tell_withheld(plc, quota.REASON)  # of the epoch that ends
+            return outbox.offer(sample)
+        outbox.hold(sample, what.key)
+        meter.waiting.setdefault(plc)
+        untold = outbox.withheld.untold.get(plc)
+        if untold is not None:
+            if len(untold.seqs) >= quota.NOTICE_RUNS:
+                outbox.tell_withheld(plc, quota.REASON)
+            else:
+                self._notice_s.setdefault(plc, now_s + quota.NOTICE_S)
+            self._say_over(sample.locatario, meter, now_s)
+        if not self._commit_waits:
+            self._commit_waits = True
+            self._process.at(now_s + quota.HOLD_COMMIT_S, self._commit_held)
+        self._turn_later()
+        return "ok"
+
+    def _commit_held(self) -> None:
+        self._commit_waits = False
+        self._commit()
+
+    def _release(self, plc: str, meter: Meter, pay: Callable[[int], None]) -> None:
+        meter.waiting.pop(plc, None)
+        for row in self._outbox.release(plc):
+            pay(quota.head(row.body).points)
+
+    def _turn_later(self) -> None:
+        now_s = time.monotonic()
+        waits = [m.bucket.wait_s(now_s) for m in self._meters.values() if m.waiting]
+        if waits and not self._turn_waits:
+            self._turn_waits = True
+            self._process.at(now_s + min(waits), self._turn)
+
+    def _turn(self) -> None:
+        """Sends what waits and fits now."""
+        self._turn_waits = False
+        now_s = time.monotonic()
+        for meter in self._meters.values():
+            while (plc := meter.next(now_s)) is not None:
+                self._release(plc, meter, meter.bucket.take)
+        if self._outbox.pending_rows:
+            self._commit()
+        self._turn_later()
+
+    # -- once a second ---------------------------------------------------------------------
+
+    def tell(self) -> None:
+        """Queues the notices that are due."""
+        now_s = time.monotonic()
+        for plc, rows in list(self._outbox.withheld.held.items()):
+            if next(iter(rows.values())).locatario not in self._meters:
+                self._outbox.release(plc)
+        for plc in list(self._outbox.withheld.untold):
+            if self._notice_s.setdefault(plc, now_s + quota.NOTICE_S) <= now_s:
+                del self._notice_s[plc]
+                self._outbox.tell_withheld(plc, quota.REASON)
+        for tenant, over_s in list(self._over_s.items()):
+            if now_s - over_s >= CALM_S:
+                del self._over_s[tenant]
+                self._process.event("info", "quota_ok", f"{tenant} is within its quota again")
+
+    def _say_over(self, tenant: str, meter: Meter, now_s: float) -> None:
+        if tenant not in self._over_s:
+            limit = meter.bucket.points_per_min
+            text = f"{tenant} sends more than its {limit} points a minute: it is thinned out"
+            self._process.event("warning", "quota", text)
+        self._over_s[tenant] = now_s
+
+    def status(self) -> dict[str, Any]:
+        """Tenant -> its limit, whether it is thinned out, and how many of its rows wait."""
+        held = self._outbox.withheld.held
+        return {
+            tenant: {
+                "points_per_min": meter.bucket.points_per_min,
+                "thinned": tenant in self._over_s,
+                "waiting": sum(len(held.get(plc, ())) for plc in meter.waiting),
+            }
+            for tenant, meter in self._meters.items()
+        }
