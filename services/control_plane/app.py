@@ -24,6 +24,7 @@ from services.control_plane.routes import (
     configs,
     credentials,
     devices,
+    effects,
     me,
     plans,
     sites,
@@ -46,6 +47,8 @@ ROUTERS = (
     credentials.router,
     configs.router,
     usage.router,
+    effects.platform,
+    effects.router,
     audit.platform,
     audit.router,
 )

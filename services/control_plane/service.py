@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from services.control_plane import app, audit
-from services.control_plane.broker import accounts
-from services.control_plane.broker.worker import Worker
 from services.control_plane.checking import Checker
 from services.control_plane.db import Database
+from services.control_plane.outside import targets as outside
 from services.control_plane.unit import Core
 from services.runtime import serving
 from services.runtime.errors import ConfigError, Problem
@@ -29,11 +28,9 @@ def setup(process: Process) -> Callable[[], None]:
         hint = "run `plc-edge central init`"
         raise ConfigError([Problem("database", "", message, hint=hint)])
     chain = audit.Chain(audit.load_key(Path(config["state"])))
-    broker: Worker | None = None
-    if config["broker"] is not None:
-        key = accounts.load_key(Path(config["state"]))
-        broker = Worker(database, config["broker"], key, process.log)
-    core = Core(database, chain, Checker(), broker)
+    checker = Checker()
+    broker, targets = outside.make(config, database, checker, process.log)
+    core = Core(database, chain, checker, broker, targets)
     tls = serving.certificate("listen", where["tls"])
     listener = serving.listen("listen", where["host"], where["port"])
     server = serving.Server(app.make(core, process.log), listener, tls, MAX_CONNECTIONS)
@@ -41,8 +38,9 @@ def setup(process: Process) -> Callable[[], None]:
     def each_second() -> None:
         if server.failed is not None:
             raise RuntimeError("the HTTP server failed") from server.failed
-        if broker is not None and broker.error is not None:
-            raise RuntimeError("the broker's thread failed") from broker.error
+        for name, worker in targets.items():
+            if worker.error is not None:
+                raise RuntimeError(f"the thread of {name} failed") from worker.error
 
     process.every(1.0, each_second)
     scheme = "https" if tls else "http"
@@ -50,8 +48,8 @@ def setup(process: Process) -> Callable[[], None]:
 
     def close() -> None:
         server.stop()
-        if broker is not None:
-            broker.close()
+        for worker in targets.values():
+            worker.close()
         listener.close()
         database.close()
 

@@ -51,8 +51,10 @@ class Reply(NamedTuple):
 class Centre:
     """One control plane with an operator."""
 
-    def __init__(self, database: str = "sqlite", broker: dict[str, Any] | None = None) -> None:
-        """``broker`` as central.yaml has it."""
+    def __init__(
+        self, database: str = "sqlite", broker: dict[str, Any] | None = None, **more: Any
+    ) -> None:
+        """``broker`` and ``more`` sections as central.yaml has them."""
         self.folder = Path(tempfile.mkdtemp(prefix="pec", dir="/tmp"))
         self.port = free_port()
         url = "sqlite:///central.db"
@@ -60,7 +62,9 @@ class Centre:
             url = postgres.cluster().create()
         self.file = self.folder / "central.yaml"
         listen = {"host": "127.0.0.1", "port": self.port, "tls": False}
-        content = {"listen": listen, "database": url, **({"broker": broker} if broker else {})}
+        content = {"listen": listen, "database": url, **more}
+        if broker:
+            content["broker"] = broker
         self.file.write_text(yaml.safe_dump(content))
         self.reload()
         self.config.runtime.mkdir(mode=0o700, parents=True)

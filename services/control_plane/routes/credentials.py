@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from sqlalchemy import func, select
 
 from services.control_plane.broker import accounts
+from services.control_plane.effects import BROKER as BROKER_TARGET
 from services.control_plane.fields import (
     Cursor,
     Form,
@@ -165,7 +166,7 @@ def _create(
     answer = _with_key(unit, row, 201)
     unit.record("credential.create", _path(row), None, view(row))
     if row.expires_ms is not None:
-        unit.follow(row.expires_ms)
+        unit.follow(row.expires_ms, BROKER_TARGET)
     return answer
 
 
@@ -190,7 +191,7 @@ def _rotate(unit: Unit, tenant_id: str | None, credential_id: str, form: Rotatio
     unit.touch(row)
     answer = _with_key(unit, row, 200)
     unit.record("credential.rotate", _path(row), before, view(row))
-    unit.follow(end)
+    unit.follow(end, BROKER_TARGET)
     return answer
 
 

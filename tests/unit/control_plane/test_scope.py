@@ -12,6 +12,7 @@ from sqlalchemy import delete, func, select, update
 from services.control_plane import audit, effects, first, scope, tables
 from services.control_plane.db import Database
 from services.control_plane.metering import Count, add
+from services.control_plane.outside import wanted
 
 TENANTS = ("acme", "beta")
 
@@ -41,7 +42,8 @@ def database(tmp_path: Path) -> Iterator[Database]:
                     comment="", points_per_min=1, check={}, author="", created_ms=1,
                 )
             )  # fmt: skip
-            effects.add(session, t, 1)
+            effects.add(session, "broker", t, 1)
+            wanted.keep(session, "influxdb", t, "org", "1", 1)
             add(session, [Count(t, "d1", 60, 1, 1, 1)])
             chain.append(session, "x", "admin", t, "a", "r", None, None)
     yield made
@@ -56,7 +58,7 @@ def test_the_table_of_owned_things_is_complete() -> None:
     owned = {cls.__tablename__ for cls, _ in scope.OWNED}
     assert owned == {
         "tenants", "sites", "devices", "credentials", "configs", "usage", "audit",
-        "effects",
+        "effects", "externals",
     }  # fmt: skip
     # What else there is belongs to nobody, or is reached through what is owned only.
     rest = {"plans", "secrets", "audit_head", "replies"}
