@@ -101,6 +101,8 @@ class Http:
             if isinstance(cause, urllib3.exceptions.ReadTimeoutError):
                 # Deleting a lot takes its time: others need not wait for it.
                 raise Refused(f"{self.where} has not answered within {READ_S:g} s") from None
+            if isinstance(cause, urllib3.exceptions.ProtocolError):
+                raise Refused(f"{self.where} ended the connection before its answer") from None
             if isinstance(cause, ValueError) and not isinstance(cause, OSError):
                 # Not what it says: http.client quotes the header, and that may be the token.
                 raise Away(f"{self.where}: the secret holds what no HTTP header may") from None
