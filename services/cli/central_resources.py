@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from services.cli import central_configs, central_fleet
+from services.cli import central_configs, central_effects, central_fleet
+from services.cli.central_effects import EFFECT
 from services.cli.central_show import (
     Site,
     Tenant,
@@ -89,6 +90,17 @@ def tenants_create(
     """Make a tenant."""
     body = {"id": tenant, "plan": plan, **given(name=name)}
     show_one(api_of(context).call("POST", "tenants", body), json_)
+
+
+def tenants_show(context: typer.Context, tenant: Tenant, json_: JsonOption = False) -> None:
+    """One tenant, and what still has to happen outside because of it."""
+    document = api_of(context).call("GET", f"tenants/{tenant}")
+    waiting: list[dict[str, Any]] = []
+    if document["outside"] != "ready":
+        waiting = central_effects.of(context, tenant)
+    show_one({**document, **({"effects": waiting} if json_ else {})}, json_)
+    if waiting and not json_:
+        show_table(waiting, EFFECT, json_)
 
 
 def tenants_change(
@@ -302,6 +314,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
         "Customers.",
         {
             "list": tenants_list,
+            "show": tenants_show,
             "create": tenants_create,
             "change": tenants_change,
             "suspend": tenants_suspend,
@@ -364,4 +377,5 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
         },
     ),
     "audit": ("Who changed what.", {"list": audit_list}),
+    "effects": ("What still has to happen outside.", {"list": central_effects.show}),
 }

@@ -25,6 +25,7 @@ from services.control_plane.routes import (
     configs,
     credentials,
     devices,
+    effects,
     limits,
     me,
     plans,
@@ -56,6 +57,8 @@ ROUTERS = (
     rollouts.router,
     usage.router,
     limits.router,
+    effects.platform,
+    effects.router,
     audit.platform,
     audit.router,
 )

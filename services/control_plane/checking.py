@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
+from services.infra import tenant
 from services.runtime import estimate, loader, secrets, yaml_lines
 from services.runtime.config import Credentials
 from services.runtime.errors import ConfigError, Problem
@@ -104,7 +105,14 @@ def look(folder: Path, yaml: str, layouts: Mapping[str, str]) -> Found:
         "site": site.config.site,
         "plcs": [{"id": p.id, "tenant": site.config.tenant(p)} for p in site.config.plcs],
         "tenants": site.config.tenants(),
+        "kinds": [sorted(names) for names in _kinds(site)],
     }
+
+
+def _kinds(site: Site) -> tuple[frozenset[str], ...]:
+    """Names of fields, as the tasks of InfluxDB tell them apart."""
+    found = tenant.kinds(site)
+    return found.booleans, found.counters, found.others
 
 
 _NO_SECRET = "the centre keeps every version: use `password_file:` or `${VARIABLE}`"

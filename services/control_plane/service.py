@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from services.control_plane import app, audit
-from services.control_plane.broker import accounts
-from services.control_plane.broker.worker import Worker
 from services.control_plane.checking import Checker
 from services.control_plane.db import Database
 from services.control_plane.fleet import ca
 from services.control_plane.fleet.desk import Desk
+from services.control_plane.outside import targets as outside
 from services.control_plane.unit import Core
 from services.runtime import serving
 from services.runtime.errors import ConfigError, Problem
@@ -34,12 +33,10 @@ def setup(process: Process) -> Callable[[], None]:
         raise ConfigError([Problem("database", "", message, hint=hint)])
     state = Path(config["state"])
     chain = audit.Chain(audit.load_key(state))
-    broker: Worker | None = None
-    if config["broker"] is not None:
-        key = accounts.load_key(state)
-        broker = Worker(database, config["broker"], key, process.log)
+    checker = Checker()
+    broker, targets = outside.make(config, database, checker, process.log)
     fleet = Desk(database, chain, ca.load(state), process.log)
-    core = Core(database, chain, Checker(), broker, fleet)
+    core = Core(database, chain, checker, broker, targets, fleet)
     tls = serving.certificate("listen", where["tls"])
     listener = serving.listen("listen", where["host"], where["port"], BACKLOG)
     boxes = str(ca.certificate_file(state))
@@ -50,8 +47,9 @@ def setup(process: Process) -> Callable[[], None]:
     def each_second() -> None:
         if server.failed is not None:
             raise RuntimeError("the HTTP server failed") from server.failed
-        if broker is not None and broker.error is not None:
-            raise RuntimeError("the broker's thread failed") from broker.error
+        for name, worker in targets.items():
+            if worker.error is not None:
+                raise RuntimeError(f"the thread of {name} failed") from worker.error
         if fleet.conductor.error is not None:
             raise RuntimeError("the roll-outs' thread failed") from fleet.conductor.error
 
@@ -62,8 +60,8 @@ def setup(process: Process) -> Callable[[], None]:
     def close() -> None:
         server.stop(also=fleet.waiters.close)
         fleet.conductor.close()
-        if broker is not None:
-            broker.close()
+        for worker in targets.values():
+            worker.close()
         listener.close()
         database.close()
 

@@ -220,7 +220,7 @@ class Effect(Base):
     """Something outside the database to be made right (services/control_plane/effects.py)."""
 
     __tablename__ = "effects"
-    __table_args__ = (Index("effects_due", "due_ms"),)
+    __table_args__ = (Index("effects_due", "target", "due_ms"),)
 
     id: Mapped[int] = mapped_column(
         # The only kind that SQLite counts up by itself.
@@ -229,6 +229,9 @@ class Effect(Base):
     )
     tenant_id: Mapped[str] = mapped_column(_Id)
     """Whose; no foreign key, because it outlives a purged tenant."""
+    target: Mapped[str] = mapped_column(String(16))
+    """Where: broker, influxdb or grafana."""
+    since_ms: Mapped[int]
     due_ms: Mapped[int]
     attempts: Mapped[int]
     error: Mapped[str | None]
@@ -397,3 +400,22 @@ class Metered(Base):
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     device_id: Mapped[str] = mapped_column(_Id, primary_key=True)
     epochs: Mapped[str]
+
+
+class External(Base):
+    """Something that was made outside for a tenant, by its id there: an organisation (``org``), a
+    token (its description), a dashboard (its uid).
+    """
+
+    __tablename__ = "externals"
+
+    tenant_id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    """No foreign key, because it outlives a purged tenant."""
+    target: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    external_id: Mapped[str]
+    """Empty while it is being made: whoever dies then finds it by its name."""
+    hash: Mapped[str | None] = mapped_column(String(64))
+    """SHA-256 of a token, or of what a dashboard was made of."""
+    since_ms: Mapped[int]
+    """When the tenant was made: another one of the same name must get nothing of it."""

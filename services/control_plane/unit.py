@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -31,12 +31,11 @@ from services.control_plane.tables import Tenant
 from services.runtime.clock import now_ms
 
 if TYPE_CHECKING:
-    from services.control_plane.broker.worker import Worker
+    from services.control_plane.broker.worker import BrokerWorker
     from services.control_plane.checking import Checker
     from services.control_plane.fleet.desk import Desk
+    from services.control_plane.worker import Worker
 
-# Changes of these show at the broker.
-_OUTSIDE = ("tenant", "site", "device", "credential", "limits")
 ACTIVE, SUSPENDED, DELETED = "active", "suspended", "deleted"
 
 
@@ -47,8 +46,10 @@ class Core:
     database: Database
     chain: Chain
     checker: Checker
-    broker: Worker | None
-    """None: central.yaml names no broker, and nothing outside follows a change."""
+    broker: BrokerWorker | None
+    """None: central.yaml names no broker."""
+    targets: Mapping[str, Worker]
+    """What follows a change outside, by its name; the broker among them."""
     fleet: Desk
 
 
@@ -128,8 +129,7 @@ class Unit:
             after.model_dump(mode="json") if after else None,
         )
         self._recorded = True
-        if action.partition(".")[0] in _OUTSIDE:
-            self.follow(now_ms())
+        self.follow(now_ms(), *effects.SHOWS_AT.get(action.partition(".")[0], ()))
 
     def unrecorded(self) -> None:
         """Says that this change is none for the audit: a box that tells how it is."""
@@ -144,11 +144,15 @@ class Unit:
         for call in self._after:
             call()
 
-    def follow(self, due_ms: int) -> None:
-        """Has the tenant's outside made right after this change, not before ``due_ms``."""
-        tenant = self.session.info["tenant"]
-        if self.core.broker is not None and tenant is not None:
-            effects.add(self.session, tenant, due_ms)
+    def follow(self, due_ms: int, *targets: str, of: Sequence[str] = ()) -> None:
+        """Has the tenant's outside made right at these targets (those that there are) after this
+        change, not before ``due_ms``; that of the tenants ``of``, where the change is nobody's own.
+        """
+        own = self.session.info["tenant"]
+        for tenant in of or ([] if own is None else [own]):
+            for target in targets:
+                if target in self.core.targets:
+                    effects.add(self.session, target, tenant, due_ms)
 
     # -- used by reads and writes --------------------------------------------------------
 
@@ -282,8 +286,8 @@ def writes(
                     return given
                 unit.enter(session, arguments.get("tenant_id"), states)
                 response = unit.finish(route(**arguments))
-            if unit.core.broker is not None:
-                unit.core.broker.wake()
+            for worker in unit.core.targets.values():
+                worker.wake()
             unit.committed()
             return response
 

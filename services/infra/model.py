@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from services.infra.tenant import (
+    PLATFORM,
+    RETENTION_DAYS,
+    TOKENS,
+    Bucket,
+    Token,
+    buckets,
+    join,
+    kinds,
+    slug,
+    tasks,
+)
 from services.runtime.config import Config, Credentials, MqttOutput
 from services.runtime.errors import ConfigError, Problem
-from services.runtime.rules import RAW_RETENTION_DAYS
 from services.runtime.secrets import reference_of
 from services.runtime.site import Site
 
-DAY_S = 86_400
-# Days kept in (raw, cleaned, one minute) per plan; one hour and platform are the same for all
-# (docs/ESTRATEGIA_RETENCAO_DADOS.md). `check` compares store.max_age with the first.
-RETENTION_DAYS = {
-    plan: (raw, *rest)
-    for (plan, raw), rest in zip(
-        RAW_RETENTION_DAYS.items(), ((7, 30), (30, 180), (90, 365)), strict=True
-    )
-}
-HOUR_DAYS, PLATFORM_DAYS = 365, 30
-PLATFORM = "plataforma"
 TELEGRAF_ROLES = ("dados", "sinais", "edge")
-_INTEGERS = {
-    *("BYTE", "SINT", "USINT", "INT", "UINT", "DINT", "UDINT", "LINT", "ULINT"),
-    *("WORD", "DWORD", "LWORD", "COUNTER"),
-}
-# An integer with such a name counts upwards: its increase is kept, not its mean alone.
-_COUNTER = re.compile(r"(?i)contador|contagem|ciclos|pecas|peças|total|count")
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """One bucket of a tenant's organisation."""
-
-    name: str
-    days: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +46,17 @@ class Tenant:
     @property
     def buckets(self) -> list[Bucket]:
         """All of them, the finest first."""
-        raw, clean, minute = RETENTION_DAYS[self.plan]
-        return [
-            Bucket("processo_raw", raw),
-            Bucket("processo", clean),
-            Bucket("processo_1m", minute),
-            Bucket("processo_1h", HOUR_DAYS),
-            Bucket("platform_metrics", PLATFORM_DAYS),
-        ]
+        return buckets(self.raw_days)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Their files."""
+        return [task.file for task in tasks((), (), self.raw_days)]
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        """One per writer, and the reader's."""
+        return TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +115,6 @@ class Fleet:
     """``site/plc`` -> tenant: whose the PLC of a box's metrics is."""
 
 
-def slug(name: str) -> str:
-    """A name as part of a variable's name."""
-    return name.replace("-", "_").upper()
-
-
 def fleet(sites: Iterable[Site]) -> Fleet:
     """Joins the boxes. Raises ConfigError naming every clash between them."""
     ordered = sorted(sites, key=lambda s: s.config.site)
@@ -147,7 +130,7 @@ def fleet(sites: Iterable[Site]) -> Fleet:
     if problems:
         raise ConfigError(problems)
     names = sorted({t for c in configs for t in c.tenants()})
-    booleans, counters = _kinds(ordered)
+    booleans, counters = join(kinds(s) for s in ordered).conditions()
     return Fleet(
         sites=[c.site for c in configs],
         tenants=[Tenant(n, plans.get(n, "pro")) for n in names],
@@ -248,23 +231,6 @@ def _accounts(configs: list[Config], tenants: list[str]) -> list[Account]:
         accounts.append(Account(f"leitor-{tenant}", f"reader of tenant {tenant}", read=read))
     health = Account("saude", "health check of the container", read=("$SYS/broker/uptime",))
     return [*accounts, health]
-
-
-def _kinds(sites: list[Site]) -> tuple[list[str], list[str]]:
-    booleans: set[str] = set()
-    counters: set[str] = set()
-    others: set[str] = set()
-    for site in sites:
-        for fields in site.fields.values():
-            for f in fields:
-                if f.type == "BOOL":
-                    booleans.add(f.name)
-                elif f.type in _INTEGERS and _COUNTER.search(f.name):
-                    counters.add(f.name)
-                else:
-                    others.add(f.name)
-    # The same name elsewhere as something else: treated as a plain number.
-    return sorted(booleans - counters - others), sorted(counters - booleans - others)
 
 
 def _box(config: Config) -> Box:

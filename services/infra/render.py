@@ -7,10 +7,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
-from services.infra import alerts, dashboards, model
+from services.infra import alerts, dashboards, tenant
 from services.infra.model import Fleet
 from services.runtime import assets
 
@@ -23,8 +22,6 @@ _TEMPLATES = {
     "mosquitto/users.txt.j2": "mosquitto/users.txt",
     "telegraf/telegraf.conf.j2": "telegraf/telegraf.conf",
     "influxdb/10-plc-edge.sh.j2": "influxdb/initdb.d/10-plc-edge.sh",
-    "influxdb/minuto.flux.j2": "influxdb/tasks/plc_edge_1m.flux",
-    "influxdb/hora.flux.j2": "influxdb/tasks/plc_edge_1h.flux",
     "compose/agent-secrets.txt.j2": "agent-secrets.txt",
     "grafana/init-orgs.sh.j2": "grafana/init-orgs.sh",
     "grafana/datasources.yaml.j2": "grafana/provisioning/datasources/plc-edge.yaml",
@@ -42,31 +39,21 @@ _COPIED = {
 def render(fleet: Fleet, infra_dir: str = ".", root_dir: str = "..") -> Files:
     """Every file by its path. ``infra_dir`` and ``root_dir`` (of the Dockerfile's context) are seen
     from docker-compose.yml."""
-    env = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(assets.path("infra/templates")),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
+    env = tenant.templates()
     context: dict[str, Any] = {
         "f": fleet,
-        "platform": model.PLATFORM,
+        "platform": tenant.PLATFORM,
         "infra_dir": infra_dir,
         "root_dir": root_dir,
-        "hour_days": model.HOUR_DAYS,
-        "platform_days": model.PLATFORM_DAYS,
+        "hour_days": tenant.HOUR_DAYS,
+        "platform_days": tenant.PLATFORM_DAYS,
     }
     templates = assets.path("infra/templates")
     files = {out: env.get_template(name).render(context) for name, out in _TEMPLATES.items()}
     files |= {out: (templates / name).read_text("utf-8") for name, out in _COPIED.items()}
-    recompute = (
-        env.get_template("influxdb/minuto.flux.j2"),
-        env.get_template("influxdb/hora.flux.j2"),
-    )
     for days in sorted({t.raw_days for t in fleet.tenants}):
-        for template, step in zip(recompute, ("1m", "1h"), strict=True):
-            name = f"influxdb/tasks/plc_edge_{step}_recalculo_{days}d.flux"
-            files[name] = template.render(context, recompute_days=days)
+        for task in tenant.tasks(fleet.booleans, fleet.counters, days):
+            files[f"influxdb/tasks/{task.file}.flux"] = task.flux
     for name, board in dashboards.all_dashboards().items():
         files[f"grafana/dashboards/{name}.json"] = _json(board)
     for name, board in dashboards.operator_dashboards().items():

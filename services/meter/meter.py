@@ -182,8 +182,8 @@ class Meter:
             states = shown(before.withdrawn_until_s), shown(until)
             self._audit(session, tenant, "withdraw", *states)
             # Now, and when it is over, whether this process lives then or not.
-            effects.add(session, tenant, self._clock())
-            effects.add(session, tenant, until * 1_000)
+            effects.add(session, effects.BROKER, tenant, self._clock())
+            effects.add(session, effects.BROKER, tenant, until * 1_000)
 
     def _tell(
         self, session: Session, tenant: str, word: str, load: int, limit: int, said: list[Any]

@@ -21,8 +21,9 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from pydantic import Field, PrivateAttr, field_validator
 
 from bus.topology import IPC_PATH_MAX_BYTES, process_name
-from services.runtime import loader
+from services.runtime import central_outside, loader
 from services.runtime import render as rendering
+from services.runtime.central_outside import Grafana, Influxdb
 from services.runtime.config import Host, HttpTls, Model, Port, Tls
 from services.runtime.document import KeyPath
 from services.runtime.errors import ConfigError
@@ -105,7 +106,17 @@ class Central(Model):
     broker: CentralBroker | None = Field(
         None, description="whose accounts are kept; without it they are made by hand"
     )
+    influxdb: Influxdb | None = Field(
+        None, description="whose organisations are kept; without it they are made by hand"
+    )
+    grafana: Grafana | None = Field(None, description="the same; needs `influxdb`")
     paths: CentralPaths = Field(default_factory=CentralPaths)
+
+    @rule
+    def _grafana_shows_influxdb(self) -> str | None:
+        if self.grafana is not None and self.influxdb is None:
+            return "`grafana` shows what InfluxDB holds: set `influxdb:` too"
+        return None
 
     _warnings: list[str] = PrivateAttr(default_factory=list)
 
@@ -161,11 +172,17 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Centre:
     config, wrong = validate(document, Central)
     base = path.absolute().parent
     problems = [*document.problems, *wrong]
-    for check in (_password, _certificate, _broker, _sockets):
+    for check in (_password, _certificate, _broker, _outside, _sockets):
         with suppress(Unknown):
             problems += [document.problem(*p) for p in check(config, base)]
     if problems:
         raise ConfigError(loader.in_order(problems))
+    for section in (config.influxdb, config.grafana):
+        address = urlsplit(section.url if section else "")
+        if address.scheme == "http" and not _is_loopback(address.hostname or ""):
+            config._warnings.append(
+                f"{path}: what opens {address.netloc} goes there in clear; use https://"
+            )
     state = base / config.paths.state
     url, clear = _without_password(config.database, base)
     password = None
@@ -205,6 +222,10 @@ def _broker(config: Central, base: Path) -> Iterator[Broken]:
         yield ("broker", "password_file"), f"{file} cannot be read", hint
     if config.broker.tls:
         yield from _pem_files(config.broker.tls, base, ("broker", "tls"))
+
+
+def _outside(config: Central, base: Path) -> Iterator[Broken]:
+    yield from central_outside.unreadable(config.influxdb, config.grafana, base)
 
 
 def _pem_files(tls: HttpTls | Tls, base: Path, at: KeyPath) -> Iterator[Broken]:
@@ -297,7 +318,8 @@ def render(centre: Centre) -> rendering.Rendered:
         "port": listen.port,
         "tls": {k: str(base / f) for k, f in listen.tls} if listen.tls else None,
     }
-    add("control_plane", listen=where)
+    outside = central_outside.render(centre.config.influxdb, centre.config.grafana, base)
+    add("control_plane", listen=where, **outside)
     if broker is not None:
         add("meter")
     return rendered

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from services.runtime import alert_model, central_config, config, fleet_model
+from services.runtime import alert_model, central_config, central_outside, config, fleet_model
 
 HEAD = """\
 # Configuration reference
@@ -90,6 +90,8 @@ CENTRAL_SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("listen.tls", config.HttpTls),
     ("broker", central_config.CentralBroker),
     ("broker.tls", config.Tls),
+    ("influxdb", central_outside.Influxdb),
+    ("grafana", central_outside.Grafana),
     ("paths", central_config.CentralPaths),
 ]
 _TYPES: dict[Any, str] = {

@@ -54,9 +54,16 @@ class Centre:
     """One control plane with an operator."""
 
     def __init__(
-        self, database: str = "sqlite", broker: dict[str, Any] | None = None, *, tls: bool = False
+        self,
+        database: str = "sqlite",
+        broker: dict[str, Any] | None = None,
+        *,
+        tls: bool = False,
+        **more: Any,
     ) -> None:
-        """``broker`` as central.yaml has it; with ``tls`` its own certificate is of ``ca_file``."""
+        """``broker`` and ``more`` sections as central.yaml has them; with ``tls`` its own
+        certificate is of ``ca_file``.
+        """
         self.folder = Path(tempfile.mkdtemp(prefix="pec", dir="/tmp"))
         self.port = free_port()
         url = "sqlite:///central.db"
@@ -69,7 +76,9 @@ class Centre:
             authority = Ca(self.folder, "api-ca")
             cert, key = authority.issue("localhost")
             listen["tls"], self.ca_file = {"cert": cert, "key": key}, authority.file
-        content = {"listen": listen, "database": url, **({"broker": broker} if broker else {})}
+        content = {"listen": listen, "database": url, **more}
+        if broker:
+            content["broker"] = broker
         self.file.write_text(yaml.safe_dump(content))
         self.reload()
         self.config.runtime.mkdir(mode=0o700, parents=True)

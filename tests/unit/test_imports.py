@@ -1,5 +1,5 @@
-"""Imports point one way: cli, processes -> consumer -> s7, runtime -> bus, and no process knows
-another.
+"""Imports point one way: cli, processes -> consumer, infra -> s7, runtime -> bus, and no process
+knows another.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ from tests.kit.common import ROOT
 
 PROCESS_FOLDERS = {*PROCESSES, "simulator"}
 # Shared folder -> the folders of services that it may import besides itself.
-SHARED = {"runtime": {"s7"}, "s7": {"runtime"}, "consumer": {"runtime", "s7"}}
+SHARED = {
+    "runtime": {"s7"},
+    "s7": {"runtime"},
+    "consumer": {"runtime", "s7"},
+    "infra": {"runtime", "s7"},
+}
 # The centre's processes share its database, which is the control plane's.
 SAME_DATABASE = {"meter": {"control_plane"}}
 

@@ -17,6 +17,7 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from services.control_plane.worker import Away, Refused
 from services.runtime import secrets
 from services.runtime.tls import client_context, load_certificate
 
@@ -30,14 +31,6 @@ KEEPALIVE_S = 20
 BATCH, NAMES = 100, 500
 
 Command = dict[str, Any]
-
-
-class Away(Exception):
-    """The broker is not there, or does not answer."""
-
-
-class Refused(Exception):
-    """The plugin did not do a command."""
 
 
 class Dynsec:

@@ -1,33 +1,21 @@
-"""Makes the broker as the database wants it: at each change, and everything once in a while.
-
-One thread. It reads what is wanted, asks the broker what is there, sends the difference, and only
-then forgets that it was asked: killed anywhere, it does the same again, and finds it done.
-"""
+"""Makes the broker's accounts as the database wants them."""
 
 from __future__ import annotations
 
-import threading
-import time
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from services.control_plane import effects
 from services.control_plane.broker import accounts
 from services.control_plane.broker.accounts import Acl, Wanted
-from services.control_plane.broker.dynsec import Away, Command, Dynsec, Refused
+from services.control_plane.broker.dynsec import Command, Dynsec
 from services.control_plane.db import Database
-from services.control_plane.effects import Due
+from services.control_plane.effects import BROKER
 from services.control_plane.tables import Tenant
+from services.control_plane.worker import Worker
 from services.runtime.clock import now_ms
 from services.runtime.log import Log
 
-# What somebody changed at the broker by hand, or a restored file of it, is set right within this.
-RECONCILE_S = 300.0
-# Rows that come due, and a database that was away, are seen within this.
-LOOK_S = 5.0
 # Looked at together: 0.2 s, so that 1,000 tenants take 4 s, and a change waits for none of them.
 TENANTS = 50
 DEFAULTS = {
@@ -39,39 +27,35 @@ DEFAULTS = {
 NO_CLIENT, NO_ROLE = "Client not found", "Role not found"
 
 
-class Worker:
+class BrokerWorker(Worker):
     """The thread."""
+
+    target = BROKER
+    batch: ClassVar[int] = TENANTS
+    join_s: ClassVar[float] = 10.0
 
     def __init__(self, database: Database, config: dict[str, Any], key: bytes, log: Log) -> None:
         """``config`` as rendered from central.yaml's ``broker``."""
+        super().__init__(database, log)
         self.key = key
-        self.error: BaseException | None = None
-        self._database = database
-        self._log = log
-        self._wake = threading.Event()
-        self._ending = False
-        self._all_due_s = 0.0
-        self._unchecked: list[str] = []
-        self._away: str | None = ""
+        self._said: str | None = ""
         self._dynsec = Dynsec(config, self._changed)
-        self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Something was asked for."""
-        self._wake.set()
 
     def close(self) -> None:
-        """Ends it; what is left undone stays in the database."""
-        self._ending = True
-        self._wake.set()
-        self._thread.join(10.0)
+        """Ends it, and the connection."""
+        super().close()
         self._dynsec.close()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the plugin can be asked."""
+        return self._dynsec.is_up
 
     def _changed(self, why: str | None) -> None:
         """From paho's thread."""
-        if why != self._away:
-            self._away = why
+        self.away = why
+        if why != self._said:
+            self._said = why
             if why is None:
                 self._log.info("broker connected")
             else:
@@ -80,66 +64,7 @@ class Worker:
             self._all_due_s = 0.0
             self._wake.set()
 
-    def _run(self) -> None:
-        try:
-            while not self._ending:
-                wait_s = LOOK_S
-                if self._dynsec.is_up:
-                    try:
-                        wait_s = self._turn()
-                    except Away:
-                        wait_s = 1.0
-                    except (DBAPIError, PoolTimeoutError) as e:
-                        self._log.warning("database away", error=str(e).partition("\n")[0])
-                self._wake.wait(wait_s)
-                self._wake.clear()
-        except BaseException as e:  # handed to the main thread, which ends the process
-            self.error = e
-
-    def _turn(self) -> float:
-        """A part of what is due, changes first; how long until the next."""
-        with self._database.reading(None) as session:
-            asked = effects.due(session, now_ms())[:TENANTS]
-        if asked and not self._carry_out(asked):
-            for one in asked:
-                self._carry_out([one])
-        if time.monotonic() >= self._all_due_s:
-            self._unchecked = self._everybody()
-            self._all_due_s = time.monotonic() + RECONCILE_S
-        if self._unchecked:
-            part = self._unchecked[:TENANTS]
-            self._attempt(part)
-            del self._unchecked[: len(part)]
-            return 0.0
-        with self._database.reading(None) as session:
-            next_ms = effects.next_due_ms(session)
-        until_s = LOOK_S if next_ms is None else (next_ms - now_ms()) / 1_000
-        return max(0.0, min(LOOK_S, until_s))
-
-    def _carry_out(self, asked: list[Due]) -> bool:
-        """Whether it need not be tried one by one: who is refused holds up nobody else."""
-        at_ms = now_ms()
-        error = self._attempt([one.tenant_id for one in asked])
-        if error and len(asked) > 1:
-            return False
-        with self._database.writing(None) as session:
-            for one in asked:
-                if error:
-                    effects.postpone(session, one, at_ms, error)
-                else:
-                    effects.finish(session, one, at_ms)
-        return True
-
-    def _attempt(self, tenants: list[str]) -> str:
-        """Makes these tenants right; what the plugin said against it."""
-        try:
-            self._make_right(tenants)
-        except Refused as e:
-            self._log.error("broker refused", tenants=tenants[:10], error=str(e))
-            return str(e)
-        return ""
-
-    def _everybody(self) -> list[str]:
+    def everybody(self) -> list[str]:
         """Every tenant, also those that only the broker knows."""
         self._defaults()
         with self._database.reading(None) as session:
@@ -148,7 +73,8 @@ class Worker:
         tenants |= {owner for n in names if (owner := accounts.owner(n))}
         return [accounts.PLATFORM, *sorted(tenants - {accounts.PLATFORM})]
 
-    def _make_right(self, tenants: list[str]) -> None:
+    def make_right(self, tenants: list[str]) -> None:
+        """Roles and accounts of these tenants."""
         there = {
             what: {n for n in self._dynsec.names(what) if accounts.owner(n) in tenants}
             for what in ("clients", "roles")

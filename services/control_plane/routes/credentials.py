@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from sqlalchemy import func, select
 
 from services.control_plane.broker import accounts
+from services.control_plane.effects import BROKER as BROKER_TARGET
 from services.control_plane.fields import (
     Cursor,
     Form,
@@ -177,7 +178,7 @@ def _create(
     answer = _with_key(unit, row, 201)
     unit.record("credential.create", _path(row), None, view(row))
     if row.expires_ms is not None:
-        unit.follow(row.expires_ms)
+        unit.follow(row.expires_ms, BROKER_TARGET)
     return answer
 
 
@@ -204,7 +205,7 @@ def _rotate(unit: Unit, tenant_id: str | None, credential_id: str, form: Rotatio
     unit.touch(row)
     answer = _with_key(unit, row, 200)
     unit.record("credential.rotate", _path(row), before, view(row))
-    unit.follow(end)
+    unit.follow(end, BROKER_TARGET)
     return answer
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path
 from pydantic import Field
 from sqlalchemy import func, select
 
+from services.control_plane.effects import INFLUXDB
 from services.control_plane.fields import (
     ID_PATTERN,
     Cursor,
@@ -98,6 +99,9 @@ def put_plan(unit: Writing, plan_id: PlanId, form: PlanForm) -> Answer:
             setattr(plan, name, value)
         unit.touch(plan)
     unit.record("plan.put", f"plans/{plan_id}", before, view(plan))
+    on_it = unit.session.scalars(select(Tenant.id).where(Tenant.plan_id == plan_id)).all()
+    if before is not None and on_it:
+        unit.follow(now, INFLUXDB, of=on_it)
     return Answer(view(plan), 200 if before else 201, plan.version, f"/v1/plans/{plan_id}")
 
 

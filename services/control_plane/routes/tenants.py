@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import Field
 from sqlalchemy import delete, func, select, update
 
+from services.control_plane import effects as outside
 from services.control_plane.broker import accounts
 from services.control_plane.fields import (
     Cursor,
@@ -24,7 +25,7 @@ from services.control_plane.fields import (
 from services.control_plane.fleet import store
 from services.control_plane.identity import ADMIN, OPERATOR, READER
 from services.control_plane.problems import Refusal
-from services.control_plane.routes import configs, plans
+from services.control_plane.routes import configs, effects, plans
 from services.control_plane.tables import (
     BoxConfig,
     Credential,
@@ -82,6 +83,14 @@ class TenantView(View):
     updated_at: datetime
 
 
+class TenantDetail(TenantView):
+    """A tenant, and whether all that follows from it outside is done."""
+
+    outside: str = Field(
+        description="ready, pending, or refused: see its `effects`",
+    )
+
+
 def view(row: Tenant) -> TenantView:
     """As the API shows it."""
     return TenantView(
@@ -131,11 +140,13 @@ def list_tenants(unit: Reading, cursor: Cursor = None, limit: Limit = 100) -> An
     return Answer(page(unit.session, select(Tenant), [Tenant.id], cursor, limit, view))
 
 
-@router.get("/{tenant_id}", response_model=TenantView)
+@router.get("/{tenant_id}", response_model=TenantDetail)
 @reads(OPERATOR, ADMIN, READER)
 def get_tenant(unit: Reading, tenant_id: TenantId) -> Answer:
     """One tenant."""
-    return Answer(view(unit.tenant), version=unit.tenant.version)
+    word = outside.state(effects.waiting(unit))
+    detail = TenantDetail(**view(unit.tenant).model_dump(), outside=word)
+    return Answer(detail, version=unit.tenant.version)
 
 
 @router.patch("/{tenant_id}", response_model=TenantView)

@@ -381,7 +381,7 @@ def test_the_right_to_publish_is_withdrawn_and_comes_back(database: str) -> None
         with w.centre.database.writing(None) as session:
             at_s = now_ms() // 1_000 + 1
             session.execute(update(Standing).values(withdrawn_until_s=at_s))
-            effects.add(session, "acme", at_s * 1_000)
+            effects.add(session, "broker", "acme", at_s * 1_000)
         until(lambda: may(acme), 15, "published again, without the meter")
         with running(w):
             until(lambda: kinds()[0] == "returned", 10, lambda: str(kinds()))

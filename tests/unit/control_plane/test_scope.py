@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from services.control_plane import audit, effects, first, scope, tables
 from services.control_plane.db import Database
 from services.control_plane.metering import Count, add
+from services.control_plane.outside import wanted
 from services.meter import meter
 
 TENANTS = ("acme", "beta")
@@ -47,8 +48,9 @@ def database(tmp_path: Path) -> Iterator[Database]:
             session.add(tables.Standing(tenant_id=t, **numbers))
             session.add(tables.LimitEvent(tenant_id=t, ts_ms=1, kind="warning", load=1, limit=1))
             session.add(tables.Metered(tenant_id=t, device_id="d1", epochs="{}"))
-            effects.add(session, t, 1)
             add_fleet(session, t)
+            effects.add(session, "broker", t, 1)
+            wanted.keep(session, "influxdb", t, "org", "1", 1)
             add(session, [Count(t, "d1", 60, 1, 1, 1)])
             chain.append(session, "x", "admin", t, "a", "r", None, None)
     yield made
@@ -90,7 +92,7 @@ def test_the_table_of_owned_things_is_complete() -> None:
     assert owned == {
         "tenants", "sites", "devices", "credentials", "configs", "usage", "audit",
         "effects", "claims", "certificates", "targets", "reports", "rollouts", "rollout_boxes",
-        "standings", "limit_events", "metered",
+        "standings", "limit_events", "metered", "externals",
     }  # fmt: skip
     # What else there is belongs to nobody, or is reached through what is owned only.
     rest = {"plans", "secrets", "audit_head", "replies"}

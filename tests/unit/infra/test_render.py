@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from services.infra import model, render
+from services.infra import model, render, tenant
 from services.runtime import loader
 from services.runtime.errors import ConfigError
 from tests.kit import fleet
@@ -86,7 +86,7 @@ def test_clashes_are_refused(tmp_path: Path, change, key: str, hint: str) -> Non
 
 
 def test_retention_of_the_plans() -> None:
-    days = {p: [b.days for b in model.Tenant("x", p).buckets] for p in model.RETENTION_DAYS}
+    days = {p: [b.days for b in model.Tenant("x", p).buckets] for p in tenant.RETENTION_DAYS}
     assert days == {
         "free": [3, 7, 30, 365, 30],
         "pro": [7, 30, 180, 365, 30],
