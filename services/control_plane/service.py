@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from services.control_plane import app, audit
+from services.control_plane import app, audit, restore
 from services.control_plane.broker import accounts
 from services.control_plane.broker.worker import Worker
 from services.control_plane.checking import Checker
@@ -24,6 +24,7 @@ def setup(process: Process) -> Callable[[], None]:
     config = process.config
     where = config["listen"]
     database = Database(config["database"], config["password"])
+    restore.settle(database, Path(config["state"]))
     if not database.is_current():
         message = "is not made yet, or older than this program"
         hint = "run `plc-edge central init`"
