@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from services.cli import central_resources
+from services.cli import central_backup, central_resources
+from services.cli.central_centre import CentralOption, load, opened
 from services.cli.common import JsonOption, console, error_console, fail
 from services.runtime import central_config, render, supervise
-from services.runtime.central_config import Centre
 from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, ConfigError, Problem
-
-if TYPE_CHECKING:
-    from services.control_plane.db import Database
-
-CentralOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        help="Configuration; default /etc/plc-edge/central.yaml, else ./central.yaml.",
-        show_default=False,
-    ),
-]
-# Of the extra `central`: a box does without them.
-_NEEDS = ("fastapi", "sqlalchemy", "alembic", "psycopg")
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +20,7 @@ def register(app: typer.Typer) -> None:
     central.command(help="Validate central.yaml.")(check)
     central.command(help="Make or upgrade the database; print the first operator's key.")(init)
     central.command(help="Run the control plane in the foreground, under supervisord.")(run)
+    central_backup.register(central)
     audit = central_resources.register(central)
     audit.command(help="Look for changes that are not the control plane's.")(verify)
     app.add_typer(central, name="central")
@@ -46,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def check(config: CentralOption = None) -> None:
     """Says every mistake of the configuration at once."""
-    centre = _load(config)
+    centre = load(config)
     listen = centre.config.listen
     scheme = "https" if listen.tls else "http"
     console.print(f"{centre.file}: good", highlight=False, markup=False, soft_wrap=True)
@@ -63,14 +45,14 @@ def init(
     json_: JsonOption = False,
 ) -> None:
     """Makes what is missing, and changes nothing that is there."""
-    centre = _load(config)
+    centre = load(config)
     for folder in (centre.state, centre.runtime):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     central_config.write_clear_password(centre)
     from services.control_plane import audit, first
     from services.control_plane.fleet import ca
 
-    with _database(centre) as database:
+    with opened(centre) as database:
         # A new key for a chain that began with another would call every row of it forged.
         key = audit.make_key if not database.is_current() else audit.load_key
         made = first.prepare(database, audit.Chain(key(centre.state)), another_key=another_key)
@@ -90,9 +72,9 @@ def init(
 
 def run(config: CentralOption = None) -> None:
     """Renders what the process reads and becomes its supervisor."""
-    centre = _load(config)
+    centre = load(config)
     central_config.write_clear_password(centre)
-    with _database(centre) as database:
+    with opened(centre) as database:
         if not database.is_current():
             hint = f"run `plc-edge central init -c {centre.file}`"
             message = "the database is not made yet, or older than this program"
@@ -118,7 +100,7 @@ def verify(
     """Reads the whole chain from the database itself, not through the API; exit 1 where it is
     broken.
     """
-    centre = _load(config)
+    centre = load(config)
     noted = None
     if since is not None:
         seq, _, mac = since.partition(":")
@@ -129,7 +111,7 @@ def verify(
     from services.control_plane.tables import AuditHead
 
     chain = audit.Chain(audit.load_key(centre.state))
-    with _database(centre) as database, database.reading(None) as session:
+    with opened(centre) as database, database.reading(None) as session:
         faults = list(chain.faults(session, noted))
         head = session.get(AuditHead, audit.HEAD_ID)
         now = f"{head.seq}:{head.mac}" if head else None
@@ -142,32 +124,3 @@ def verify(
             console.print(f"the audit is whole: {now}", highlight=False, soft_wrap=True)
     if faults:
         raise typer.Exit(EXIT_FAILURE)
-
-
-def _load(config: Path | None) -> Centre:
-    missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
-    if missing:
-        fail(
-            f"the control plane needs {', '.join(missing)}: pip install --require-hashes -r"
-            " deploy/requirements-central.lock"
-        )
-    centre = central_config.load(central_config.find(config))
-    for warning in centre.config.warnings:
-        error_console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
-    return centre
-
-
-@contextmanager
-def _database(centre: Centre) -> Iterator[Database]:
-    from sqlalchemy.exc import DBAPIError
-
-    from services.control_plane.db import Database
-
-    # A password of the URL lies in its file only once `init` or `run` has put it there.
-    database = Database(centre.database, centre.password)
-    try:
-        yield database
-    except DBAPIError as e:
-        fail(f"database {centre.database}: {str(e.orig).strip()}")
-    finally:
-        database.close()

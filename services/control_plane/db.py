@@ -88,6 +88,27 @@ class Database:
             session.commit()
 
     @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection that sees one state of the whole database however long it reads, and holds
+        up nobody.
+        """
+        with self.engine.connect() as connection:
+            if not self.is_sqlite:  # where a transaction sees one state in any case
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def changing(self) -> Iterator[Connection]:
+        """The one transaction that may change everything now, the schema too. All or nothing: both
+        databases can undo a change of schema.
+        """
+        with self._writer(), self.engine.connect() as connection:
+            connection = connection.execution_options(begin="BEGIN IMMEDIATE")
+            with connection.begin():
+                yield connection
+
+    @contextmanager
     def _writer(self) -> Iterator[None]:
         """SQLite before 3.51.3 can corrupt its file when two connections write or checkpoint at the
         same moment (sqlite.org/wal.html, "WAL-reset bug"), and Debian 12 has 3.40: so a file lock
@@ -107,35 +128,46 @@ class Database:
     # -- the schema ----------------------------------------------------------------------
 
     def migrate(self) -> bool:
-        """Brings the schema to the newest; whether anything had to be done. All or nothing: both
-        databases can undo a change of schema.
-        """
+        """Brings the schema to the newest; whether anything had to be done."""
         if self.is_current():
             return False
-        with self._writer(), self.engine.connect() as connection:
-            connection = connection.execution_options(begin="BEGIN IMMEDIATE")
-            with connection.begin():
-                config = _alembic()
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+        with self.changing() as connection:
+            upgrade(connection)
         return True
 
-    def is_current(self) -> bool:
-        """Whether the schema is this program's; raises ConfigError where it is a newer one."""
-        script = ScriptDirectory.from_config(_alembic())
+    def schema(self) -> str | None:
+        """The schema's revision; None where there is none. Raises ConfigError where it is a newer
+        one than this program's.
+        """
         with self.engine.connect() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
-        known = {s.revision for s in script.walk_revisions()}
-        if found is not None and found not in known:
+        if found is not None and not is_known(found):
             message = f"was made by a newer plc-edge (schema {found})"
             hint = "install that version again, or restore the backup of this one"
             raise ConfigError([Problem("database", "", message, hint=hint)])
-        return found == script.get_current_head()
+        return found
+
+    def is_current(self) -> bool:
+        """Whether the schema is this program's; raises ConfigError where it is a newer one."""
+        return self.schema() == ScriptDirectory.from_config(_alembic()).get_current_head()
 
     def close(self) -> None:
         """Closes every connection."""
         with self._writer():
             self.engine.dispose()
+
+
+def is_known(revision: str) -> bool:
+    """Whether this program knows that schema."""
+    script = ScriptDirectory.from_config(_alembic())
+    return revision in {s.revision for s in script.walk_revisions()}
+
+
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Brings the schema there, in the transaction of ``changing``."""
+    config = _alembic()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def _alembic() -> Config:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from services.control_plane import app, audit
+from services.control_plane import app, audit, restore
 from services.control_plane.checking import Checker
 from services.control_plane.db import Database
 from services.control_plane.fleet import ca
@@ -27,6 +27,7 @@ def setup(process: Process) -> Callable[[], None]:
     config = process.config
     where = config["listen"]
     database = Database(config["database"], config["password"])
+    restore.settle(database, Path(config["state"]))
     if not database.is_current():
         message = "is not made yet, or older than this program"
         hint = "run `plc-edge central init`"

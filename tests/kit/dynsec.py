@@ -74,6 +74,19 @@ class Accounts(Broker):
         """Beside the administrators."""
         return {c["username"] for c in self.on_disk()["clients"]} - {"admin", OTHER}
 
+    def usable(self, tenant: str) -> tuple[set[str], dict[str, set[str]]]:
+        """A tenant's accounts that can connect now, and what their roles allow: topics by role."""
+        found = self.on_disk()
+        own = [c for c in found["clients"] if c["username"].partition(".")[0] == tenant]
+        own = [c for c in own if not c.get("disabled")]
+        in_use = {r["rolename"] for c in own for r in c["roles"]}
+        topics = {
+            r["rolename"]: {a["topic"] for a in r["acls"] if a["allow"]}
+            for r in found["roles"]
+            if r["rolename"] in in_use
+        }
+        return {c["username"] for c in own}, topics
+
     def client(self, made: dict[str, Any]) -> Client:
         """A connection with a credential that the API has just answered."""
         return Client(self, made["username"], made["secret"])

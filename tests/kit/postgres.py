@@ -6,6 +6,7 @@ One cluster per test process, made when the first test asks; a database per test
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import itertools
 import os
@@ -15,6 +16,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import psutil
 import psycopg
 
 from tests.kit.common import until
@@ -69,10 +71,16 @@ class Cluster:
         until(answers, 20, lambda: (self.folder / "log").read_text()[-2_000:])
 
     def kill(self) -> None:
-        """``kill -9``: every connection breaks."""
+        """``kill -9`` of all its processes, whatever they do: every connection breaks."""
         assert self.process is not None
+        # A backend that outlives the postmaster goes on with its statement, and holds up the next.
+        backends = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGKILL)
+        for backend in backends:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                backend.kill()
         self.process.wait(10)
+        psutil.wait_procs(backends, 10)
 
     def url(self, database: str) -> str:
         """As central.yaml has it."""

@@ -73,6 +73,11 @@ def _hash(password: str) -> str:
     return hashlib.sha256(password.encode()).hexdigest()
 
 
+def fits(key: bytes, secret: Secret) -> bool:
+    """Whether an account's password can be made again with this key."""
+    return hmac.compare_digest(_hash(_password(key, secret.id)), secret.hash)
+
+
 def username(tenant: str, site: str | None, secret_id: str) -> str:
     """One that stands for one connection: its client id is the same."""
     return f"{role(tenant, site)}.{secret_id}"
@@ -131,9 +136,8 @@ def wanted(session: Session, key: bytes, tenant_id: str, now_ms: int) -> Wanted:
         name = role(tenant_id, credential.site_id)
         if name not in found.roles:
             found.roles[name] = _acls(session, tenant_id, credential.site_id, may_send)
-        password = _password(key, secret.id)
-        known = hmac.compare_digest(_hash(password), secret.hash)
-        account = Account(name, password if known else None, tenant.state == ACTIVE)
+        password = _password(key, secret.id) if fits(key, secret) else None
+        account = Account(name, password, tenant.state == ACTIVE)
         found.accounts[username(tenant_id, credential.site_id, secret.id)] = account
     return found
 

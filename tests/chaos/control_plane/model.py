@@ -38,6 +38,8 @@ class Tenant:
     """Site -> (PLC, scan) of each version."""
     revoked: list[bool] = field(default_factory=list)
     """Of each credential, in the order they were made."""
+    accounts: dict[int, str | None] = field(default_factory=dict)
+    """Index of a credential that is an account at the broker -> its box; None: a reader's."""
 
     def points(self, without: str = "") -> int:
         """Of the newest configurations."""
@@ -119,6 +121,9 @@ class Model:
             return 409
         tenant.sites.remove(site)
         tenant.configs.pop(site, None)
+        for index, of in tenant.accounts.items():
+            if of == site:
+                tenant.revoked[index] = True
         return self._changed(op, 204)
 
     def _device_create(self, op: Operation, tenant: Tenant, device: str, site: str) -> int:
@@ -150,6 +155,12 @@ class Model:
     def _credential_create(self, op: Operation, tenant: Tenant) -> int:
         tenant.revoked.append(False)
         return self._changed(op, 201)
+
+    def _account_create(self, op: Operation, tenant: Tenant, site: str) -> int:
+        if site and site not in tenant.sites:
+            return 422
+        tenant.accounts[len(tenant.revoked)] = site or None
+        return self._credential_create(op, tenant)
 
     def _credential_rotate(self, op: Operation, tenant: Tenant, index: str) -> int:
         if int(index) >= len(tenant.revoked):
@@ -197,6 +208,23 @@ class Model:
             "revoked": tenant.revoked,
         }
 
+    def at_broker(self, tenant_id: str) -> dict[str, set[str]]:
+        """Role -> topics that it allows, of all that must be usable there now."""
+        tenant = self.tenants.get(tenant_id)
+        if tenant is None or tenant.state != "active":
+            return {}
+        found: dict[str, set[str]] = {}
+        for index, site in tenant.accounts.items():
+            if tenant.revoked[index]:
+                continue
+            if site is None:
+                found[f"{tenant_id}.*"] = {f"plc/{tenant_id}/#", f"edge/{tenant_id}/#"}
+                continue
+            plcs = [f"plc/{tenant_id}/{plc}" for plc, at in tenant.devices.items() if at == site]
+            topics = {f"{plc}{end}" for plc in plcs for end in ("", "/heartbeat", "/gap")}
+            found[f"{tenant_id}.{site}"] = topics | {f"edge/{tenant_id}/{site}/status"}
+        return found
+
 
 _WEIGHTS = {
     "tenant_change": 2,
@@ -209,18 +237,25 @@ _WEIGHTS = {
     "device_create": 5,
     "device_move": 2,
     "device_delete": 2,
-    "credential_create": 3,
+    "credential_create": 2,
+    "account_create": 3,
     "credential_rotate": 3,
     "credential_revoke": 1,
     "config_push": 4,
 }
 
 
-def sequence(random_: random.Random, tenants: list[str], length: int) -> list[Operation]:
-    """Random operations in small sets of names, so that they meet each other."""
+def sequence(
+    random_: random.Random, tenants: list[str], length: int, *, accounts: bool
+) -> list[Operation]:
+    """Random operations in small sets of names, so that they meet each other. ``accounts``: at a
+    broker too.
+    """
+    weights = {k: w for k, w in _WEIGHTS.items() if accounts or k != "account_create"}
     site: Draw = lambda: random_.choice(["caixa-1", "caixa-2"])  # noqa: E731
     device: Draw = lambda: f"clp-{random_.randrange(4)}"  # noqa: E731
     index: Draw = lambda: str(random_.randrange(3))  # noqa: E731
+    reader_or_site: Draw = lambda: random_.choice(["", "caixa-1", "caixa-2"])  # noqa: E731
     plan: Draw = lambda: random_.choice(list(DEVICES))  # noqa: E731
     scan: Draw = lambda: random_.choice(list(SCANS))  # noqa: E731
     words: dict[str, tuple[Draw, ...]] = {
@@ -231,6 +266,7 @@ def sequence(random_: random.Random, tenants: list[str], length: int) -> list[Op
         "device_create": (device, site),
         "device_move": (device, site),
         "device_delete": (device,),
+        "account_create": (reader_or_site,),
         "credential_rotate": (index,),
         "credential_revoke": (index,),
         "config_push": (site, device, scan),
@@ -242,7 +278,7 @@ def sequence(random_: random.Random, tenants: list[str], length: int) -> list[Op
     found = [operation("tenant_create", t) for t in tenants]
     found += [operation("site_create", t) for t in tenants]
     while len(found) < length:
-        (kind,) = random_.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
+        (kind,) = random_.choices(list(weights), list(weights.values()))
         found.append(operation(kind, random_.choice(tenants)))
         if kind == "tenant_purge":  # and begin again
             found.append(operation("tenant_create", found[-1].tenant))

@@ -1,0 +1,227 @@
+"""The control plane with 1,000 boxes of 50 PLCs: how long a read and a configuration push take over
+HTTP, from several clients at once, on both databases.
+
+The boxes are registered by the API's own code in this process, a transaction each; then the real
+process serves. Each client asks again as soon as it is answered. Goals, on an idle machine: p99 of
+reads below 50 ms, of pushes below 200 ms.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import insert, select
+
+from services.control_plane.checking import Checker, look
+from services.control_plane.identity import Actor
+from services.control_plane.routes import configs, plans, sites, tenants
+from services.control_plane.tables import Credential, Usage
+from services.control_plane.unit import ACTIVE, Core, Unit
+from services.runtime.clock import now_ms
+from tests.bench.result import Figures, Options, Result, compare, percentiles
+from tests.kit.centre import DATABASES, Centre
+
+TENANTS, BOXES, PLCS = 20, 50, 50
+"""1,000 boxes, 50,000 PLCs."""
+CLIENTS = 4
+SECONDS = 10.0
+PLAN = "enterprise"
+MINUTES = 24 * 60
+
+
+def tenant(n: int) -> str:
+    return f"cliente-{n:02d}"
+
+
+def config(tenant_id: str, box: int, comment: int = 0) -> str:
+    """A box with 50 PLCs; another ``comment`` is another text."""
+    lines = [f"# {comment}", f"site: caixa-{box:03d}", f"locatario: {tenant_id}", "plcs:"]
+    for plc in range(PLCS):
+        lines += [
+            f"  - id: clp-{box:03d}-{plc:02d}",
+            f"    host: 192.168.{box}.{plc + 10}",
+            "    groups:",
+            "      - name: db500",
+            "        db: 500",
+            "        scan: 1s",
+            '        fields: [{name: a, address: "DB500.DBW0:INT"},'
+            ' {name: b, address: "DB500.DBD2:REAL"}]',
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def fill(centre: Centre) -> float:
+    """Registers everything; seconds that it took."""
+    began_s = time.monotonic()
+    with centre.database.reading(None) as session:
+        operator = session.scalars(select(Credential.id)).one()
+    actor = Actor(operator, "operator", None, None, centre.key)
+    core = Core(centre.database, centre.chain, Checker(), None)
+
+    def work(tenant_id: str | None, *routes: Callable[[Unit], Any]) -> None:
+        """In one transaction."""
+        with centre.database.writing(tenant_id) as session:
+            unit = Unit(core, actor)
+            unit.enter(session, tenant_id, (ACTIVE,))
+            for route in routes:
+                route(unit)
+
+    limits = plans.PlanForm(max_devices=100_000, points_per_min=100_000_000, raw_days=30)
+    work(None, lambda u: bare(plans.put_plan)(unit=u, plan_id=PLAN, form=limits))
+    with tempfile.TemporaryDirectory() as folder:
+        found = look(Path(folder), config(tenant(0), 0), {})
+    assert found["problems"] == [], found
+    for name in map(tenant, range(TENANTS)):
+        form = tenants.NewTenant(id=name, plan=PLAN)
+        work(None, lambda u, f=form: bare(tenants.create_tenant)(unit=u, form=f))  # type: ignore[misc]
+        for box in range(BOXES):
+            site = f"caixa-{box:03d}"
+
+            def push(u: Unit, name: str = name, box: int = box, site: str = site) -> None:
+                own = [{"id": f"clp-{box:03d}-{n:02d}", "tenant": name} for n in range(PLCS)]
+                u.prepared = {**found, "site": site, "plcs": own, "tenants": [name]}
+                text = configs.NewConfig(yaml=config(name, box))
+                bare(configs.create_config)(unit=u, tenant_id=name, site_id=site, form=text)
+
+            made = sites.NewSite(id=site)
+            work(
+                name,
+                lambda u, n=name, m=made: bare(sites.create_site)(unit=u, tenant_id=n, form=m),  # type: ignore[misc]
+                push,
+            )
+    use(centre)
+    return time.monotonic() - began_s
+
+
+def bare(route: Any) -> Callable[..., Any]:
+    """A route without its transaction."""
+    inner: Callable[..., Any] = route.__wrapped__
+    return inner
+
+
+def use(centre: Centre) -> None:
+    """A day of usage by the minute of every tenant, by the hour of every PLC of one."""
+    now_s = now_ms() // 60_000 * 60
+    counts = {"points": 6_000, "messages": 3_000, "bytes": 900_000}
+    rows = [
+        {"tenant_id": tenant(t), "span": "minute", "start_s": now_s - 60 * m, "device_id": "",
+         **counts}
+        for t in range(TENANTS) for m in range(MINUTES)
+    ]  # fmt: skip
+    rows += [
+        {"tenant_id": tenant(0), "span": "hour", "start_s": now_s // 3_600 * 3_600 - 3_600 * h,
+         "device_id": f"clp-{b:03d}-{p:02d}", **counts}
+        for h in range(24) for b in range(BOXES) for p in range(PLCS)
+    ]  # fmt: skip
+    with centre.database.changing() as connection:
+        for first in range(0, len(rows), 2_000):
+            connection.execute(insert(Usage), rows[first : first + 2_000])
+
+
+def read(centre: Centre, draw: random.Random) -> None:
+    """One of what pages and boxes ask for."""
+    base = f"/v1/tenants/{tenant(draw.randrange(TENANTS))}"
+    box = draw.randrange(BOXES)
+    site = f"{base}/sites/caixa-{box:03d}"
+    path = draw.choice(
+        (
+            "/v1/tenants", base, f"{base}/sites", site, f"{base}/devices",
+            f"{base}/devices/clp-{box:03d}-{draw.randrange(PLCS):02d}", f"{site}/configs",
+            f"{site}/configs/1", f"{base}/usage?span=minute", f"{base}/limits", f"{base}/audit",
+        )
+    )  # fmt: skip
+    reply = centre.call("GET", path)
+    assert reply.status == 200, reply
+
+
+_NUMBERS = itertools.count(1)
+
+
+def push(centre: Centre, draw: random.Random) -> None:
+    """A new version of some box's configuration, of 50 PLCs."""
+    name, box = tenant(draw.randrange(TENANTS)), draw.randrange(BOXES)
+    path = f"/v1/tenants/{name}/sites/caixa-{box:03d}/configs"
+    reply = centre.call("POST", path, {"yaml": config(name, box, next(_NUMBERS))})
+    assert reply.status == 201, reply
+
+
+def health(centre: Centre, _: random.Random) -> None:
+    """The least that a request can cost."""
+    assert centre.call("GET", "/healthz").status == 200
+
+
+Ask = Callable[[Centre, random.Random], None]
+
+
+def asked(centre: Centre, ask: Ask, seconds: float, clients: int = CLIENTS) -> Figures:
+    """Percentiles over all clients, ms, and how many were answered in a second."""
+    took_ms: list[float] = []
+    failed: list[BaseException] = []
+    end_s = time.monotonic() + seconds
+
+    def client(seed: int) -> None:
+        draw = random.Random(seed)
+        try:
+            while time.monotonic() < end_s:
+                began_s = time.perf_counter()
+                ask(centre, draw)
+                took_ms.append((time.perf_counter() - began_s) * 1e3)
+        except BaseException as e:  # a thread's failure is the bench's
+            failed.append(e)
+
+    threads = [threading.Thread(target=client, args=(n,)) for n in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+    return {**percentiles(took_ms, "ms", 50, 99), "a second": len(took_ms) / seconds}
+
+
+def bench(options: Options) -> list[Result]:
+    """Reads, pushes, and reads while configurations are pushed."""
+    rounds, seconds = options.rounds or 3, options.seconds or SECONDS
+    results: list[Result] = []
+    for database in DATABASES:
+        centre = Centre(database)
+        try:
+            took_s = fill(centre)
+            whole = f"{TENANTS * BOXES:,} boxes with {PLCS} PLCs each"
+            results.append(
+                Result("central-scale", f"{database}: {whole} registered", "s", took_s,
+                       None, None, None, (took_s, took_s), 1)
+            )  # fmt: skip
+            centre.start()
+            asked(centre, read, 1.0)  # plans and caches are made
+
+            def while_pushed(centre: Centre = centre) -> Figures:
+                pushing = threading.Thread(target=asked, args=(centre, push, seconds, 1))
+                pushing.start()
+                figures = asked(centre, read, seconds)
+                pushing.join()
+                return figures
+
+            one = {"/healthz": lambda c=centre: asked(c, health, seconds / 4)}  # type: ignore[misc]
+            results += compare(
+                "central-scale", f"{database}: {CLIENTS} clients read",
+                lambda c=centre: asked(c, read, seconds), one, rounds,  # type: ignore[misc]
+            )  # fmt: skip
+            results += compare(
+                "central-scale", f"{database}: {CLIENTS} clients push a configuration",
+                lambda c=centre: asked(c, push, seconds), {}, rounds,  # type: ignore[misc]
+            )  # fmt: skip
+            results += compare(
+                "central-scale", f"{database}: {CLIENTS} clients read while another pushes",
+                while_pushed, {}, rounds,
+            )  # fmt: skip
+        finally:
+            centre.__exit__(None, None, None)
+    return results
