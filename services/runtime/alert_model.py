@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from services.runtime.alert_base import DAYS, AlertModel, Day, TimeOfDay, UtcOffset
-from services.runtime.alert_routes import AnyReceiver, GivenRoute
+from services.runtime.alert_routes import AlertMqtt, AnyReceiver, GivenRoute
 from services.runtime.base_model import Duration, Model, Name, Zone
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -227,6 +227,11 @@ class Alerts(Model):
     utc_offset: UtcOffset = Field(
         "-03:00", validate_default=True, description="of the hours in `during`"
     )
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is work for the process; without rules, topics may have to be cleared."""
+        return bool(self.rules) or any(isinstance(r, AlertMqtt) for r in self.receivers)
 
 
 # --- the plain form --------------------------------------------------------------------------

@@ -101,8 +101,9 @@ def _check_boards(site: Site) -> Iterator[Mistake]:
                 message = f"no MQTT output is named {board.output!r}"
                 yield Mistake((*at, "output"), message, hint)
                 continue
+            theirs = {tenant: username for username, tenant in _usernames(site, output)}
             for username, tenant in _usernames(site, board):
-                if username is None and output.username is not None:
+                if username is None and theirs[tenant] is not None:
                     message = f"has no account for {tenant}, and {board.output!r} needs one"
                     hint = "give `username:` and `password_file:`, or `accounts:` per tenant"
                     yield Mistake((*at, "username"), message, hint)

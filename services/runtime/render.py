@@ -83,7 +83,7 @@ def render(site: Site) -> Rendered:
         add("publisher", output.name, output=_output(site, output), plcs=plcs)
     for mirror in config.mirrors:
         add("mirror", mirror.name, mirror=_mirror(mirror), source_group=_source(site, mirror))
-    if config.alerts.rules:
+    if config.alerts.needed:
         add("alerts", "", **_alerts(site))
     s = config.store
     store = {

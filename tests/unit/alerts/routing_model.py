@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
+from functools import cache
 from typing import Any
 
 MINUTE_MS = 60_000
@@ -35,6 +36,7 @@ class Event:
     until: int = 0
 
 
+@cache
 def quiet_minutes(
     start_ms: int, count: int, zone: tzinfo, hours: tuple[frozenset[int], int, int]
 ) -> set[int]:

@@ -118,7 +118,7 @@ def told(run: Run) -> list[Told]:
 
 
 ACTION = st.tuples(
-    st.sampled_from((0, 0, 1, 2, 7, 30)),
+    st.sampled_from((0, 1, 2, 3, 7, 20)),
     st.sampled_from("abcde"),
     st.sampled_from(("toggle", "toggle", "toggle", "quietly", "later", "ack", "silence")),
     st.sampled_from((0, 4, 40)),
@@ -149,7 +149,7 @@ def log_of(actions: list[tuple[int, str, str, int]]) -> list[Event]:
     return log
 
 
-LOGS = st.lists(ACTION, max_size=50).map(log_of)
+LOGS = st.lists(ACTION, min_size=25, max_size=60).map(log_of)
 
 
 def play(run: Run, log: list[Event], restarts: set[int] = frozenset()) -> None:  # type: ignore[assignment]
@@ -166,7 +166,7 @@ def start_ms(text: str) -> int:
     return round(datetime.fromisoformat(text).timestamp() * 1_000)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(STARTS), LOGS, st.sets(st.integers(0, MINUTES), max_size=5))
 def test_people_are_told_what_the_model_says(
     start: tuple[str, str], log: list[Event], restarts: set[int]
@@ -220,7 +220,8 @@ def test_a_limit_sums_up_and_loses_nothing(
             sent.append(minute)
             wanted.append((minute, waits))
             waits = []
-    assert [(t, ids(body)) for t, body in given_out] == wanted
+    # What comes in one minute has an order only until a restart.
+    assert [(t, sorted(ids(b))) for t, b in given_out] == [(t, sorted(i)) for t, i in wanted]
     assert all(body.get("count", 1) == len(ids(body)) for _, body in given_out)
 
 
