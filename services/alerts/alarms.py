@@ -4,7 +4,7 @@ are committed together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,11 +14,11 @@ from bus.frames import Heartbeat
 from services.alerts.control import Control
 from services.alerts.core.engine import BadMessage, Engine
 from services.alerts.core.rule import Rule
-from services.alerts.core.transition import FIRING, Place, Transition
+from services.alerts.core.transition import FIRING, Transition
 from services.alerts.core.watch import Watch
 from services.alerts.memory import Change, Memory
 from services.alerts.notify import Notifier
-from services.alerts.shown import shown
+from services.alerts.shown import shown, urgency
 from services.alerts.telling import Telling
 from services.consumer.durable import Durable
 from services.consumer.row import Row
@@ -202,21 +202,29 @@ class Alarms:
 
     # -- what people do -------------------------------------------------------------------------
 
-    def ringing(self) -> list[dict[str, Any]]:
-        """Every alarm that is not ok."""
+    def ringing(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Every alarm that is not ok, what needs somebody first; at most ``limit``."""
         now = now_ms()
-        return [shown(w, now) for w in self._engine.ringing()]
+        return [shown(w, now) for w in sorted(self._engine.ringing(), key=urgency)[:limit]]
+
+    def count(self) -> int:
+        """How many are not ok."""
+        return len(self._engine.ringing())
 
     def history(self, count: int) -> list[Any]:
         """The last transitions, newest first."""
         return self._memory.history(count)
 
-    def acknowledge(self, rule: str, plc: str, who: str) -> list[dict[str, Any]]:
-        """Those that ring under a rule (of one PLC, where one is named) are taken care of."""
+    def acknowledge(self, rule: str, only: Mapping[str, str], who: str) -> list[dict[str, Any]]:
+        """Those that ring under a rule are taken care of; ``only``: those of a place
+        (``Place``'s fields, as far as they are named).
+        """
         now = now_ms()
-        return self._touch(rule, plc, lambda watch: watch.acknowledge(who, now))
+        return self._touch(rule, only, lambda watch: watch.acknowledge(who, now))
 
-    def silence(self, rule: str, plc: str, for_ms: int, why: str) -> list[dict[str, Any]]:
+    def silence(
+        self, rule: str, only: Mapping[str, str], for_ms: int, why: str
+    ) -> list[dict[str, Any]]:
         """Nobody is told of them for so long."""
         now = now_ms()
 
@@ -224,15 +232,18 @@ class Alarms:
             watch.silence(now + for_ms, why)
             return True
 
-        return self._touch(rule, plc, silence)
+        return self._touch(rule, only, silence)
 
-    def _touch(self, rule: str, plc: str, do: Callable[[Watch], bool]) -> list[dict[str, Any]]:
+    def _touch(
+        self, rule: str, only: Mapping[str, str], do: Callable[[Watch], bool]
+    ) -> list[dict[str, Any]]:
         if rule not in self._engine.rules:
             raise KeyError(f"there is no rule {rule!r}")
         touched = []
         for watch in list(self._engine.watches()):
-            place: Place = watch.place
-            if watch.past or watch.rule.name != rule or (plc and place.plc != plc):
+            if watch.past or watch.rule.name != rule:
+                continue
+            if any(getattr(watch.place, name) != wanted for name, wanted in only.items()):
                 continue
             if do(watch):
                 touched.append(watch)

@@ -5,7 +5,23 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from services.alerts.core.transition import FIRING
 from services.alerts.core.watch import Watch
+
+# The most urgent first.
+SEVERITIES = ("critica", "aviso", "informacao")
+
+
+def urgency(watch: Watch) -> tuple[Any, ...]:
+    """Sorts: what rings, of the worst severity, that nobody takes care of, the newest first."""
+    return (
+        watch.state != FIRING,
+        SEVERITIES.index(watch.rule.severity),
+        watch.acknowledged is not None,
+        -watch.since,
+        watch.rule.name,
+        watch.place.key,
+    )
 
 
 def shown(watch: Watch, now_ms: int) -> dict[str, Any]:
