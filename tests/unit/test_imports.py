@@ -22,6 +22,7 @@ SHARED = {
     "s7": {"runtime"},
     "consumer": {"runtime", "s7"},
     "infra": {"runtime", "s7"},
+    "mqtt": {"consumer", "runtime"},
 }
 # The centre's processes share its database, which is the control plane's.
 SAME_DATABASE = {"meter": {"control_plane"}}
@@ -75,8 +76,8 @@ def test_no_process_imports_another_or_the_command(folder: str) -> None:
 
 def test_the_alert_core_is_pure() -> None:
     """No clock, socket or file; of ours, only itself and what is as pure."""
-    allowed = {"__future__", "collections", "dataclasses", "functools", "hashlib", "json", "math",
-               "typing"}  # fmt: skip
+    allowed = {"__future__", "collections", "dataclasses", "datetime", "functools", "hashlib",
+               "json", "math", "typing"}  # fmt: skip
     for file in files("services/alerts/core"):
         for module in imports(file):
             pure = module.startswith(("services.alerts.core", "services.runtime.patterns"))

@@ -45,6 +45,8 @@ class Transition:
     severity: str = "aviso"
     route: str = ""
     text: str = ""
+    past: bool = False
+    """Of what came behind its turn: the live state is another."""
 
     def as_json(self) -> dict[str, Any]:
         """The line that `plc-edge alerts test --json` prints."""

@@ -276,7 +276,7 @@ class Watch:
         self.context.out.append(
             Transition(
                 ts, self.rule.name, self.place, before, state, value, notify, reason, number,
-                self.rule.severity, self.rule.route, self.text(),
+                self.rule.severity, self.rule.route, self.text(), self.past,
             )
         )  # fmt: skip
 

@@ -143,15 +143,16 @@ def wanted(session: Session, key: bytes, tenant_id: str, now_ms: int) -> Wanted:
 
 
 def _acls(session: Session, tenant: str, site: str | None, may_send: bool) -> set[Acl]:
-    """A box writes its own PLCs' topics and its own status; a reader reads all of its tenant. Of a
-    tenant far over its plan the boxes still say that they and their PLCs live, and send no data:
-    what they have stays in their outboxes.
+    """A box writes its own PLCs' topics, its own status, and what its tenant's alarms show; a
+    reader reads all of its tenant. Of a tenant far over its plan the boxes still say that they and
+    their PLCs live, and send no data: what they have stays in their outboxes.
     """
+    alerts = f"alertas/{tenant}/#"
     if site is None:
-        filters = (f"plc/{tenant}/#", f"edge/{tenant}/#")
+        filters = (f"plc/{tenant}/#", f"edge/{tenant}/#", alerts)
         return {(kind, topic) for kind in (SUBSCRIBE, RECEIVE) for topic in filters}
     query = select(Device.id).where(Device.tenant_id == tenant, Device.site_id == site)
-    topics = {f"edge/{tenant}/{site}/status"}
+    topics = {f"edge/{tenant}/{site}/status", alerts}
     for plc in session.scalars(query):
         base = f"plc/{tenant}/{plc}"
         topics |= {f"{base}/heartbeat"}
