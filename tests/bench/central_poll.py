@@ -207,12 +207,13 @@ class Fleet:
             link.close()
 
     async def _report(self, box: Box) -> None:
-        link = Link(self.centre.port, box, self._limit)
+        link, pause_s = Link(self.centre.port, box, self._limit), random.uniform(0, REPORT_S)
         try:
             while True:
                 await self._say(link, box, "applied")
                 self.reports += 1
-                await asyncio.sleep(random.uniform(0.5, 1.5) * REPORT_S)
+                await asyncio.sleep(pause_s)
+                pause_s = REPORT_S
         finally:
             link.close()
 
