@@ -82,7 +82,11 @@ class Agent:
             # Whoever is here again in the middle of a version was killed, or restarted by it.
             self._process.log.info("going on", step=journal.step, tries=journal.attempt.tries + 1)
             journal = journal.again()
-            self._folder.write_journal(journal)
+            try:
+                self._folder.write_journal(journal)
+            except OSError as e:
+                # A full disk: this try is not counted, which is better than none at all.
+                self._process.log.error("the journal cannot be written", error=str(e))
         return journal
 
     def open(self) -> None:

@@ -72,6 +72,8 @@ def _overlay(folder: Folder, texts: Texts) -> Iterator[Path]:
     """The configuration's folder as it would be: links to all that stands there (secrets and
     certificates are named beside it), and the version's files.
     """
+    for stale in folder.own.glob("check-*"):  # of one that was killed: we are alone
+        shutil.rmtree(stale, ignore_errors=True)
     staged = Path(tempfile.mkdtemp(prefix="check-", dir=folder.own))
     try:
         files = {folder.config_file.name: texts.yaml, **texts.layouts}
