@@ -44,9 +44,12 @@ def claim(
         # Other users of this PC see the arguments of every process.
         code = typer.prompt("Code", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
     folder = Folder(site.config.paths.state.absolute(), site.config.file.absolute())
-    folder.make()
     ca = str((site.config.file.parent / fleet.ca).absolute()) if fleet.ca else None
-    who = link.claim(folder.own, fleet.url, ca, code.strip(), installed("plc-edge"))
+    try:
+        folder.make()
+        who = link.claim(folder.own, fleet.url, ca, code.strip(), installed("plc-edge"))
+    except OSError as e:
+        fail(f"{folder.own} cannot be written ({e.strerror}): run as the user of the service")
     until = _day(who.not_after_s)
     text = f"this box is {who.site} of {who.tenant}; its certificate is good until {until}"
     console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -33,6 +33,7 @@ WORKED_S = 60.0
 # After a start, readers and outputs need their time before anybody can tell what works.
 SETTLE_S, SETTLE_MAX_S = 20.0, 60.0
 RETRY_S = 5.0
+WATCH_S = 60.0
 MAX_CHECKS = 3
 # What the centre takes of each.
 MAX_ERROR, MAX_PROBLEMS = 4_000, 100
@@ -50,6 +51,7 @@ class Agent:
         self._given: Given | None = None
         self._local = Local("", False)
         self._drift: str | None = None
+        self._compared: tuple[Texts, Texts] | None = None
         self._looked_s = -FILES_S
         self._health: Health | None = None
         self._asked_s = -HEALTH_S
@@ -80,7 +82,11 @@ class Agent:
             # Whoever is here again in the middle of a version was killed, or restarted by it.
             self._process.log.info("going on", step=journal.step, tries=journal.attempt.tries + 1)
             journal = journal.again()
-            self._folder.write_journal(journal)
+            try:
+                self._folder.write_journal(journal)
+            except OSError as e:
+                # A full disk: this try is not counted, which is better than none at all.
+                self._process.log.error("the journal cannot be written", error=str(e))
         return journal
 
     def open(self) -> None:
@@ -100,7 +106,7 @@ class Agent:
         return self._journal.running.version if self._journal.running else 0, WAIT_S
 
     def _take(self, given: Given) -> None:
-        watch_s = given.target.watch_s or float(self._process.config["watch_s"])
+        watch_s = self._process.config["watch_s"] or given.target.watch_s or WATCH_S
         given = Given(replace(given.target, watch_s=watch_s), given.texts)
         if self._given is None or given.target != self._given.target:
             self._process.log.info(
@@ -142,8 +148,10 @@ class Agent:
             text = "the configuration was changed at the box: it is left as it is"
             self._process.event("warning", "fleet_drift", text)
         self._local = Local(seen, drifted)
-        config_name = folder.config_file.name
-        self._drift = drift.diff(given, local, config_name, name) if drifted else None
+        if (given, local) != self._compared:
+            self._compared = given, local
+            config_name = folder.config_file.name
+            self._drift = drift.diff(given, local, config_name, name) if drifted else None
 
     def _look_at_health(self, now_s: float) -> None:
         due = now_s - self._asked_s >= (TICK_S if self._watch else HEALTH_S)

@@ -8,19 +8,23 @@ import re
 from services.fleet.files import Texts
 
 MAX_BYTES = 64 * 2**10
+# Comparing line by line may cost the square of it.
+MAX_COMPARED = 2**20
 HIDDEN = "***"
 # Keys whose value nobody but this box may see; a reference to one is none.
 _WORDS = r"password|passphrase|token|secret|authorization|api[_-]?key|cookie"
-_KEY = re.compile(rf"(?i)(?P<key>[\"']?[\w.-]*(?:{_WORDS})[\w.-]*[\"']?)\s*:\s*")
+_WORD = re.compile(rf"(?i){_WORDS}")
+# What may follow the word up to its value. (Bounded: so a line of a million letters costs ms.)
+_REST = re.compile(r"[\w.-]{0,64}[\"']?\s{0,64}:\s*")
+_BEFORE = re.compile(r"[\w.-]{0,64}$")
 # Between braces a value ends at a comma; elsewhere it goes on to the end of the line.
 _IN_BRACES = re.compile(
     r"""\$\{\w+\} | "(?:[^"\\]|\\.)*"? | '(?:[^']|'')*'? | [^,}]*""", re.VERBOSE
 )
 _PLAIN = re.compile(r".*")
 # Secrets that stand under another key, by an alias: `password: *name`.
-_ALIASED = re.compile(rf"(?i)(?:{_WORDS})[\w.-]*[\"']?\s*:\s*\*([^\s,}}]+)")
+_ALIASED = re.compile(rf"(?i)(?:{_WORDS})[\w.-]{{0,64}}[\"']?\s*:\s*\*([^\s,}}]+)")
 _REFERENCE = re.compile(r"\s*[\"']?\$\{\w+\}[\"']?\s*(#.*)?")
-_FILE_KEY = re.compile(r"(?i)[\"']?[\w.-]*_file[\"']?")
 _IN_URL = re.compile(r"(://)[^/\s@]+@")
 
 
@@ -48,16 +52,20 @@ def redact(text: str) -> str:
 def _hide(line: str, indent: int) -> tuple[str, int]:
     """The line without its secrets, and the column whose deeper lines go on with one; -1: none."""
     shown, at, begins = "", 0, -1
-    for match in _KEY.finditer(line):
-        if match.start() < at:
-            continue  # inside a secret
-        in_braces = "{" in line[: match.start()]
-        value = (_IN_BRACES if in_braces else _PLAIN).match(line, match.end())
-        if value is None or _FILE_KEY.fullmatch(match["key"]) or _REFERENCE.fullmatch(value[0]):
+    for word in _WORD.finditer(line):
+        rest = _REST.match(line, word.end())
+        if word.start() < at or rest is None:  # inside a secret, or no key
             continue
-        shown += line[at : match.end()] + HIDDEN
+        before = _BEFORE.search(line, max(0, word.start() - 64), word.start())
+        first = before.start() if before else word.start()
+        in_braces = line.find("{", 0, first) >= 0
+        value = (_IN_BRACES if in_braces else _PLAIN).match(line, rest.end())
+        key = line[first : rest.end()].rstrip(": \t\"'")
+        if value is None or key.lower().endswith("_file") or _REFERENCE.fullmatch(value[0]):
+            continue
+        shown += line[at : rest.end()] + HIDDEN
         at = value.end()
-        begins = indent if in_braces else match.start()
+        begins = indent if in_braces else first
     return shown + line[at:], begins
 
 
@@ -66,6 +74,10 @@ def diff(given: Texts, local: Texts, config_name: str, version: str) -> str:
     old = {config_name: given.yaml, **given.layouts}
     new = {config_name: local.yaml, **local.layouts}
     lines: list[str] = []
+    if sum(map(len, (*old.values(), *new.values()))) > MAX_COMPARED:
+        names = [n for n in {**old, **new} if old.get(n) != new.get(n)]
+        lines.append(f"too large to be compared line by line: {', '.join(names)}"[:MAX_BYTES])
+        old = new = {}
     for name in dict.fromkeys([*old, *new]):
         before, after = (redact(t.get(name, "")).splitlines() for t in (old, new))
         if old.get(name) != new.get(name) and before == after:

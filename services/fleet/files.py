@@ -11,6 +11,7 @@ kept.json        this process, while a configuration without ``fleet:`` is watch
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -153,6 +154,13 @@ class Folder:
         if place.stat().st_mode & stat.S_ISVTX and os.geteuid() not in owners:
             return f"{file} belongs to another user, and {place} has the sticky bit"
         return ""
+
+    def sweep(self, name: str) -> None:
+        """Removes what a killed ``write`` has left beside a file."""
+        file = self.at(name)
+        for stale in file.parent.glob(f".{glob.escape(file.name)}.*.new"):
+            with contextlib.suppress(OSError):
+                stale.unlink()
 
     def place(self, name: str, text: str | None) -> None:
         """Puts a file in place in one step, with the mode of the one before; None: away with it.

@@ -58,7 +58,10 @@ def request(folder: Path) -> str:
     In a process of its own: ``cryptography`` costs 17 MB, and is needed once in 60 days.
     """
     command = [sys.executable, "-P", "-m", "services.fleet.csr", str(folder / "next.key")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=MAKE_S)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=MAKE_S)
+    except subprocess.TimeoutExpired:
+        raise PlcEdgeError(f"no key could be made within {MAKE_S:.0f} s") from None
     if done.returncode:
         raise PlcEdgeError(f"no key could be made: {done.stderr.strip()[-300:]}")
     return done.stdout

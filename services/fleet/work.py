@@ -11,7 +11,9 @@ Prints one JSON object. Exit 0: done · 2: the configuration is at fault · else
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 import resource
 import shutil
 import sys
@@ -70,6 +72,8 @@ def _overlay(folder: Folder, texts: Texts) -> Iterator[Path]:
     """The configuration's folder as it would be: links to all that stands there (secrets and
     certificates are named beside it), and the version's files.
     """
+    for stale in folder.own.glob("check-*"):  # of one that was killed: we are alone
+        shutil.rmtree(stale, ignore_errors=True)
     staged = Path(tempfile.mkdtemp(prefix="check-", dir=folder.own))
     try:
         files = {folder.config_file.name: texts.yaml, **texts.layouts}
@@ -146,6 +150,7 @@ def prepare(folder: Folder, sha256: str) -> Answer:
         "rendered": render.load_applied(folder.state),
     }
     for name in (folder.config_file.name, *texts.layouts):
+        folder.sweep(name)
         if reason := folder.why_unwritable(name):
             hint = "the service must be allowed to: docs/frota.md, “Liberar a pasta”"
             raise ConfigError([Problem(str(folder.at(name)), "", reason, hint=hint)])
@@ -237,6 +242,29 @@ def leave(folder: Folder, _sha256: str) -> Answer:
     return {"said": applying.apply(loader.load(folder.config_file))}
 
 
+@contextlib.contextmanager
+def _alone(folder: Folder) -> Iterator[None]:
+    """One at a time: whoever asked may have been killed, and started again, before we ended."""
+    fd = os.open(folder.own / "work.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+_STEPS = {"apply": "applying", "restore": "reverting", "leave": "leaving"}
+
+
+def _still_wanted(folder: Folder, verb: str, sha256: str) -> None:
+    """Who had to wait may come too late: the journal says what is to be done now."""
+    journal = folder.journal()
+    attempt = journal.attempt
+    about = attempt.target.sha256 if attempt is not None else sha256
+    if (journal.step, about) != (_STEPS.get(verb, "idle"), sha256):
+        raise PlcEdgeError(f"{verb} is not wanted any more: the step is {journal.step}")
+
+
 VERBS: dict[str, Callable[[Folder, str], Answer]] = {
     "check": check, "prepare": prepare, "apply": apply, "restore": restore, "leave": leave,
 }  # fmt: skip
@@ -247,7 +275,10 @@ def main(verb: str, state: str, config_file: str, sha256: str = "") -> int:
     answer: Answer
     code = EXIT_OK
     try:
-        answer = VERBS[verb](Folder(Path(state), Path(config_file)), sha256)
+        folder = Folder(Path(state), Path(config_file))
+        with _alone(folder):
+            _still_wanted(folder, verb, sha256)
+            answer = VERBS[verb](folder, sha256)
     except ConfigError as e:
         code = EXIT_USAGE
         answer = {

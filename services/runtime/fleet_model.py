@@ -24,11 +24,12 @@ class Fleet(Model):
     claim_file: Path | None = Field(
         None, description="holds the one-time code; or `plc-edge fleet claim`"
     )
-    watch: Duration = Field(
-        60.0,
+    watch: Duration | None = Field(
+        None,
         ge=5,
         le=3_600,
-        description="what worked before must work so long after a change, or it is taken back",
+        description="what worked before must work so long after a change, or it is taken back;"
+        " default: as long as the control plane says, `60s`",
     )
 
     @rule

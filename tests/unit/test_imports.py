@@ -84,6 +84,15 @@ def test_the_alert_core_is_pure() -> None:
             assert pure or module.split(".")[0] in allowed, f"{file} imports {module}"
 
 
+def test_the_fleet_core_is_pure() -> None:
+    """As pure: what to do next is decided without looking."""
+    allowed = {"__future__", "collections", "dataclasses", "typing"}
+    for file in files("services/fleet/core"):
+        for module in imports(file):
+            pure = module.startswith("services.fleet.core")
+            assert pure or module.split(".")[0] in allowed, f"{file} imports {module}"
+
+
 def test_no_module_imports_itself_by_a_detour() -> None:
     """At module level, in functions and for the type checker alike: a circle is two modules that
     are one, whatever the interpreter makes of it.
@@ -114,12 +123,23 @@ def test_a_circle_is_found() -> None:
     assert [m for m in edges if m in reached(edges, m)] == ["a", "b", "c"]
 
 
-def test_a_reader_loads_nothing_heavy() -> None:
-    heavy = "pydantic yaml prometheus_client asyncio starlette uvicorn apsw sqlite3 snap7 ssl numpy"
-    code = (
-        "import sys, services.reader.reader\n"
-        f"print(*[h for h in {heavy.split()!r} if h in sys.modules])"
-    )
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        (
+            "services.reader.reader",
+            "pydantic yaml prometheus_client asyncio starlette uvicorn apsw sqlite3 snap7 ssl"
+            " numpy",
+        ),
+        (
+            "services.fleet.agent",
+            "pydantic yaml prometheus_client asyncio starlette uvicorn apsw sqlite3 snap7"
+            " cryptography supervisor",
+        ),
+    ],
+)
+def test_a_process_loads_nothing_heavy(module: str, heavy: str) -> None:
+    code = f"import sys, {module}\nprint(*[h for h in {heavy.split()!r} if h in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,

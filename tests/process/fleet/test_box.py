@@ -30,6 +30,11 @@ def test_a_claimed_box_takes_what_the_centre_wants_and_reports_it() -> None:
         ]  # fmt: skip
         said = json.loads(box.command("status", "--json").stdout)
         assert (said["state"], said["version"], said["running"]) == ("applied", 7, 7)
+        shown = box.site.run("status")
+        assert "centre: ok, version 7, applied" in shown.stdout, shown.stdout
+        found = json.loads(box.site.run("doctor", "--json").stdout)["findings"]
+        ours = [(f["level"], f["code"]) for f in found if f["subject"] == "fleet"]
+        assert ours == [("ok", "certificate"), ("ok", "fleet")], ours
         key = box.site.state / "fleet" / "box.pem"
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
         assert "PRIVATE KEY" in key.read_text()

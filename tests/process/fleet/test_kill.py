@@ -87,16 +87,16 @@ def test_each_piece_of_work_may_be_killed_and_repeated(place: str) -> None:
         for verb in ("check", "prepare"):
             assert work(box, verb, texts.sha256) == 0
         folder.write_journal(Journal().begin(Attempt(target)))
-        verb = (
-            "apply" if ("place" in place and "re" not in place) or place.endswith("applied") else ""
-        )
-        if verb:
+        applies = place in ("fleet.place", "fleet.placed", "fleet.applied")
+        if applies:
             assert work(box, "apply", texts.sha256, place) == -signal.SIGKILL
         assert work(box, "apply", texts.sha256) == 0
         assert box.site.file.read_text() == texts.yaml
         until(lambda: "reader-prensa-02" in box.site.table(), 10, box.why)
         assert not (box.site.runtime / "owed.json").exists()
-        if not verb:
+        assert work(box, "restore", texts.sha256) == 1, "not what the journal says"
+        folder.write_journal(folder.journal().revert("harm"))
+        if not applies:
             assert work(box, "restore", texts.sha256, place) == -signal.SIGKILL
         assert work(box, "restore", texts.sha256) == 0
         assert box.site.file.read_text() == before

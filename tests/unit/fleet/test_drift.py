@@ -95,3 +95,10 @@ def test_a_long_diff_is_cut_and_says_so() -> None:
 def test_a_change_of_a_secret_alone_is_told() -> None:
     text = drift.diff(Texts("password: a\n", {}), Texts("password: b\n", {}), "config.yaml", "v")
     assert "differs in a secret" in text
+
+
+def test_what_is_huge_is_told_in_time() -> None:
+    assert drift.redact("a" * 1_000_000) == "a" * 1_000_000
+    assert drift.redact("password: " + "x" * 1_000_000) == "password: ***"
+    text = drift.diff(Texts("a\n" * 400_000, {}), Texts("b\n" * 400_000, {}), "config.yaml", "v")
+    assert "config.yaml" in text
