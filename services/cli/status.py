@@ -233,6 +233,10 @@ def _print(console: Console, document: dict[str, Any]) -> None:
         used = f"{store['bytes'] / 2**20:,.1f} MiB"
         limit = f" of {store['max_bytes'] / 2**20:,.0f} MiB" if store["max_bytes"] else ""
         console.print(f"outbox: {used}{limit}, {store['dropped']} messages dropped\n")
+    for tenant, own in (store or {}).get("quotas", {}).items():
+        now = "thinned out" if own["thinned"] else "within it"
+        limit = f"{own['points_per_min']:,} points a minute"
+        console.print(f"quota of {tenant}: {limit}, {now}, {own['waiting']} messages wait\n")
     if document["mirrors"]:
         columns = ("lag ms", "last write", "B/s", "writes", "mismatches", "refusals", "last error")
         table = _table("mirror", "from", "to", "state", *columns)
