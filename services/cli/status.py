@@ -185,6 +185,10 @@ def _print(console: Console, document: dict[str, Any]) -> None:
         running = f"version {fleet['running']}" if fleet["running"] else "no version of the centre"
         state = escape(f"{running}, {fleet['state'] or 'unknown'}")
         console.print(f"centre: {_tone(fleet['status'])}, {state}\n", highlight=False)
+    for tenant, own in (store or {}).get("quotas", {}).items():
+        now = "thinned out" if own["thinned"] else "within it"
+        limit = f"{own['points_per_min']:,} points a minute"
+        console.print(f"quota of {tenant}: {limit}, {now}, {own['waiting']} messages wait\n")
     if document["mirrors"]:
         columns = ("lag ms", "last write", "B/s", "writes", "mismatches", "refusals", "last error")
         table = _table("mirror", "from", "to", "state", *columns)

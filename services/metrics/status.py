@@ -74,12 +74,14 @@ class Status:
         return max(0.0, (after - before) / (now_s - then_s)) if now_s > then_s else 0.0
 
     def _lost_rows(self) -> float:
-        """Rows that the outbox has dropped, but for what an operator gave up on purpose."""
+        """Rows that the outbox has dropped, but for what an operator gave up on purpose and what a
+        quota withheld.
+        """
         return sum(
             float(value)
             for name, labels, _, value in self.site.aggregate.items()
             if name == "plc_edge_store_dropped_total"
-            and ("reason", "purged") not in labels
+            and not {("reason", "purged"), ("reason", "quota")} & set(labels)
             and isinstance(value, float)
         )
 
@@ -221,6 +223,7 @@ class Status:
             "fill": round(used / limit, 4) if used is not None and limit else None,
             "dropped": int(self._dropped[0]),
             "dropping": recent,
+            "quotas": fields.get("quotas", {}),
             "error": _error(status, fields),
         }
 
@@ -327,6 +330,9 @@ class Status:
             add("warning", "store_filling", "store_forward", percent=int(100 * store["fill"]))
         if store["dropping"]:
             add("error", "store_dropping", "store_forward", count=store["dropped"])
+        for tenant, own in store["quotas"].items():
+            if own["thinned"]:
+                add("warning", "over_quota", tenant, limit=own["points_per_min"])
         for mirror in mirrors:
             name, error = mirror["name"], mirror["error"] or {}
             if mirror["status"] in ("down", "degraded") and f"mirror-{name}" not in down:

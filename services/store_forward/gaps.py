@@ -61,9 +61,9 @@ class Gap:
         )
 
 
-# So many gaps of a PLC tell exactly which rows were dropped; where a quota had thinned them, each
+# So many gaps of a PLC tell exactly which rows a segment held. Where a quota had thinned them, each
 # row would be a gap of its own, and what is dropped for space would take as much again.
-EXACT_GAPS = 200
+EXACT_GAPS = 8
 
 
 class Tally:

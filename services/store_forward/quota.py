@@ -25,8 +25,9 @@ import orjson
 BURST_S = 60.0
 # What waits and nothing else is committed after so long: a flood costs others no fdatasync.
 HOLD_COMMIT_S = 0.25
-# What is withheld of a PLC is told at most so often, or when it is in so many pieces.
-NOTICE_S, NOTICE_RUNS = 10.0, 500
+# What is withheld of a PLC is told at most so often, and behind a row that is newer (so that an
+# alarm's `for` goes on: nothing new is missing); after so long in any case, or in so many pieces.
+NOTICE_S, NOTICE_MAX_S, NOTICE_RUNS = 10.0, 60.0, 500
 REASON = "quota"
 
 

@@ -70,8 +70,8 @@ class Thinning:
         self._commit = commit
         self._meters: dict[str, Meter] = {}
         self._commit_waits = self._turn_waits = False
-        self._notice_s: dict[str, float] = {}
-        """PLC -> when its next notice is due."""
+        self._withheld_s: dict[str, float] = {}
+        """PLC -> since when something of it is withheld and not told."""
         self._over_s: dict[str, float] = {}
         """Tenant -> when something of it had to wait last."""
 
@@ -113,17 +113,16 @@ class Thinning:
         what = quota.head(sample.body)
         if meter.passes(plc, what, now_s) or place == "jump":
             self._release(plc, meter, meter.bucket.owe)
-            if place == "jump" and plc in outbox.withheld.untold:
-                outbox.tell_withheld(plc, quota.REASON)  # of the epoch that ends
+            if place == "jump":
+                self._tell(plc)  # of the epoch that ends
             return outbox.offer(sample)
         outbox.hold(sample, what.key)
         meter.waiting.setdefault(plc)
         untold = outbox.withheld.untold.get(plc)
         if untold is not None:
+            self._withheld_s.setdefault(plc, now_s)
             if len(untold.seqs) >= quota.NOTICE_RUNS:
-                outbox.tell_withheld(plc, quota.REASON)
-            else:
-                self._notice_s.setdefault(plc, now_s + quota.NOTICE_S)
+                self._tell(plc)
             self._say_over(sample.locatario, meter, now_s)
         if not self._commit_waits:
             self._commit_waits = True
@@ -154,6 +153,8 @@ class Thinning:
         for meter in self._meters.values():
             while (plc := meter.next(now_s)) is not None:
                 self._release(plc, meter, meter.bucket.take)
+                if now_s - self._withheld_s.get(plc, now_s) >= quota.NOTICE_S:
+                    self._tell(plc)
         if self._outbox.pending_rows:
             self._commit()
         self._turn_later()
@@ -167,13 +168,19 @@ class Thinning:
             if next(iter(rows.values())).locatario not in self._meters:
                 self._outbox.release(plc)
         for plc in list(self._outbox.withheld.untold):
-            if self._notice_s.setdefault(plc, now_s + quota.NOTICE_S) <= now_s:
-                del self._notice_s[plc]
-                self._outbox.tell_withheld(plc, quota.REASON)
+            waits = plc in self._outbox.withheld.held
+            most_s = quota.NOTICE_MAX_S if waits else quota.NOTICE_S
+            if now_s - self._withheld_s.setdefault(plc, now_s) >= most_s:
+                self._tell(plc)
         for tenant, over_s in list(self._over_s.items()):
             if now_s - over_s >= CALM_S:
                 del self._over_s[tenant]
                 self._process.event("info", "quota_ok", f"{tenant} is within its quota again")
+
+    def _tell(self, plc: str) -> None:
+        self._withheld_s.pop(plc, None)
+        if plc in self._outbox.withheld.untold:
+            self._outbox.tell_withheld(plc, quota.REASON)
 
     def _say_over(self, tenant: str, meter: Meter, now_s: float) -> None:
         if tenant not in self._over_s:

@@ -35,6 +35,8 @@ class Oracle:
         self.delivered: dict[int, tuple[str, int, int]] = {}
         self.gaps: dict[tuple[str, int], Gaps] = {}
         self.duplicates = 0
+        self.ahead = 0
+        """Quota notices that came before any newer message."""
         self.wrong: list[str] = []
         self._owner: dict[tuple[str, int, int], int] = {}
         self._newest: dict[str, tuple[int, int]] = {}
@@ -67,6 +69,7 @@ class Oracle:
             if "seqs" in m and body not in gaps.notices:  # a repeat is the same to the byte
                 gaps.notices.add(body)
                 found = [seq for first, last in m["seqs"] for seq in range(first, last + 1)]
+                self.ahead += (m["epoch"], m["last_seq"]) > self._newest.get(m["plc_id"], (0, 0))
                 told = (min(found), max(found), len(found))
                 if told != (m["first_seq"], m["last_seq"], m["count"]):
                     self.wrong.append(f"a notice contradicts itself: {m}")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -22,8 +26,8 @@ from services.control_plane.tables import Effect, Standing, Usage
 from services.meter.meter import Meter
 from services.runtime import central_config
 from services.runtime.clock import now_ms
-from tests.kit.centre import DATABASES, Centre
-from tests.kit.common import until
+from tests.kit.centre import DATABASES, PLC_EDGE, Centre
+from tests.kit.common import ROOT, until
 from tests.kit.dynsec import Accounts, Client, connected
 from tests.kit.procs import Service, service
 
@@ -306,6 +310,36 @@ def test_what_is_no_message_counts_as_one_and_hurts_nobody() -> None:
         until(lambda: w.usage("acme") == want, 15, lambda: f"{w.usage('acme')} of {want}")
         assert meter.terminate() == 0
         box.close()
+
+
+def test_the_centre_runs_it_where_there_is_a_broker(tmp_path: Path) -> None:
+    with Accounts() as broker:
+        centre = Centre("sqlite", broker.section())
+        runtime = centre.config.runtime
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with (tmp_path / "log").open("wb") as log:
+            running = subprocess.Popen(
+                [*PLC_EDGE, "central", "run", "-c", str(centre.file)],
+                stdout=log, stderr=log, env=env,
+            )  # fmt: skip
+
+        def log_of_meter() -> str:
+            return (centre.config.state / "log" / "meter.log").read_text()
+
+        try:
+            until(lambda: '"output_ok"' in log_of_meter(), 60, (tmp_path / "log").read_text)
+            key = accounts.load_key(centre.config.state)
+            for file in (runtime / "conf").glob("*.json"):
+                assert accounts.meter_password(key) not in file.read_text()
+            os.kill(int((runtime / "meter.lock").read_text()), signal.SIGKILL)
+            until(lambda: log_of_meter().count('"output_ok"') > 1, 30, log_of_meter)
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(20) == 0
+        finally:
+            if running.poll() is None:
+                running.kill()
+                running.wait()
+            centre.__exit__(None, None, None)
 
 
 def test_its_account_reads_data_and_nothing_else() -> None:

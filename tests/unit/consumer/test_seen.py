@@ -65,3 +65,34 @@ def test_it_stays_small() -> None:
     assert len(epochs) == MAX_EPOCHS
     assert min(epochs, key=int) == str(20 - MAX_EPOCHS)
     assert max(len(r) for r in epochs.values()) == MAX_RANGES
+
+
+def notice(seqs: object, first: int, **more: object) -> Row:
+    body = orjson.dumps({"first_seq": first, "reason": "quota", "seqs": seqs, **more})
+    return Row(1, "live", 0, 0, GAP_ROW, "p1", "acme", 0, 1, first, body)
+
+
+def test_a_quota_notice_closes_what_it_names_and_not_what_lies_between() -> None:
+    seen = Seen()
+    rows = [row(1), notice([[2, 3], [5, 8]], 2, last_seq=8, count=6), row(9)]
+    assert seen.take(rows) == rows
+    assert seen.take([row(3), row(8), rows[1]]) == []
+    assert [r.seq for r in seen.take([row(4)])] == [4], "on its way all the while"
+    assert orjson.loads(seen.pack()) == {"acme/p1": {"1": [[1, 9]]}}
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2),
+        max_leaves=8,
+    )
+)
+def test_whatever_a_notice_says_nobody_dies_of_it(seqs: object) -> None:
+    try:
+        rows = [notice(seqs, 7), notice(None, 8, last_seq=seqs)]
+    except TypeError:  # no JSON: an integer that is too large
+        return
+    seen = Seen()
+    seen.take(rows)
+    orjson.loads(seen.pack())

@@ -260,6 +260,12 @@ def test_gap_with_open_end() -> None:
     assert point["fields"]["first_seq"] == 10.0
     assert "count" not in point["fields"]
     assert point["fields"]["reason_txt"] == "store_full"
+    # What a plan withheld raises no alarm of lost data.
+    notice = {**gap, "reason": "quota", "last_seq": 30, "count": 9, "seqs": [[10, 12], [25, 30]]}
+    point = Processor(CONSTANTS).apply(
+        _parsed("sinais", "plc/acme/prensa-01/gap", json.dumps(notice))
+    )
+    assert (point["name"], point["fields"]["count"]) == ("cota", 9.0)
 
 
 @pytest.mark.parametrize(("ts", "wanted"), [(TS_MS, TS_MS * 1_000_000), ("absent", NOW)])

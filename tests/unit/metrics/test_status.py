@@ -237,6 +237,23 @@ def test_outbox_filling_and_dropping(world: World) -> None:
     assert "store_dropping" not in [c for _, c in world.codes()]
 
 
+def test_a_tenant_over_its_quota_is_a_warning_and_no_loss(world: World) -> None:
+    samples = [("counter", "plc_edge_store_dropped_total", {"reason": "quota"}, 9)]
+    world.site.apply(Stats("store_forward", 1, 1, 0, samples))
+    quotas = {
+        "acme": {"points_per_min": 500, "thinned": True, "waiting": 2},
+        "beta": {"points_per_min": 5_000, "thinned": False, "waiting": 0},
+    }
+    world.site.apply(State("store_forward", now_ms(), "ok", {"quotas": quotas}))
+    world.status.tick()
+    document = world.status.document()
+    assert world.codes() == [("warning", "over_quota")]
+    assert document["problems"][0]["subject"] == "acme"
+    assert "500 points a minute" in document["problems"][0]["text"]
+    assert document["store"]["dropped"] == 0
+    assert document["store"]["quotas"] == quotas
+
+
 @pytest.mark.parametrize(
     ("code", "mend"),
     [
