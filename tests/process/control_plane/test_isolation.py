@@ -58,7 +58,7 @@ BOX = {
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/configs/{version}"),
 }
 OPERATOR_ONLY = re.compile(
-    r"/v1/(plans|credentials|audit)|/v1/tenants(/\{tenant_id\}(/(suspend|resume|purge))?)?$"
+    r"/v1/(plans|credentials|audit|effects)|/v1/tenants(/\{tenant_id\}(/(suspend|resume|purge))?)?$"
 )
 
 
