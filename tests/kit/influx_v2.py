@@ -196,7 +196,7 @@ class StandIn(HttpApi, Server):
         if every and every < HOUR_S:
             message = "retention policy duration must be at least 1h0m0s"
             raise _error(500, "internal error", message)
-        bucket = {
+        bucket: Json = {
             "id": _new_id(),
             "orgID": org,
             "type": kind,

@@ -44,7 +44,11 @@ class Outside:
         }
         self.centre = Centre(database, **sections)
         if start:
-            enter(self.centre)
+            self.start()
+
+    def start(self) -> None:
+        """Starts the control plane."""
+        self._stack.enter_context(self.centre)
 
     @property
     def state(self) -> Path:

@@ -77,7 +77,8 @@ BOX = {
     ("PUT", "/v1/tenants/{tenant_id}/sites/{site_id}/report"),
 }
 OPERATOR_ONLY = re.compile(
-    r"/v1/(plans|credentials|audit)|/v1/tenants(/\{tenant_id\}(/(suspend|resume|purge|limits/release))?)?$"
+    r"/v1/(plans|credentials|audit|effects)"
+    r"|/v1/tenants(/\{tenant_id\}(/(suspend|resume|purge|limits/release))?)?$"
 )
 
 

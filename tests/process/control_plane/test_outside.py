@@ -194,8 +194,8 @@ def test_an_organisation_made_by_hand_is_taken_up(outside: Outside) -> None:
     form = {"orgID": org, "name": "processo_raw", "retentionRules": [rule]}
     bucket = outside.influx.ask("POST", "/api/v2/buckets", form).body["id"]
     right = {"action": "write", "resource": {"type": "buckets", "id": bucket, "orgID": org}}
-    form = {"orgID": org, "description": "telegraf: processo_raw", "permissions": [right]}
-    token = outside.influx.ask("POST", "/api/v2/authorizations", form).body["token"]
+    own = {"orgID": org, "description": "telegraf: processo_raw", "permissions": [right]}
+    token = outside.influx.ask("POST", "/api/v2/authorizations", own).body["token"]
     board_org = outside.grafana._make_org("acme")
     board_org.users = {}  # somebody else made it
     board_org.folders["xyz"] = tenant.FOLDER
