@@ -4,17 +4,21 @@
 #       for each account: DIR/mqtt-<account>.pw, made where it is missing (32 random bytes), and
 #       DIR/passwd with their hashes, replaced whole; accounts that left the list lose access.
 #   broker-users.sh --rotate ACCOUNT --users … --secrets DIR    a new password for one account
+#   broker-users.sh --dynsec infra/mosquitto/dynamic-security.json.in --users … --secrets DIR
+#       also DIR/dynamic-security.json, with which a broker begins whose accounts the control plane
+#       keeps; one that runs already has its own: there `mosquitto_ctrl dynsec setClientPassword`
 # Afterwards: SIGHUP to Mosquitto. Give each box its own file only.
 set -euo pipefail
 umask 077
 
-usage() { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
-users='' secrets='' rotate=''
+users='' secrets='' rotate='' dynsec=''
 while [ $# -gt 0 ]; do
   case $1 in
     --users) users=${2:?}; shift 2 ;;
     --secrets) secrets=${2:?}; shift 2 ;;
+    --dynsec) dynsec=${2:?}; shift 2 ;;
     --rotate) rotate=${2:?}; shift 2 ;;
     *) usage ;;
   esac
@@ -48,4 +52,13 @@ mosquitto_passwd -U "$temporary" >/dev/null
 grep -qv '^[^:]*:\$[67]\$' "$temporary" && { echo "mosquitto_passwd left a clear password" >&2; exit 1; }
 mv "$temporary" "$secrets/passwd"
 trap - EXIT
+if [ -n "$dynsec" ]; then
+  # The plugin keeps the same hash: $7$iterations$salt$hash. sed reads its script from a pipe.
+  while IFS='$' read -r account _ iterations salt hash; do
+    for pair in "hash@|$hash" "salt@|$salt" "iterations@|$iterations"; do
+      printf 's|@%s%s|g\n' "$account" "$pair"
+    done
+  done <"$secrets/passwd" | sed -f /dev/stdin "$dynsec" >"$secrets/dynamic-security.json.new"
+  mv "$secrets/dynamic-security.json.new" "$secrets/dynamic-security.json"
+fi
 echo "${#accounts[@]} accounts in $secrets/passwd"

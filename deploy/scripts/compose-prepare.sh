@@ -37,7 +37,9 @@ site=$(sed -n 's/^# Variables of box \([^ ]*\) .*/\1/p' "$infra/agent-secrets.tx
 cp "$pki/ca.pem" "$pki/crl.pem" "$secrets/"
 for name in mosquitto grafana metrics; do cp "$pki/issued/$name.pem" "$pki/issued/$name.key" "$secrets/"; done
 
-"$here/broker-users.sh" --users "$infra/mosquitto/users.txt" --secrets "$secrets"
+dynsec=() plugin=$infra/mosquitto/dynamic-security.json.in  # of `infra render --accounts control-plane`
+[ ! -e "$plugin" ] || dynsec=(--dynsec "$plugin")
+"$here/broker-users.sh" --users "$infra/mosquitto/users.txt" --secrets "$secrets" ${dynsec[@]+"${dynsec[@]}"}
 for file in influx-password influx-token grafana-password metrics.pw; do random "$secrets/$file"; done
 printf admin >"$secrets/influx-user"
 environment "$secrets/agent.env" <"$infra/agent-secrets.txt"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,13 @@ import typer
 from services.cli.common import ConfigOption, console, fail
 from services.runtime import loader
 from services.runtime.errors import EXIT_USAGE, ConfigError, Problem
+
+
+class Accounts(StrEnum):
+    """Who keeps the broker's accounts."""
+
+    FILES = "files"
+    CONTROL_PLANE = "control-plane"
 
 
 def register(app: typer.Typer) -> None:
@@ -30,6 +38,14 @@ def render(
             "--fleet", help="Folder with the config.yaml of every box: *.yaml, */config.yaml."
         ),
     ] = None,
+    accounts: Annotated[
+        Accounts,
+        typer.Option(
+            "--accounts",
+            help="Who keeps the broker's accounts: password and ACL files, or the control plane"
+            " (`plc-edge central`) through the broker's dynamic-security plugin.",
+        ),
+    ] = Accounts.FILES,
 ) -> None:
     """Same configurations, same files; no file holds a secret. Exits 2 on a mistake in one."""
     # Not imported by other verbs: jinja2 costs 30 ms.
@@ -49,7 +65,9 @@ def render(
             problems += e.problems
     if problems:
         raise ConfigError(problems)
-    rendered = rendering.render(model.fleet(sites))
+    rendered = rendering.render(
+        model.fleet(sites, control_plane=accounts is Accounts.CONTROL_PLANE)
+    )
     changed = rendering.write(rendered, out)
     for name in changed:
         console.print(f"wrote {out / name}", markup=False, highlight=False, soft_wrap=True)

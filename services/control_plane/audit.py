@@ -48,7 +48,10 @@ class Chain:
         after: Any,
     ) -> None:
         """One change, in the session's transaction."""
-        head = session.get_one(AuditHead, HEAD_ID)
+        # Held here: the session forgets what nobody holds, and would read it again for each row.
+        head: AuditHead | None = session.info.get("audit_head")
+        if head is None:
+            head = session.info["audit_head"] = session.get_one(AuditHead, HEAD_ID)
         row = Audit(
             seq=head.seq + 1,
             ts_ms=now_ms(),

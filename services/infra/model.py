@@ -110,14 +110,19 @@ class Fleet:
     counters: list[str]
     broker_host: str
     influx_url: str
+    control_plane: bool
+    """Whether it keeps the accounts of boxes and tenants; ``accounts`` are the platform's own then,
+    and the broker's plugin has them instead of files."""
     box: Box
     """The first box: the one that docker-compose.yml runs under its profiles edge and demo."""
     plcs: dict[str, str] = field(default_factory=dict)
     """``site/plc`` -> tenant: whose the PLC of a box's metrics is."""
 
 
-def fleet(sites: Iterable[Site]) -> Fleet:
-    """Joins the boxes. Raises ConfigError naming every clash between them."""
+def fleet(sites: Iterable[Site], *, control_plane: bool = False) -> Fleet:
+    """Joins the boxes. Raises ConfigError naming every clash between them. ``control_plane``: that
+    one keeps the broker's accounts of boxes and tenants.
+    """
     ordered = sorted(sites, key=lambda s: s.config.site)
     configs = [s.config for s in ordered]
     problems = [*_clashes(configs), *_account_problems(configs), *_board_problems(configs)]
@@ -135,14 +140,15 @@ def fleet(sites: Iterable[Site]) -> Fleet:
     return Fleet(
         sites=[c.site for c in configs],
         tenants=[Tenant(n, plans.get(n, "pro")) for n in names],
-        accounts=_accounts(configs, names),
+        accounts=_platform_accounts() if control_plane else _accounts(configs, names),
+        control_plane=control_plane,
         scrapes=[_scrape(c) for c in configs],
         measurements=sorted({g.measurement for c in configs for p in c.plcs for g in p.groups}),
         booleans=booleans,
         counters=counters,
         broker_host=configs[0].infra.broker_host,
         influx_url=configs[0].infra.influx_url,
-        box=_box(configs[0]),
+        box=_box(configs[0], control_plane),
         plcs={f"{c.site}/{p.id}": c.tenant(p) for c in configs for p in c.plcs},
     )
 
@@ -257,6 +263,16 @@ def _accounts(configs: list[Config], tenants: list[str]) -> list[Account]:
                     accounts.append(Account(name, comment, write=shown))
         doctor = f"plc-edge doctor and technicians on box {c.site}"
         accounts.append(Account(f"doctor-{c.site}", doctor, write=tuple(everything)))
+    *telegraf, health = _platform_accounts()
+    for tenant in tenants:
+        read = tuple(f"{tree}/{tenant}/#" for tree in ("plc", "edge", "alertas"))
+        telegraf.append(Account(f"leitor-{tenant}", f"reader of tenant {tenant}", read=read))
+    return [*accounts, *telegraf, health]
+
+
+def _platform_accounts() -> list[Account]:
+    """Of no box and no tenant."""
+    accounts = []
     for n in (1, 2):
         for role, read in (
             ("dados", ("plc/+/+",)),
@@ -264,21 +280,19 @@ def _accounts(configs: list[Config], tenants: list[str]) -> list[Account]:
             ("edge", ("edge/+/+/status",)),
         ):
             accounts.append(Account(f"telegraf-{n}-{role}", f"Telegraf {n}: {role}", read=read))
-    for tenant in tenants:
-        trees = tuple(f"{tree}/{tenant}/#" for tree in ("plc", "edge", "alertas"))
-        accounts.append(Account(f"leitor-{tenant}", f"reader of tenant {tenant}", read=trees))
     health = Account("saude", "health check of the container", read=("$SYS/broker/uptime",))
     return [*accounts, health]
 
 
-def _box(config: Config) -> Box:
+def _box(config: Config, control_plane: bool) -> Box:
     outputs = [o for o in config.outputs if isinstance(o, MqttOutput)]
     clients: list[MqttOutput | AlertMqtt] = [*outputs, *_boards(config)]
     holders: list[Credentials] = [c for o in clients for c in (o, *o.accounts.values())]
     secrets = [
         (reference["env"], holder.username)
         for holder in holders
-        if (reference := reference_of(holder, "password", config.file.parent))
+        if not control_plane  # which shows each secret once, to whoever brings it to the box
+        and (reference := reference_of(holder, "password", config.file.parent))
         and "env" in reference
         and holder.username
     ]

@@ -18,7 +18,6 @@ Files = dict[str, str]
 # Template -> rendered file.
 _TEMPLATES = {
     "mosquitto/mosquitto.conf.j2": "mosquitto/mosquitto.conf",
-    "mosquitto/acl.j2": "mosquitto/acl",
     "mosquitto/users.txt.j2": "mosquitto/users.txt",
     "telegraf/telegraf.conf.j2": "telegraf/telegraf.conf",
     "influxdb/10-plc-edge.sh.j2": "influxdb/initdb.d/10-plc-edge.sh",
@@ -29,6 +28,9 @@ _TEMPLATES = {
     "prometheus/prometheus.yml.j2": "prometheus/prometheus.yml",
     "compose/docker-compose.yml.j2": "docker-compose.yml",
 }
+# Where files keep the broker's accounts; where its plugin does, for the control plane.
+_BY_FILES = {"mosquitto/acl.j2": "mosquitto/acl"}
+_BY_PLUGIN = {"mosquitto/dynamic-security.json.in.j2": "mosquitto/dynamic-security.json.in"}
 # As they are: their own braces are no template's.
 _COPIED = {
     "telegraf/plc_edge.star": "telegraf/plc_edge.star",
@@ -49,7 +51,8 @@ def render(fleet: Fleet, infra_dir: str = ".", root_dir: str = "..") -> Files:
         "platform_days": tenant.PLATFORM_DAYS,
     }
     templates = assets.path("infra/templates")
-    files = {out: env.get_template(name).render(context) for name, out in _TEMPLATES.items()}
+    chosen = _TEMPLATES | (_BY_PLUGIN if fleet.control_plane else _BY_FILES)
+    files = {out: env.get_template(name).render(context) for name, out in chosen.items()}
     files |= {out: (templates / name).read_text("utf-8") for name, out in _COPIED.items()}
     for days in sorted({t.raw_days for t in fleet.tenants}):
         for task in tenant.tasks(fleet.booleans, fleet.counters, days):

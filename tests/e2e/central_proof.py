@@ -1,7 +1,7 @@
-"""``python -m tests.e2e.central_proof``: two tenants from nothing, by the API alone, with real boxes;
-then one of them is suspended, resumed, moved to another plan and has its credentials rotated while
-all of it runs. Ends with 1 where a message is lost or changed, or a permission is another than it
-must be.
+"""``python -m tests.e2e.central_proof``: two tenants from nothing, by the API alone, with real
+boxes; then one of them is suspended, resumed, moved to another plan and has its credentials rotated
+while all of it runs. Ends with 1 where a message is lost or changed, or a permission is another
+than it must be.
 
 Each tenant has a box (``plc-edge run`` under supervisord) with two simulated PLCs, which sends over
 TLS to one Mosquitto whose accounts the control plane keeps. Whoever watches is no tenant's: an

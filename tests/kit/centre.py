@@ -101,6 +101,13 @@ class Centre:
         """Takes up an edited configuration."""
         self.config = central_config.load(self.file, {})
 
+    def take_over(self) -> None:
+        """After a restore: the audit's key that lies there now, and an operator's key for us."""
+        self.chain = audit.Chain(audit.load_key(self.config.state))
+        made = first.prepare(self.database, self.chain, another_key=True)
+        assert made.api_key is not None
+        self.key = made.api_key
+
     def start(self) -> None:
         """Starts the process; returns when it serves."""
         self.service = Service(central_config.render(self.config)["control_plane"])

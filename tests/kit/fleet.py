@@ -66,12 +66,13 @@ def write_boxes(folder: Path) -> Path:
     return folder
 
 
-def load(folder: Path) -> Fleet:
+def load(folder: Path, *, control_plane: bool = False) -> Fleet:
     """The boxes under ``folder``, joined."""
     files = sorted(folder.glob("*/config.yaml"))
-    return model.fleet(loader.load(f, check_secrets=False) for f in files)
+    sites = (loader.load(f, check_secrets=False) for f in files)
+    return model.fleet(sites, control_plane=control_plane)
 
 
-def rendered(folder: Path) -> render.Files:
+def rendered(folder: Path, *, control_plane: bool = False) -> render.Files:
     """All files of the two boxes."""
-    return render.render(load(write_boxes(folder)))
+    return render.render(load(write_boxes(folder), control_plane=control_plane))

@@ -15,6 +15,7 @@ from typing import Self
 import pytest
 
 from tests.kit import fleet
+from tests.kit.broker import PLUGIN
 from tests.kit.common import ROOT, free_port
 
 SCRIPTS = ROOT / "deploy" / "scripts"
@@ -36,9 +37,11 @@ def run(script: str, *arguments: str, env: dict[str, str] | None = None) -> str:
 
 
 class Broker:
-    """Mosquitto for the two boxes of tests/kit/fleet.py."""
+    """Mosquitto for the two boxes of tests/kit/fleet.py. ``control_plane``: with the plugin, for one
+    that keeps the accounts.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, control_plane: bool = False) -> None:
         program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
         if program is None:
             pytest.skip("mosquitto is not installed")
@@ -46,21 +49,33 @@ class Broker:
         self.folder = Path(tempfile.mkdtemp(prefix="pe", dir="/tmp"))
         self.pki, self.secrets = self.folder / "pki", self.folder / "secrets"
         self.ports = {listener: free_port() for listener in LISTENERS}
-        self.files = fleet.rendered(self.folder / "boxes")
+        self.files = fleet.rendered(self.folder / "boxes", control_plane=control_plane)
         self.process: subprocess.Popen[bytes] | None = None
-        for name in ("acl", "users.txt"):
+        names = ("dynamic-security.json.in" if control_plane else "acl", "users.txt")
+        for name in names:
             (self.folder / name).write_text(self.files[f"mosquitto/{name}"])
         run("pki.sh", str(self.pki), "create")
         run("pki.sh", str(self.pki), "server", "localhost", "127.0.0.1")
         users = str(self.folder / "users.txt")
-        run("broker-users.sh", "--users", users, "--secrets", str(self.secrets))
+        words = ["--users", users, "--secrets", str(self.secrets)]
         (self.folder / "data").mkdir()
+        if control_plane:
+            run("broker-users.sh", *words, "--dynsec", str(self.folder / names[0]))
+            shutil.copy(self.secrets / "dynamic-security.json", self.folder / "data")
+            its_own: tuple[tuple[str, str], ...] = (
+                ("/usr/lib/mosquitto_dynamic_security.so", PLUGIN),
+            )
+        else:
+            run("broker-users.sh", *words)
+            its_own = [
+                ("/mosquitto/config/", f"{self.folder}/"),
+                ("/mosquitto/secrets/", f"{self.secrets}/"),
+            ]
         conf = self.files["mosquitto/mosquitto.conf"]
         for container, here in (
             ("/mosquitto/certs/server.", f"{self.pki}/issued/localhost."),
             ("/mosquitto/certs/", f"{self.pki}/"),
-            ("/mosquitto/config/", f"{self.folder}/"),
-            ("/mosquitto/secrets/", f"{self.secrets}/"),
+            *its_own,
             ("/mosquitto/data/", f"{self.folder}/data/"),
             ("log_dest stdout", "log_dest stderr"),
         ):

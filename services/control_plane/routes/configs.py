@@ -198,12 +198,14 @@ def _mismatches(found: dict[str, Any], tenant_id: str, site_id: str) -> Iterator
 
 def _register_devices(unit: Unit, tenant_id: str, site_id: str) -> None:
     """PLCs of a configuration that nobody has registered, within the plan."""
-    for plc in unit.prepared["plcs"]:
-        device = unit.session.get(Device, (tenant_id, plc["id"]))
-        if device is None:
-            devices.register(unit, tenant_id, plc["id"], site_id)
-        elif device.site_id != site_id:
-            raise Refusal("device-elsewhere", id=device.id, site=device.site_id)
+    ids = [plc["id"] for plc in unit.prepared["plcs"]]
+    query = select(Device.id, Device.site_id).where(Device.id.in_(ids))
+    known = dict(unit.session.execute(query).tuples().all())
+    for plc in ids:
+        if known.get(plc, site_id) != site_id:
+            raise Refusal("device-elsewhere", id=plc, site=known[plc])
+    if new := [plc for plc in ids if plc not in known]:
+        devices.register(unit, tenant_id, new, site_id)
 
 
 @router.post("", status_code=201, response_model=ConfigText)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from fastapi import APIRouter
@@ -80,25 +81,32 @@ def of(unit: Unit, tenant_id: str, device_id: str) -> Device:
     return device
 
 
-def register(unit: Unit, tenant_id: str, device_id: str, site_id: str, name: str = "") -> Device:
-    """One PLC more, within the plan."""
+def register(
+    unit: Unit, tenant_id: str, device_ids: Sequence[str], site_id: str, name: str = ""
+) -> list[Device]:
+    """So many PLCs more, within the plan."""
     plan = plans.of(unit, unit.tenant.plan_id)
     used = unit.session.scalar(select(func.count()).select_from(Device)) or 0
-    if used >= plan.max_devices:
+    if used + len(device_ids) > plan.max_devices:
+        used = max(used, plan.max_devices)  # so far they fit
         raise Refusal("quota-devices", plan=plan.id, limit=plan.max_devices, used=used)
     now = now_ms()
-    device = Device(
-        tenant_id=tenant_id,
-        id=device_id,
-        site_id=site_id,
-        name=name,
-        version=1,
-        created_ms=now,
-        updated_ms=now,
-    )
-    unit.session.add(device)
-    unit.record("device.create", _path(device), None, view(device))
-    return device
+    made = [
+        Device(
+            tenant_id=tenant_id,
+            id=device_id,
+            site_id=site_id,
+            name=name,
+            version=1,
+            created_ms=now,
+            updated_ms=now,
+        )
+        for device_id in device_ids
+    ]
+    unit.session.add_all(made)
+    for device in made:
+        unit.record("device.create", _path(device), None, view(device))
+    return made
 
 
 def _site(unit: Unit, tenant_id: str, site_id: str) -> None:
@@ -114,7 +122,7 @@ def create_device(unit: Writing, tenant_id: TenantId, form: NewDevice) -> Answer
     if unit.session.get(Device, (tenant_id, form.id)) is not None:
         raise Refusal("exists", resource="device", id=form.id)
     _site(unit, tenant_id, form.site)
-    device = register(unit, tenant_id, form.id, form.site, form.name)
+    (device,) = register(unit, tenant_id, [form.id], form.site, form.name)
     return Answer(view(device), 201, device.version, f"/v1/{_path(device)}")
 
 

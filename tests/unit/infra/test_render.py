@@ -151,6 +151,26 @@ def test_compose_file_passes_the_linter() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_for_a_control_plane_the_compose_file_is_as_good(tmp_path: Path) -> None:
+    """And mounts nothing of the way that it replaces."""
+    loaded = loader.load(ROOT / "deploy/config.example.yaml", check_secrets=False)
+    files = render.render(model.fleet([loaded], control_plane=True))
+    assert "mosquitto/acl" not in files
+    assert "password_file" not in files["mosquitto/mosquitto.conf"]
+    file = tmp_path / "docker-compose.yml"
+    file.write_text(files["docker-compose.yml"])
+    for name, *words in (
+        ("docker-compose", "-f", str(file), "--profile", "demo", "config", "-q"),
+        ("compose-lint", str(file)),
+    ):
+        program = str(Path(sys.executable).with_name(name))
+        done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    services = yaml.safe_load(file.read_text())
+    assert "mqtt_passwd" not in services["secrets"]
+    assert services["services"]["volumes"]["secrets"] == ["dynsec_json"]
+
+
 def test_containers_are_hardened() -> None:
     services = yaml.safe_load((ROOT / "deploy/docker-compose.yml").read_text())["services"]
     for name, service in services.items():
