@@ -211,9 +211,9 @@ class Alarms:
         """How many are not ok."""
         return len(self._engine.ringing())
 
-    def history(self, count: int) -> list[Any]:
+    def history(self, count: int, rule: str = "", plc: str = "") -> list[Any]:
         """The last transitions, newest first."""
-        return self._memory.history(count)
+        return self._memory.history(count, rule, plc)
 
     def acknowledge(self, rule: str, only: Mapping[str, str], who: str) -> list[dict[str, Any]]:
         """Those that ring under a rule are taken care of; ``only``: those of a place

@@ -155,9 +155,12 @@ class Memory:
 
     # -- history --------------------------------------------------------------------------------
 
-    def history(self, count: int) -> list[Any]:
-        """The last ones, newest first."""
-        rows = self._db.execute("SELECT body FROM history ORDER BY number DESC LIMIT ?", (count,))
+    def history(self, count: int, rule: str = "", plc: str = "") -> list[Any]:
+        """The last ones, newest first; of one rule or PLC, where they are named."""
+        wanted = [(key, value) for key, value in (("rule", rule), ("plc_id", plc)) if value]
+        where = " AND ".join(f"json_extract(CAST(body AS TEXT), '$.{k}') = ?" for k, _ in wanted)
+        sql = f"SELECT body FROM history {where and f'WHERE {where}'} ORDER BY number DESC LIMIT ?"
+        rows = self._db.execute(sql, (*(value for _, value in wanted), count))
         return [orjson.loads(body) for (body,) in rows]
 
     def prune(self, now_ms: int, receivers: Iterable[str]) -> dict[str, int]:

@@ -18,7 +18,7 @@ import orjson
 from bus.topology import PROCESSES, process_name
 from services.runtime import alert_model, alert_rules, secrets, supervisor_access
 from services.runtime.alert_base import DAYS
-from services.runtime.alert_routes import AlertMqtt, AlertRoute, AnyReceiver
+from services.runtime.alert_routes import AlertMqtt, AlertRoute, AlertWebhook, AnyReceiver
 from services.runtime.config import Credentials, Group, HttpOutput, Mirror, MqttOutput, Output, Plc
 from services.runtime.consumers import consumers
 from services.runtime.fleet_model import Fleet
@@ -268,6 +268,10 @@ def _receiver(site: Site, receiver: AnyReceiver) -> dict[str, Any]:
         out.pop(f"{key}_file", None)
         out[key] = _secret(site, receiver, key, f"alerts-{receiver.name}")
     out["ca"] = _beside(site, receiver.ca)
+    if isinstance(receiver, AlertWebhook):
+        panel = site.config.metrics
+        scheme = "https" if panel.tls else "http"
+        out["external_url"] = f"{scheme}://{site.config.site}:{panel.port}"
     return out
 
 

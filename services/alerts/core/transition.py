@@ -45,6 +45,8 @@ class Transition:
     severity: str = "aviso"
     route: str = ""
     text: str = ""
+    began: int | None = None
+    """When the alarm that it begins, tells of or ends has begun; event time."""
     past: bool = False
     """Of what came behind its turn: the live state is another."""
 
@@ -68,4 +70,5 @@ class Transition:
             "severity": self.severity,
             "route": self.route or None,
             "text": self.text,
+            "began": self.began,
         }
