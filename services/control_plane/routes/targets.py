@@ -191,7 +191,7 @@ def waits(
     responses={204: {"description": "nothing else than `have` is wanted"}},
 )
 @waits
-@reads(OPERATOR, ADMIN, BOX)
+@reads(OPERATOR, ADMIN, READER, BOX)
 def get_target(
     unit: Reading,
     tenant_id: TenantId,
