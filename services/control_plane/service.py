@@ -57,8 +57,7 @@ def setup(process: Process) -> Callable[[], None]:
             raise RuntimeError("the HTTP server failed") from server.failed
         if broker is not None and broker.error is not None:
             raise RuntimeError("the broker's thread failed") from broker.error
-        if fleet.conductor.error is not None:
-            raise RuntimeError("the roll-outs' thread failed") from fleet.conductor.error
+        fleet.check()
 
     process.every(1.0, each_second)
     scheme = "https" if tls else "http"

@@ -174,13 +174,27 @@ def waits(
         with waiters.waiting((arguments["tenant_id"], arguments["site_id"])) as waiter:
             while True:
                 waiter.begin()
-                answer = await anyio.to_thread.run_sync(look, limiter=waiters.limiter)
+                answer = await anyio.to_thread.run_sync(look, limiter=waiters.looking)
                 left_s = until_s - loop.time()
                 if answer.status_code != 204 or left_s <= 0 or not await waiter.rung(left_s):
                     return answer
                 if waiter.ended:
                     return answer
                 look = again
+
+    return run
+
+
+def apart(route: Callable[..., Response]) -> Callable[..., Coroutine[Any, Any, Response]]:
+    """Runs a route in threads that only boxes use."""
+
+    @functools.wraps(route)
+    async def run(**arguments: Any) -> Response:
+        unit: Unit = arguments["unit"]
+        limiter = unit.core.fleet.waiters.reporting
+        return await anyio.to_thread.run_sync(
+            functools.partial(route, **arguments), limiter=limiter
+        )
 
     return run
 
@@ -305,6 +319,7 @@ def _nothing_new(
 
 
 @router.put("/report", response_model=ReportTaken)
+@apart
 @writes(BOX, states=(ACTIVE, SUSPENDED), instead=_nothing_new)
 def put_report(unit: Writing, tenant_id: TenantId, site_id: SiteId, form: ReportForm) -> Answer:
     """What a box says of itself: at every change, and once a minute."""
