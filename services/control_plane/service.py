@@ -56,8 +56,7 @@ def setup(process: Process) -> Callable[[], None]:
         for name, worker in targets.items():
             if worker.error is not None:
                 raise RuntimeError(f"the thread of {name} failed") from worker.error
-        if fleet.conductor.error is not None:
-            raise RuntimeError("the roll-outs' thread failed") from fleet.conductor.error
+        fleet.check()
 
     process.every(1.0, each_second)
     scheme = "https" if tls else "http"

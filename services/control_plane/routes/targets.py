@@ -174,7 +174,7 @@ def waits(
         with waiters.waiting((arguments["tenant_id"], arguments["site_id"])) as waiter:
             while True:
                 waiter.begin()
-                answer = await anyio.to_thread.run_sync(look, limiter=waiters.limiter)
+                answer = await anyio.to_thread.run_sync(look, limiter=waiters.looking)
                 left_s = until_s - loop.time()
                 if answer.status_code != 204 or left_s <= 0 or not await waiter.rung(left_s):
                     return answer
@@ -185,13 +185,27 @@ def waits(
     return run
 
 
+def apart(route: Callable[..., Response]) -> Callable[..., Coroutine[Any, Any, Response]]:
+    """Runs a route in threads that only boxes use."""
+
+    @functools.wraps(route)
+    async def run(**arguments: Any) -> Response:
+        unit: Unit = arguments["unit"]
+        limiter = unit.core.fleet.waiters.reporting
+        return await anyio.to_thread.run_sync(
+            functools.partial(route, **arguments), limiter=limiter
+        )
+
+    return run
+
+
 @router.get(
     "/target",
     response_model=TargetView,
     responses={204: {"description": "nothing else than `have` is wanted"}},
 )
 @waits
-@reads(OPERATOR, ADMIN, BOX)
+@reads(OPERATOR, ADMIN, READER, BOX)
 def get_target(
     unit: Reading,
     tenant_id: TenantId,
@@ -305,6 +319,7 @@ def _nothing_new(
 
 
 @router.put("/report", response_model=ReportTaken)
+@apart
 @writes(BOX, states=(ACTIVE, SUSPENDED), instead=_nothing_new)
 def put_report(unit: Writing, tenant_id: TenantId, site_id: SiteId, form: ReportForm) -> Answer:
     """What a box says of itself: at every change, and once a minute."""
