@@ -130,7 +130,7 @@ def boxes(
         query = query.where(tuple_(Site.tenant_id, Site.id).in_(only))
     return [
         _box(site, target, report, until_ms, now_ms)
-        for site, target, report, until_ms in session.execute(query).tuples()
+        for site, target, report, until_ms in session.execute(query)
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import anyio
 from fastapi import APIRouter, Query
 from pydantic import Field
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from starlette.responses import Response
 
 from services.control_plane import identity
@@ -191,7 +191,7 @@ def waits(
     responses={204: {"description": "nothing else than `have` is wanted"}},
 )
 @waits
-@reads(OPERATOR, ADMIN, BOX)
+@reads(OPERATOR, ADMIN, READER, BOX)
 def get_target(
     unit: Reading,
     tenant_id: TenantId,
@@ -271,16 +271,21 @@ def _said(form: ReportForm) -> dict[str, Any]:
     return form.model_dump(mode="json", exclude={"health"})
 
 
-def _older(unit: Unit) -> Any:
-    """Certificates of the caller that one it now uses has replaced."""
-    if unit.actor.serial is None:
-        return None
-    own = unit.session.get_one(Certificate, unit.actor.serial)
+def _others(unit: Unit) -> Select[Certificate]:
+    """Certificates of the caller, besides the one it shows, that have no end yet."""
     return select(Certificate).where(
-        Certificate.credential_id == own.credential_id,
-        Certificate.created_ms < own.created_ms,
+        Certificate.credential_id == unit.actor.id,
+        Certificate.serial != unit.actor.serial,
         Certificate.ends_ms.is_(None),
     )
+
+
+def _end_older(unit: Unit, now: int) -> None:
+    """Those that the one it shows has replaced: a box that uses the new one needs them no more."""
+    own = unit.session.get_one(Certificate, unit.actor.serial)
+    for row in unit.session.scalars(_others(unit)):
+        if row.created_ms < own.created_ms:
+            row.ends_ms = min(row.not_after_ms, now + OVERLAP_MS)
 
 
 def _nothing_new(
@@ -292,8 +297,7 @@ def _nothing_new(
     row = unit.session.get(Report, (tenant_id, site_id))
     if row is None or row.said != _said(form):
         return None
-    older = _older(unit)
-    if older is not None and unit.session.scalars(older.limit(1)).first() is not None:
+    if unit.actor.serial is not None and unit.session.scalars(_others(unit).limit(1)).first():
         return None
     health = form.health.model_dump() if form.health else None
     unit.core.fleet.conductor.heard((tenant_id, site_id), now_ms(), health)
@@ -323,10 +327,8 @@ def put_report(unit: Writing, tenant_id: TenantId, site_id: SiteId, form: Report
         and (form.state, form.version) == ("applied", target.version)
     ):
         target.overwrite = False
-    older = _older(unit)
-    if older is not None:
-        for certificate in session.scalars(older):
-            certificate.ends_ms = min(certificate.not_after_ms, now + OVERLAP_MS)
+    if unit.actor.serial is not None:
+        _end_older(unit, now)
     unit.unrecorded()
     unit.then(unit.core.fleet.conductor.wake)
     return _taken(unit)
