@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -102,6 +103,52 @@ class Tally:
         )
         self._open[row.plc] = gap
         self.gaps.append(gap)
+
+
+class Retold:
+    """Gap messages that would be dropped themselves: what they tell of is lost, and told again.
+
+    As they are, as long as they take little room. Else those of one PLC, epoch and reason become
+    one, with its ``count``: an outage that outlasts the outbox many times must not fill it with
+    messages of what it lost.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+        self._size_bytes = 0
+
+    def add(self, row: Row, outputs: frozenset[str]) -> None:
+        """One of them, and who lost it."""
+        self._rows.append(row._replace(outputs=f",{','.join(sorted(outputs))},"))
+        self._size_bytes += len(row.body)
+
+    def rows(self, most_bytes: int) -> list[Row]:
+        """To be queued again."""
+        if self._size_bytes <= most_bytes:
+            return self._rows
+        found: list[Row] = []
+        merged: dict[tuple[str, int, str, str], tuple[Row, dict[str, Any]]] = {}
+        for row in self._rows:
+            message = orjson.loads(row.body)
+            if message["last_seq"] is None:
+                found.append(row)
+                continue
+            key = (row.plc, row.epoch, message["reason"], row.outputs)
+            if key in merged:
+                message = _one_of_two(merged[key][1], message)
+            merged[key] = (row, message)
+        for row, message in merged.values():
+            found.append(row._replace(seq=message["first_seq"], body=orjson.dumps(message)))
+        return found
+
+
+def _one_of_two(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    whole = {**b, "count": a["count"] + b["count"]}
+    for key, choose in (("first_seq", min), ("from_ts", min), ("last_seq", max), ("to_ts", max)):
+        known = [m[key] for m in (a, b) if m[key] is not None]
+        whole[key] = choose(known) if known else None
+    whole.pop("seqs", None)
+    return whole
 
 
 def between(

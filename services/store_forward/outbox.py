@@ -21,7 +21,7 @@ import apsw
 from bus.frames import GAP_ROW, SAMPLE_ROW, Sample
 from services.runtime.clock import now_ms
 from services.runtime.failpoints import hit
-from services.store_forward.gaps import Gap, Tally
+from services.store_forward.gaps import Gap, Retold, Tally
 from services.store_forward.latest import Latest
 from services.store_forward.mending import Mender, Quarantine
 from services.store_forward.quota import REASON
@@ -44,6 +44,8 @@ CLOCK_SET_MS = 1_577_836_800_000
 # Committed rows kept in memory for outputs that keep up: read back from SQLite and checked again,
 # each cost more than on its way in.
 FRESH_BYTES = 4 * 2**20
+# Gap rows that are told again take at most so small a part of a segment as they are.
+RETOLD_PART = 8
 # What a row takes beside its body.
 ROW_BYTES = 100
 # For so long after a start nothing is called old.
@@ -726,7 +728,7 @@ class Outbox:
     def _tally(self, segments: Iterable[Segment], cursors: dict[str, Cursor], reason: str) -> None:
         """Queues gap rows for what would be lost with these segments."""
         everyone = frozenset(self.cursors)
-        tally = Tally()
+        tally, retold = Tally(), Retold()
         for segment in segments:
             for row in self._all(segment):
                 losers = frozenset(n for n, c in cursors.items() if c.lacks(row.pos))
@@ -735,10 +737,11 @@ class Outbox:
                 if not losers:
                     continue
                 if row.kind == GAP_ROW:
-                    # What it told of stays lost: it is told again at the end of the queue.
-                    self._queue(row._replace(outputs=f",{','.join(sorted(losers))},"))
+                    retold.add(row, losers)
                 else:
                     tally.add(row, frozenset() if losers == everyone else losers)
+        for row in retold.rows(self.bounds.segment_bytes // RETOLD_PART):
+            self._queue(row)
         for gap in tally.gaps:
             self._queue_gap(gap, reason)
 

@@ -47,7 +47,8 @@ class Judge:
             if payload not in notices:  # a repeat is the same to the byte
                 notices.add(payload)
                 withheld = self._withheld.setdefault((plc, epoch), set())
-                named = {s for a, b in message["seqs"] for s in range(a, b + 1)}
+                runs = message.get("seqs") or [[message["first_seq"], message["last_seq"]]]
+                named = {s for a, b in runs for s in range(a, b + 1)}
                 self.told_twice += len(named & withheld)
                 withheld |= named
             return

@@ -35,6 +35,8 @@ class Oracle:
         self.delivered: dict[int, tuple[str, int, int]] = {}
         self.gaps: dict[tuple[str, int], Gaps] = {}
         self.duplicates = 0
+        self.told = 0
+        """Sum of the counts of gap messages, repeats included."""
         self.ahead = 0
         """Quota notices that came before any newer message."""
         self.wrong: list[str] = []
@@ -65,6 +67,7 @@ class Oracle:
             self.wrong.append(f"not JSON: {body[:60]!r}")
             return
         if is_gap:
+            self.told += m["count"] or 0
             gaps = self.gaps.setdefault((m["plc_id"], m["epoch"]), Gaps())
             if "seqs" in m and body not in gaps.notices:  # a repeat is the same to the byte
                 gaps.notices.add(body)

@@ -18,6 +18,9 @@ BASE = """\
 site: planta-sp
 locatario: acme
 clock_sync: auto
+quotas:
+  acme: 5000
+  beta: 500
 paths: {state: /tmp/s, runtime: /tmp/r}
 plcs:
   - id: prensa-01
@@ -173,6 +176,7 @@ MISTAKES = [
     one("tls: {}", "tls: {cert: here.pem}", "outputs[0].tls"),
     one("tls: {}", "tls: {caa: x}", "outputs[0].tls.caa"),
     one("locatarios: [acme, beta]", "locatarios: [acme, gama]", "outputs[0].locatarios"),
+    one("beta: 500", "betta: 500", "quotas.betta"),
     one("url: https://example.com", "url: ftp://example.com", "outputs[1].url"),
     one("batch: 500", "batch: many", "outputs[1].batch"),
     one("- name: console", "- name: backup", "outputs[2].name"),
