@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from services.control_plane.worker import Away, Refused
 from tests.kit import postgres
 from tests.kit.centre import DATABASES
 from tests.kit.common import free_port
-from tests.kit.grafana_http import PASSWORD, USER, StandIn
+from tests.kit.grafana_http import StandIn
 from tests.kit.http_faults import AWAY, CUT, PASS, UNAUTHORIZED, HttpFaults
 
 TARGETS = ("broker", "influxdb")
