@@ -49,6 +49,8 @@ def setup(process: Process) -> Callable[[], None]:
     def close() -> None:
         server.stop()
         for worker in targets.values():
+            worker.end()
+        for worker in targets.values():
             worker.close()
         listener.close()
         database.close()
