@@ -66,6 +66,8 @@ def setup(process: Process) -> Callable[[], None]:
         server.stop(also=fleet.waiters.close)
         fleet.conductor.close()
         for worker in targets.values():
+            worker.end()
+        for worker in targets.values():
             worker.close()
         listener.close()
         database.close()

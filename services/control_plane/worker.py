@@ -63,10 +63,14 @@ class Worker(ABC):
         """Something was asked for."""
         self._wake.set()
 
-    def close(self) -> None:
-        """Ends it; what is left undone stays in the database."""
+    def end(self) -> None:
+        """Has it end after what it is doing; what is left undone stays in the database."""
         self._ending = True
         self._wake.set()
+
+    def close(self) -> None:
+        """Waits a moment for its end: killed anywhere, it loses nothing."""
+        self.end()
         self._thread.join(self.join_s)
 
     # -- what a target is ----------------------------------------------------------------

@@ -84,12 +84,16 @@ class HttpWorker(Worker):
                 self._remove(tenant_id, known[0])
                 known = None
             if want is not None:
-                self.furnish(want, self._org(want, known[0] if known else None))
+                org = self._org(want, known[0] if known else None)
+                if org is not None:
+                    self.furnish(want, org)
 
-    def _org(self, want: Wanted, known: str | None) -> str:
-        """The tenant's own: found or made."""
+    def _org(self, want: Wanted, known: str | None) -> str | None:
+        """The tenant's own: found, or made; None where there is none, and none is needed."""
         org = self.find_org(want.tenant_id)
         if org is None:
+            if want.state == "deleted":
+                return None
             self._keep(want, ORG, "")
             failpoints.hit(f"{self.target}.before_org")
             org = self.make_org(want.tenant_id)

@@ -249,6 +249,15 @@ def test_one_that_is_away_holds_up_no_other(outside: Outside) -> None:
     outside.influx_way.all(PASS)
 
 
+def test_it_ends_in_time_though_nobody_answers(outside: Outside) -> None:
+    for way in (outside.influx_way, outside.grafana_way):
+        way.all(HANG)
+    new(outside)
+    until(lambda: outside.influx_way.seen and outside.grafana_way.seen, 10, "they are asked")
+    assert outside.centre.service is not None
+    assert outside.centre.service.terminate(8) == 0
+
+
 @pytest.mark.parametrize("fault", [AWAY, UNAUTHORIZED])
 def test_why_nobody_can_be_asked_is_shown(outside: Outside, fault: str) -> None:
     outside.influx_way.all(fault)
@@ -259,8 +268,10 @@ def test_why_nobody_can_be_asked_is_shown(outside: Outside, fault: str) -> None:
     word = {AWAY: "503", UNAUTHORIZED: "refuses the credentials"}[fault]
     assert word in waiting["error"]
     assert waiting["state"] == "pending"
-    shown = outside.centre.cli("effects", "list")
-    assert (shown.returncode, word in shown.stdout.replace("\n", "")) == (0, True), shown
+    for words in (("effects", "list"), ("tenants", "show", "acme")):
+        shown = outside.centre.cli(*words, "--json")
+        assert (shown.returncode, word in shown.stdout) == (0, True), shown
+        assert "influxdb" in outside.centre.cli(*words).stdout
     outside.influx_way.all(PASS)
     outside.settled(90)
     assert outside.found("acme") == outside.expected("acme", "pro")
