@@ -37,9 +37,7 @@ def run(script: str, *arguments: str, env: dict[str, str] | None = None) -> str:
 
 
 class Broker:
-    """Mosquitto for the two boxes of tests/kit/fleet.py. ``control_plane``: with the plugin, for one
-    that keeps the accounts.
-    """
+    """Mosquitto for the two boxes of tests/kit/fleet.py; with its plugin for a control plane."""
 
     def __init__(self, *, control_plane: bool = False) -> None:
         program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -62,9 +60,7 @@ class Broker:
         if control_plane:
             run("broker-users.sh", *words, "--dynsec", str(self.folder / names[0]))
             shutil.copy(self.secrets / "dynamic-security.json", self.folder / "data")
-            its_own: tuple[tuple[str, str], ...] = (
-                ("/usr/lib/mosquitto_dynamic_security.so", PLUGIN),
-            )
+            its_own = (("/usr/lib/mosquitto_dynamic_security.so", PLUGIN),)
         else:
             run("broker-users.sh", *words)
             its_own = [

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from pydantic import Field, field_validator
 from sqlalchemy import func, select
+from sqlalchemy.orm import defer
 
 from services.control_plane import quota
 from services.control_plane.fields import (
@@ -266,7 +267,11 @@ def list_configs(
 ) -> Answer:
     """Every version, the newest first."""
     sites.of(unit, tenant_id, site_id)
-    query = select(BoxConfig).where(BoxConfig.site_id == site_id)
+    # Not their texts: a hundred versions of 50 PLCs would be megabytes.
+    without = [
+        defer(c, raiseload=True) for c in (BoxConfig.yaml, BoxConfig.layouts, BoxConfig.check)
+    ]
+    query = select(BoxConfig).where(BoxConfig.site_id == site_id).options(*without)
     keys = [BoxConfig.version]
     return Answer(page(unit.session, query, keys, cursor, limit, view, newest_first=True))
 
