@@ -7,7 +7,6 @@ they read their own rendered JSON (services/runtime/render.py).
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import re
 import zoneinfo
 from pathlib import Path
@@ -29,6 +28,7 @@ from services.runtime.base_model import Name as Name
 from services.runtime.base_model import Port as Port
 from services.runtime.base_model import Size as Size
 from services.runtime.judged import rule
+from services.runtime.loopback import is_loopback
 
 # It goes into every message and becomes a tag.
 MACHINE_NAME_MAX = 64
@@ -450,12 +450,8 @@ class Metrics(Credentials):
 
     @rule
     def _safe(self) -> str | None:
-        try:
-            loopback = ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            loopback = self.host == "localhost"
         secured = self.tls and self.username and (self.password or self.password_file)
-        if not loopback and not secured:
+        if not is_loopback(self.host) and not secured:
             return (
                 f"{self.host} can be reached from the network: set `tls:`, `username:` and"
                 " `password_file:`, or bind to 127.0.0.1"

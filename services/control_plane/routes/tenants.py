@@ -32,6 +32,7 @@ from services.control_plane.tables import (
     Site,
     Tenant,
     Usage,
+    WebSession,
 )
 from services.control_plane.unit import (
     ACTIVE,
@@ -214,7 +215,7 @@ def purge_tenant(unit: Writing, tenant_id: TenantId) -> Answer:
     before = view(tenant)
     keys = select(Credential.id).where(Credential.tenant_id == tenant_id)
     session.execute(delete(Secret).where(Secret.credential_id.in_(keys)))
-    for table in (Credential, Usage, BoxConfig, Device, Site):
+    for table in (WebSession, Credential, Usage, BoxConfig, Device, Site):
         session.execute(delete(table).where(table.tenant_id == tenant_id))
     session.delete(tenant)
     unit.record("tenant.purge", f"tenants/{tenant_id}", before, None)
