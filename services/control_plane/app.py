@@ -148,7 +148,7 @@ def _invalid(errors: Iterable[dict[str, Any]]) -> Iterable[dict[str, str]]:
 
 
 def make(core: Core, log: Log) -> ASGIApp:
-    """All routes, behind the gate."""
+    """The API: all routes, behind the gate."""
     app = FastAPI(
         title="plc-edge control plane",
         version="1",

@@ -10,6 +10,7 @@ from services.control_plane.broker import accounts
 from services.control_plane.broker.worker import Worker
 from services.control_plane.checking import Checker
 from services.control_plane.db import Database
+from services.control_plane.pages import app as pages
 from services.control_plane.unit import Core
 from services.runtime import serving
 from services.runtime.errors import ConfigError, Problem
@@ -36,7 +37,8 @@ def setup(process: Process) -> Callable[[], None]:
     core = Core(database, chain, Checker(), broker)
     tls = serving.certificate("listen", where["tls"])
     listener = serving.listen("listen", where["host"], where["port"])
-    server = serving.Server(app.make(core, process.log), listener, tls, MAX_CONNECTIONS)
+    served = pages.make(core, app.make(core, process.log), process.log, config["oidc"])
+    server = serving.Server(served, listener, tls, MAX_CONNECTIONS)
 
     def each_second() -> None:
         if server.failed is not None:

@@ -7,7 +7,6 @@ its rendered JSON (``render``), as every other.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import os
 import stat
 import tempfile
@@ -21,12 +20,13 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from pydantic import Field, PrivateAttr, field_validator
 
 from bus.topology import IPC_PATH_MAX_BYTES, process_name
-from services.runtime import loader
+from services.runtime import central_oidc, loader
 from services.runtime import render as rendering
 from services.runtime.config import Host, HttpTls, Model, Port, Tls
 from services.runtime.document import KeyPath
 from services.runtime.errors import ConfigError
 from services.runtime.judged import Unknown, rule
+from services.runtime.loopback import is_loopback
 from services.runtime.tls import EncryptedKey, refuse_encrypted
 from services.runtime.validate import validate
 
@@ -49,7 +49,7 @@ class Listen(Model):
 
     @rule
     def _safe(self) -> str | None:
-        if self.tls or _is_loopback(self.host):
+        if self.tls or is_loopback(self.host):
             return None
         return (
             f"{self.host} can be reached from the network: set `tls: {{cert: …, key: …}}`, or"
@@ -70,16 +70,9 @@ class CentralBroker(Model):
 
     @rule
     def _safe(self) -> str | None:
-        if self.tls or _is_loopback(self.host):
+        if self.tls or is_loopback(self.host):
             return None
         return f"the passwords of all accounts would go to {self.host} in clear: set `tls:`"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class CentralPaths(Model):
@@ -104,6 +97,9 @@ class Central(Model):
     )
     broker: CentralBroker | None = Field(
         None, description="whose accounts are kept; without it they are made by hand"
+    )
+    oidc: central_oidc.Oidc | None = Field(
+        None, description="people sign in with it on the admin page; without it, with an API key"
     )
     paths: CentralPaths = Field(default_factory=CentralPaths)
 
@@ -161,7 +157,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Centre:
     config, wrong = validate(document, Central)
     base = path.absolute().parent
     problems = [*document.problems, *wrong]
-    for check in (_password, _certificate, _broker, _sockets):
+    for check in (_password, _certificate, _broker, _oidc, _sockets):
         with suppress(Unknown):
             problems += [document.problem(*p) for p in check(config, base)]
     if problems:
@@ -205,6 +201,11 @@ def _broker(config: Central, base: Path) -> Iterator[Broken]:
         yield ("broker", "password_file"), f"{file} cannot be read", hint
     if config.broker.tls:
         yield from _pem_files(config.broker.tls, base, ("broker", "tls"))
+
+
+def _oidc(config: Central, base: Path) -> Iterator[Broken]:
+    if config.oidc is not None:
+        yield from central_oidc.broken(config.oidc, base)
 
 
 def _pem_files(tls: HttpTls | Tls, base: Path, at: KeyPath) -> Iterator[Broken]:
@@ -289,6 +290,7 @@ def render(centre: Centre) -> rendering.Rendered:
                 "tls": {k: str(base / f) for k, f in listen.tls} if listen.tls else None,
             },
             "broker": _rendered_broker(centre.config.broker, base),
+            "oidc": central_oidc.rendered(centre.config.oidc, base),
             "database": centre.database,
             "password": centre.password,
         }

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from services.runtime import alert_model, central_config, config
+from services.runtime import alert_model, central_config, central_oidc, config
 
 HEAD = """\
 # Configuration reference
@@ -89,6 +89,8 @@ CENTRAL_SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("listen.tls", config.HttpTls),
     ("broker", central_config.CentralBroker),
     ("broker.tls", config.Tls),
+    ("oidc", central_oidc.Oidc),
+    ("oidc.roles.VALUE", central_oidc.OidcRole),
     ("paths", central_config.CentralPaths),
 ]
 _TYPES: dict[Any, str] = {
