@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -51,8 +52,15 @@ class Reply(NamedTuple):
 class Centre:
     """One control plane with an operator."""
 
-    def __init__(self, database: str = "sqlite", broker: dict[str, Any] | None = None) -> None:
-        """``broker`` as central.yaml has it."""
+    def __init__(
+        self,
+        database: str = "sqlite",
+        broker: dict[str, Any] | None = None,
+        more: Callable[[Path, str], dict[str, Any]] | None = None,
+    ) -> None:
+        """``broker`` as central.yaml has it; ``more`` makes further sections of it from the folder
+        and the address.
+        """
         self.folder = Path(tempfile.mkdtemp(prefix="pec", dir="/tmp"))
         self.port = free_port()
         url = "sqlite:///central.db"
@@ -61,7 +69,8 @@ class Centre:
         self.file = self.folder / "central.yaml"
         listen = {"host": "127.0.0.1", "port": self.port, "tls": False}
         content = {"listen": listen, "database": url, **({"broker": broker} if broker else {})}
-        self.file.write_text(yaml.safe_dump(content))
+        content |= more(self.folder, self.url) if more else {}
+        self.file.write_text(yaml.safe_dump(content, sort_keys=False))
         self.reload()
         self.config.runtime.mkdir(mode=0o700, parents=True)
         self.chain = audit.Chain(audit.make_key(self.config.state))
