@@ -38,6 +38,8 @@ QUERIES = {"old": "1", "new": "1"}
 ANYBODY = {("GET", "/healthz")}
 READER = {
     ("GET", "/v1/me"),
+    ("GET", "/v1/overview/tenants"),
+    ("GET", "/v1/overview/sites"),
     ("GET", "/v1/plans"),
     ("GET", "/v1/plans/{plan_id}"),
     ("GET", "/v1/tenants"),

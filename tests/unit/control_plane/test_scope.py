@@ -41,6 +41,12 @@ def database(tmp_path: Path) -> Iterator[Database]:
                     comment="", points_per_min=1, check={}, author="", created_ms=1,
                 )
             )  # fmt: skip
+            session.add(
+                tables.WebSession(
+                    id=t, tenant_id=t, actor="", role="admin", name="", secret_id=None, groups=[],
+                    created_ms=1, seen_ms=1, ends_ms=1,
+                )
+            )  # fmt: skip
             effects.add(session, t, 1)
             add(session, [Count(t, "d1", 60, 1, 1, 1)])
             chain.append(session, "x", "admin", t, "a", "r", None, None)
@@ -56,7 +62,7 @@ def test_the_table_of_owned_things_is_complete() -> None:
     owned = {cls.__tablename__ for cls, _ in scope.OWNED}
     assert owned == {
         "tenants", "sites", "devices", "credentials", "configs", "usage", "audit",
-        "effects",
+        "effects", "sessions",
     }  # fmt: skip
     # What else there is belongs to nobody, or is reached through what is owned only.
     rest = {"plans", "secrets", "audit_head", "replies"}
