@@ -32,8 +32,9 @@ from services.runtime import secrets as references
 TIMEOUT_S = 10.0
 # What a person needs for a password and a second factor.
 PENDING_S = 600
-# A provider moves its endpoints about never; its keys are fetched again when one is unknown.
-DISCOVERY_S = 3_600.0
+# What it publishes is fetched anew for a sign-in, so that one that is down is noticed here; but not
+# for each of a flood of them.
+DISCOVERY_S = 5.0
 # Between its clock and ours.
 LEEWAY_S = 60
 # Signatures with a key pair: with one of HMAC, who knows the client's secret could sign.
@@ -154,7 +155,7 @@ class Provider:
         self._use(pending, query.get("state", ""))
         if "error" in query:
             raise NotSignedIn("refused", query["error"][:100])
-        known = self._discover()
+        known = self._known or self._discover()
         # RFC 9207: the answer of another provider must not be taken for this one's.
         said = query.get("iss")
         needed = known.document.get("authorization_response_iss_parameter_supported")
@@ -225,7 +226,7 @@ class Provider:
     # -- what it publishes -------------------------------------------------------------------
 
     def _discover(self, *, again: bool = False) -> _Known:
-        """Discovery document and keys; kept for an hour."""
+        """Discovery document and keys."""
         now = time.monotonic()
         known = self._known
         if known is None or again or now - known.at_s > DISCOVERY_S:

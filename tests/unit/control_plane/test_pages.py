@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import hmac
 import json
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jwt
-from joserfc.jwk import OctKey, RSAKey
+from joserfc.jwk import KeySet, OctKey, RSAKey
 
 from services.control_plane.pages import sessions
 from services.control_plane.pages.actions import ACTIONS
@@ -189,6 +190,11 @@ def test_a_good_token_is_believed(provider: Provider) -> None:
     assert verify(provider, token(provider, aud=["plc-edge"]))["sub"] == "ana"
     two = token(provider, aud=["plc-edge", "outro"], azp="plc-edge")
     assert verify(provider, two)["sub"] == "ana"
+
+
+def test_keys_that_were_changed_are_fetched_again(provider: Provider) -> None:
+    old = dataclasses.replace(provider._discover(), keys=KeySet([OTHER]))
+    assert provider._verified(old, token(provider), "n-1")["sub"] == "ana"
 
 
 @pytest.mark.parametrize(
