@@ -68,11 +68,13 @@ def init(
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     central_config.write_clear_password(centre)
     from services.control_plane import audit, first
+    from services.control_plane.fleet import ca
 
     with _database(centre) as database:
         # A new key for a chain that began with another would call every row of it forged.
         key = audit.make_key if not database.is_current() else audit.load_key
         made = first.prepare(database, audit.Chain(key(centre.state)), another_key=another_key)
+    ca.make(centre.state)
     if json_:
         console.print_json(json.dumps({"api_key": made.api_key, "migrated": made.migrated}))
         return

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from services.cli import central_configs
+from services.cli import central_configs, central_fleet
 from services.cli.central_show import (
     Site,
     Tenant,
@@ -29,9 +29,8 @@ Name = Annotated[str | None, typer.Option(help="For people.", show_default=False
 Most = Annotated[int, typer.Option(min=1, help="At most so many rows, the newest.")]
 
 TENANT = ("id", "name", "plan", "state", "created_at")
-SITE = ("id", "name", "created_at")
 DEVICE = ("id", "site", "name", "created_at")
-CREDENTIAL = ("id", "role", "site", "name", "created_at", "expires_at", "revoked_at")
+CREDENTIAL = ("id", "kind", "role", "site", "name", "created_at", "expires_at", "revoked_at")
 USAGE = ("start", "device", "points", "messages", "bytes")
 LIMIT = ("limit", "used", "of", "state")
 AUDIT = ("seq", "at", "actor", "role", "tenant", "action", "resource")
@@ -125,11 +124,6 @@ def tenants_purge(context: typer.Context, tenant: Tenant, json_: JsonOption = Fa
 # -- sites and devices -----------------------------------------------------------------------
 
 
-def sites_list(context: typer.Context, tenant: Tenant, json_: JsonOption = False) -> None:
-    """A tenant's boxes."""
-    show_table(api_of(context).items(f"tenants/{tenant}/sites"), SITE, json_)
-
-
 def sites_create(
     context: typer.Context, tenant: Tenant, site: Id, name: Name = None, json_: JsonOption = False
 ) -> None:
@@ -197,7 +191,7 @@ def _credentials(tenant: str | None) -> str:
 def credentials_list(
     context: typer.Context, tenant: OfTenant = None, json_: JsonOption = False
 ) -> None:
-    """API keys and accounts at the broker, without their secrets."""
+    """API keys, accounts at the broker and certificates, without their secrets."""
     show_table(api_of(context).items(_credentials(tenant)), CREDENTIAL, json_)
 
 
@@ -302,7 +296,14 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     ),
     "sites": (
         "Boxes.",
-        {"list": sites_list, "create": sites_create, "delete": sites_delete},
+        {
+            "list": central_fleet.sites_list,
+            "show": central_fleet.sites_show,
+            "create": sites_create,
+            "delete": sites_delete,
+            "claim": central_fleet.sites_claim,
+            "target": central_fleet.sites_target,
+        },
     ),
     "devices": (
         "PLCs.",
@@ -325,6 +326,17 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "configs": (
         "Configurations of boxes.",
         {"list": central_configs.show, "push": central_configs.push, "diff": central_configs.diff},
+    ),
+    "rollout": (
+        "Versions for many boxes, in stages.",
+        {
+            "create": central_fleet.create,
+            "list": central_fleet.list_,
+            "show": central_fleet.show,
+            "halt": central_fleet.halt,
+            "resume": central_fleet.resume,
+            "rollback": central_fleet.rollback,
+        },
     ),
     "usage": ("What tenants sent.", {"list": usage_list, "limits": usage_limits}),
     "audit": ("Who changed what.", {"list": audit_list}),

@@ -17,17 +17,20 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.control_plane import problems
-from services.control_plane.identity import authenticate
+from services.control_plane.identity import identify
 from services.control_plane.problems import Refusal
 from services.control_plane.routes import (
     audit,
+    certificates,
     configs,
     credentials,
     devices,
     me,
     overview,
     plans,
+    rollouts,
     sites,
+    targets,
     tenants,
     usage,
 )
@@ -36,7 +39,7 @@ from services.runtime.log import Log
 
 MAX_BODY_BYTES = 4 * 2**20
 # Whoever has no key sees these and nothing else, not even which other addresses there are.
-OPEN = ("/healthz", "/openapi.json")
+OPEN = ("/healthz", "/openapi.json", "/v1/claim")
 ROUTERS = (
     me.router,
     plans.router,
@@ -46,6 +49,11 @@ ROUTERS = (
     credentials.platform,
     credentials.router,
     configs.router,
+    certificates.platform,
+    certificates.router,
+    targets.router,
+    targets.boxes,
+    rollouts.router,
     usage.router,
     overview.router,
     audit.platform,
@@ -54,7 +62,8 @@ ROUTERS = (
 DESCRIPTION = """\
 The control plane of plc-edge: tenants, boxes, credentials, quotas, usage and configurations.
 
-Every request carries `Authorization: Bearer KEY`. Refusals are problem documents (RFC 9457), in
+Every request carries `Authorization: Bearer KEY`; a box shows its certificate instead (mutual
+TLS). Refusals are problem documents (RFC 9457), in
 English or Portuguese (`Accept-Language`). Lists come in parts: give `next` back as `cursor`.
 """
 
@@ -86,7 +95,10 @@ class Gate:
             # The pages, in this process, say for whom they ask; no request from outside can.
             if scope["path"] not in OPEN and "actor" not in scope:
                 actor = await anyio.to_thread.run_sync(
-                    authenticate, self.core.database, headers.get("authorization", "")
+                    identify,
+                    self.core.database,
+                    headers.get("authorization", ""),
+                    scope.get("state", {}).get("peer_certificate"),
                 )
                 if actor is None:
                     raise Refusal("unauthenticated")

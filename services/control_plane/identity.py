@@ -18,11 +18,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.control_plane.db import Database
-from services.control_plane.tables import Credential, Secret, Tenant
+from services.control_plane.tables import Certificate, Credential, Secret, Tenant
 from services.runtime.clock import now_ms
 
 # Kinds of credentials: what their secrets open.
-API_KEY, BROKER = "api_key", "broker"
+API_KEY, BROKER, CERTIFICATE = "api_key", "broker", "certificate"
 OPERATOR, ADMIN, READER, BOX = "operator", "admin", "reader", "box"
 # Roles within a tenant; an operator is the platform's.
 TENANT_ROLES = (ADMIN, READER, BOX)
@@ -41,6 +41,13 @@ class Actor:
     """None: the platform's own."""
     site_id: str | None
     key: str = field(repr=False)
+    """What it showed: the API key, or the SHA-256 of its certificate."""
+    serial: str | None = None
+    """Of its certificate, where it showed one."""
+
+
+# Of a request to an address that asks for no key.
+NOBODY = Actor("", "nobody", None, None, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +118,48 @@ def living(session: Session, secret_id: str) -> tuple[Secret, Credential] | None
     if any(at is not None and at <= now for at in ended) or state == "deleted":
         return None
     return secret, credential
+
+
+def by_certificate(database: Database, sha256: str) -> Actor | None:
+    """The box whose certificate this is; None where it is revoked, replaced or over. TLS has proved
+    that the caller holds its key, and that our authority signed it, when the connection began; all
+    that may have changed since is looked up.
+    """
+    query = (
+        select(Certificate, Credential, Tenant.state)
+        .join(Credential, Credential.id == Certificate.credential_id)
+        .join(Tenant, Tenant.id == Certificate.tenant_id)
+        .where(Certificate.sha256 == sha256)
+    )
+    with database.reading(None) as session:
+        row = session.execute(query).one_or_none()
+    if row is None:
+        return None
+    certificate, credential, state = row
+    now, ended = now_ms(), (certificate.ends_ms, certificate.not_after_ms, credential.revoked_ms)
+    if any(at is not None and at <= now for at in ended) or state == "deleted":
+        return None
+    return Actor(
+        credential.id,
+        credential.role,
+        credential.tenant_id,
+        credential.site_id,
+        sha256,
+        certificate.serial,
+    )
+
+
+def identify(database: Database, authorization: str, certificate: bytes | None) -> Actor | None:
+    """Who asks: by the key of the header, or without one by the certificate (DER) of the
+    connection.
+    """
+    if authorization or certificate is None:
+        return authenticate(database, authorization)
+    return by_certificate(database, hashlib.sha256(certificate).hexdigest())
+
+
+def again(database: Database, actor: Actor) -> Actor | None:
+    """The same caller some time later; None where it would not be let in any more."""
+    if actor.serial is not None:
+        return by_certificate(database, actor.key)
+    return authenticate(database, f"Bearer {actor.key}")

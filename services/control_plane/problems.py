@@ -23,6 +23,19 @@ _TEXTS: dict[str, tuple[int, tuple[str, str], tuple[str, str]]] = {
         ("Not allowed", "A key of role {role} may not do this; it needs one of: {needs}."),
         ("Não permitido", "Uma chave de papel {role} não pode fazer isto; é preciso: {needs}."),
     ),
+    "claim-refused": (
+        403,
+        (
+            "Code refused",
+            "No box can be claimed with this code: it is mistyped, expired or replaced by a newer"
+            " one. Ask the centre for another.",
+        ),
+        (
+            "Código recusado",
+            "Nenhuma caixa pode ser reivindicada com este código: foi digitado errado, venceu ou há"
+            " um mais novo. Peça outro à central.",
+        ),
+    ),
     "tenant-suspended": (
         403,
         ("Tenant suspended", "{tenant} is suspended: nothing of it can be changed."),
@@ -99,6 +112,41 @@ _TEXTS: dict[str, tuple[int, tuple[str, str], tuple[str, str]]] = {
         ("Last operator", "This is the last operator's key: make another one first."),
         ("Último operador", "Esta é a última chave de operador: crie outra antes."),
     ),
+    "certificate-renewal": (
+        409,
+        (
+            "Renewed by the box",
+            "{id} is a certificate: its box renews it by itself. Revoke it, and claim the box anew,"
+            " where its key was lost.",
+        ),
+        (
+            "Renovado pela caixa",
+            "{id} é um certificado: a própria caixa o renova. Se a chave foi perdida, revogue-o e"
+            " reivindique a caixa de novo.",
+        ),
+    ),
+    "rollout-active": (
+        409,
+        (
+            "Roll-out under way",
+            "Box {site} is part of roll-out {rollout}, which has not ended: wait, or roll it back.",
+        ),
+        (
+            "Implantação em curso",
+            "A caixa {site} faz parte da implantação {rollout}, que não terminou: espere ou volte"
+            " atrás.",
+        ),
+    ),
+    "rollout-state": (
+        409,
+        ("Wrong state", "Roll-out {rollout} is {state}; this needs: {needs}."),
+        ("Estado errado", "A implantação {rollout} está em {state}; isto exige: {needs}."),
+    ),
+    "claim-used": (
+        410,
+        ("Code used", "A box has been claimed with this code already: ask the centre for another."),
+        ("Código já usado", "Uma caixa já foi reivindicada com este código: peça outro à central."),
+    ),
     "version-conflict": (
         412,
         ("Changed meanwhile", "The ETag is now {etag}: read it again, then change it."),
@@ -113,6 +161,11 @@ _TEXTS: dict[str, tuple[int, tuple[str, str], tuple[str, str]]] = {
         422,
         ("Invalid request", "The request does not have the form that /openapi.json describes."),
         ("Pedido inválido", "O pedido não tem a forma que /openapi.json descreve."),
+    ),
+    "csr-refused": (
+        422,
+        ("Request refused", "The certificate request cannot be used: {why}."),
+        ("Pedido de certificado recusado", "O pedido de certificado não serve: {why}."),
     ),
     "idempotency-reused": (
         422,
@@ -136,6 +189,11 @@ _TEXTS: dict[str, tuple[int, tuple[str, str], tuple[str, str]]] = {
             "Até {estimated} pontos por minuto ({arithmetic}), e o plano {plan} permite {limit}:"
             " leia mais devagar, leia menos campos ou mude de plano.",
         ),
+    ),
+    "too-many": (
+        429,
+        ("Too many attempts", "Try again in {retry_after_s} s."),
+        ("Tentativas demais", "Tente de novo em {retry_after_s} s."),
     ),
     "internal": (
         500,
@@ -198,4 +256,6 @@ def response(refusal: Refusal, headers: Mapping[str, str], path: str) -> Respons
         more["www-authenticate"] = 'Bearer realm="plc-edge"'
     if refusal.status == 503:
         more["retry-after"] = "1"
+    if refusal.status == 429:
+        more["retry-after"] = str(refusal.members["retry_after_s"])
     return Response(body.encode("utf-8", "replace"), refusal.status, more, MEDIA_TYPE)

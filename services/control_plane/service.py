@@ -10,6 +10,8 @@ from services.control_plane.broker import accounts
 from services.control_plane.broker.worker import Worker
 from services.control_plane.checking import Checker
 from services.control_plane.db import Database
+from services.control_plane.fleet import ca
+from services.control_plane.fleet.desk import Desk
 from services.control_plane.pages import app as pages
 from services.control_plane.unit import Core
 from services.runtime import serving
@@ -18,6 +20,8 @@ from services.runtime.process import Process
 
 # Boxes keep a connection each while they wait for a configuration.
 MAX_CONNECTIONS = 4_096
+# After a restart of the centre all of them come back at once.
+BACKLOG = 2_048
 
 
 def setup(process: Process) -> Callable[[], None]:
@@ -29,29 +33,35 @@ def setup(process: Process) -> Callable[[], None]:
         message = "is not made yet, or older than this program"
         hint = "run `plc-edge central init`"
         raise ConfigError([Problem("database", "", message, hint=hint)])
-    chain = audit.Chain(audit.load_key(Path(config["state"])))
+    state = Path(config["state"])
+    chain = audit.Chain(audit.load_key(state))
     broker: Worker | None = None
     if config["broker"] is not None:
-        key = accounts.load_key(Path(config["state"]))
+        key = accounts.load_key(state)
         broker = Worker(database, config["broker"], key, process.log)
-    core = Core(database, chain, Checker(), broker)
+    fleet = Desk(database, chain, ca.load(state), process.log)
+    core = Core(database, chain, Checker(), broker, fleet)
     tls = serving.certificate("listen", where["tls"])
-    listener = serving.listen("listen", where["host"], where["port"])
+    listener = serving.listen("listen", where["host"], where["port"], BACKLOG)
+    boxes = str(ca.certificate_file(state))
     served = pages.make(core, app.make(core, process.log), process.log, config["oidc"])
-    server = serving.Server(served, listener, tls, MAX_CONNECTIONS)
+    server = serving.Server(served, listener, tls, MAX_CONNECTIONS, clients_ca=boxes)
 
     def each_second() -> None:
         if server.failed is not None:
             raise RuntimeError("the HTTP server failed") from server.failed
         if broker is not None and broker.error is not None:
             raise RuntimeError("the broker's thread failed") from broker.error
+        if fleet.conductor.error is not None:
+            raise RuntimeError("the roll-outs' thread failed") from fleet.conductor.error
 
     process.every(1.0, each_second)
     scheme = "https" if tls else "http"
     process.ready(url=f"{scheme}://{where['host']}:{listener.getsockname()[1]}/")
 
     def close() -> None:
-        server.stop()
+        server.stop(also=fleet.waiters.close)
+        fleet.conductor.close()
         if broker is not None:
             broker.close()
         listener.close()

@@ -88,8 +88,9 @@ class Device(Versioned, Base):
 
 
 class Credential(Versioned, Base):
-    """One identity. ``kind``: api_key, or broker (an account at the broker). ``tenant_id`` is NULL
-    for the platform's own operators.
+    """One identity. ``kind``: api_key, broker (an account at the broker), or certificate (a
+    box's, with a row of ``Certificate`` for each that was issued). ``tenant_id`` is NULL for the
+    platform's own operators.
     """
 
     __tablename__ = "credentials"
@@ -107,6 +108,8 @@ class Credential(Versioned, Base):
     """The box whose identity it is; for role ``box`` only."""
     expires_ms: Mapped[int | None]
     revoked_ms: Mapped[int | None]
+    serial: Mapped[str | None] = mapped_column(_Id)
+    """Of the newest certificate, 32 hex digits; for kind ``certificate`` only."""
 
 
 class Secret(Base):
@@ -252,3 +255,126 @@ class WebSession(Base):
     created_ms: Mapped[int]
     seen_ms: Mapped[int]
     ends_ms: Mapped[int]
+
+
+# -- boxes that look after themselves (services/control_plane/fleet) --------------------------
+
+
+def _of_site() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["tenant_id", "site_id"], ["sites.tenant_id", "sites.id"])
+
+
+class Claim(Base):
+    """A code by which a box gets its first certificate, once. Only its hash is kept."""
+
+    __tablename__ = "claims"
+    __table_args__ = (_of_site(), Index("claims_by_hash", "hash", unique=True))
+
+    id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(_Id)
+    site_id: Mapped[str] = mapped_column(_Id)
+    hash: Mapped[str] = mapped_column(String(64))
+    created_ms: Mapped[int]
+    ends_ms: Mapped[int]
+    """When it ends by itself, or was voided by a newer one."""
+    used_ms: Mapped[int | None]
+    serial: Mapped[str | None] = mapped_column(_Id)
+    """What it was used for."""
+
+
+class Certificate(Base):
+    """One certificate of a box; two live ones of a credential while a renewal is on its way."""
+
+    __tablename__ = "certificates"
+    __table_args__ = (
+        Index("certificates_by_sha256", "sha256", unique=True),
+        Index("certificates_of_credential", "credential_id"),
+    )
+
+    serial: Mapped[str] = mapped_column(_Id, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    credential_id: Mapped[str] = mapped_column(ForeignKey("credentials.id"))
+    sha256: Mapped[str] = mapped_column(String(64))
+    """Of its DER."""
+    key_sha256: Mapped[str] = mapped_column(String(64))
+    pem: Mapped[str]
+    created_ms: Mapped[int]
+    not_after_ms: Mapped[int]
+    ends_ms: Mapped[int | None]
+    """When the overlap with its successor is over; NULL while that has not been used."""
+
+
+class Target(Base):
+    """Which version a box must have."""
+
+    __tablename__ = "targets"
+    __table_args__ = (_of_site(), Index("targets_by_seq", "seq"))
+
+    tenant_id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    site_id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    version: Mapped[int | None]
+    """NULL: none any more."""
+    overwrite: Mapped[bool]
+    """A person's word: over files that were changed at the box."""
+    rollout_id: Mapped[str | None] = mapped_column(_Id)
+    seq: Mapped[int]
+    """Of the audit's row about it: rises with every change of any target."""
+    set_ms: Mapped[int]
+    author: Mapped[str]
+
+
+class Report(Base):
+    """What a box said last."""
+
+    __tablename__ = "reports"
+    __table_args__ = (_of_site(),)
+
+    tenant_id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    site_id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    seen_ms: Mapped[int]
+    changed_ms: Mapped[int]
+    """When it first said this, health aside."""
+    state: Mapped[str] = mapped_column(String(16))
+    version: Mapped[int | None]
+    running: Mapped[int | None]
+    rollout_id: Mapped[str | None] = mapped_column(_Id)
+    software: Mapped[str]
+    said: Mapped[dict[str, Any]]
+    """All of it but ``health``."""
+    health: Mapped[dict[str, Any] | None]
+
+
+class RolloutRow(Versioned, Base):
+    """A roll-out (services/control_plane/fleet/rollout.py)."""
+
+    __tablename__ = "rollouts"
+    __table_args__ = (
+        Index("rollouts_by_state", "state"),
+        Index("rollouts_of_tenant", "tenant_id", "created_ms"),
+    )
+
+    id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    state: Mapped[str] = mapped_column(String(16))
+    stage: Mapped[int]
+    timeout_ms: Mapped[int]
+    comment: Mapped[str]
+    author: Mapped[str]
+    reason: Mapped[str]
+
+
+class RolloutBox(Base):
+    """One box of a roll-out; no foreign key to the box, because this outlives it."""
+
+    __tablename__ = "rollout_boxes"
+    __table_args__ = (Index("rollout_boxes_of_site", "tenant_id", "site_id"),)
+
+    rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.id"), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(_Id)
+    site_id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    stage: Mapped[int]
+    version: Mapped[int]
+    previous: Mapped[int | None]
+    state: Mapped[str] = mapped_column(String(16))
+    asked_ms: Mapped[int]
+    why: Mapped[str]

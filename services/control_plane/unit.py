@@ -25,7 +25,7 @@ from starlette.responses import Response
 from services.control_plane import effects, replies
 from services.control_plane.audit import Chain
 from services.control_plane.db import Database
-from services.control_plane.identity import BOX, OPERATOR, Actor
+from services.control_plane.identity import BOX, NOBODY, OPERATOR, Actor
 from services.control_plane.problems import Refusal
 from services.control_plane.tables import Tenant
 from services.runtime.clock import now_ms
@@ -33,6 +33,7 @@ from services.runtime.clock import now_ms
 if TYPE_CHECKING:
     from services.control_plane.broker.worker import Worker
     from services.control_plane.checking import Checker
+    from services.control_plane.fleet.desk import Desk
 
 # Changes of these show at the broker.
 _OUTSIDE = ("tenant", "site", "device", "credential")
@@ -48,6 +49,7 @@ class Core:
     checker: Checker
     broker: Worker | None
     """None: central.yaml names no broker, and nothing outside follows a change."""
+    fleet: Desk
 
 
 class Row(Protocol):
@@ -91,8 +93,11 @@ class Unit:
         self.actor = actor
         self.request: replies.Request | None = None
         self.prepared: Any = None
+        self.address = ""
+        """Where the request came from."""
         self._if_match = if_match
         self._recorded = False
+        self._after: list[Callable[[], None]] = []
 
     def match(self, row: Row) -> None:
         """Refuses a change of something that the caller has not seen in its present state."""
@@ -125,6 +130,19 @@ class Unit:
         self._recorded = True
         if action.partition(".")[0] in _OUTSIDE:
             self.follow(now_ms())
+
+    def unrecorded(self) -> None:
+        """Says that this change is none for the audit: a box that tells how it is."""
+        self._recorded = True
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Calls it once the change is committed."""
+        self._after.append(call)
+
+    def committed(self) -> None:
+        """Does what was to follow."""
+        for call in self._after:
+            call()
 
     def follow(self, due_ms: int) -> None:
         """Has the tenant's outside made right after this change, not before ``due_ms``."""
@@ -180,7 +198,9 @@ def _core(request: Request) -> Core:
 
 
 def _reading(request: Request) -> Unit:
-    return Unit(_core(request), request.scope["actor"])
+    unit = Unit(_core(request), request.scope.get("actor", NOBODY))
+    unit.address = request.client.host if request.client else ""
+    return unit
 
 
 _IDEMPOTENCY_KEY = Header(
@@ -235,9 +255,14 @@ def reads(*roles: str, before: Before | None = None) -> Callable[[Route], Callab
 
 
 def writes(
-    *roles: str, states: tuple[str, ...] = (ACTIVE,), before: Before | None = None
+    *roles: str,
+    states: tuple[str, ...] = (ACTIVE,),
+    before: Before | None = None,
+    instead: Callable[..., Answer | None] | None = None,
 ) -> Callable[[Route], Callable[..., Response]]:
-    """A route that changes something, for these roles, of a tenant in one of these states."""
+    """A route that changes something, for these roles, of a tenant in one of these states. Where
+    ``instead``, given the same arguments and a session that only reads, has an answer, that is all.
+    """
 
     def decorate(route: Route) -> Callable[..., Response]:
         _box_needs_its_site(route, roles)
@@ -247,6 +272,11 @@ def writes(
             unit: Unit = arguments["unit"]
             scope = unit.admit(arguments, roles)
             unit.prepared = before(unit, arguments) if before else None
+            if instead is not None:
+                with unit.core.database.reading(scope) as session:
+                    unit.enter(session, arguments.get("tenant_id"), states)
+                    if answer := instead(**arguments):
+                        return answer.response()
             with unit.core.database.writing(scope) as session:
                 if unit.request and (given := replies.find(session, unit.request)):
                     return given
@@ -254,6 +284,28 @@ def writes(
                 response = unit.finish(route(**arguments))
             if unit.core.broker is not None:
                 unit.core.broker.wake()
+            unit.committed()
+            return response
+
+        return run
+
+    return decorate
+
+
+def opens(before: Callable[[Unit, dict[str, Any]], Actor]) -> Callable[[Route], Callable[..., Any]]:
+    """A route that asks for no key: ``before`` finds out by the body alone for whom it speaks, and
+    raises Refusal where for nobody. From there on it is within that tenant, as any other.
+    """
+
+    def decorate(route: Route) -> Callable[..., Response]:
+        @functools.wraps(route)
+        def run(**arguments: Any) -> Response:
+            unit: Unit = arguments["unit"]
+            unit.actor = before(unit, arguments)
+            with unit.core.database.writing(unit.actor.tenant_id) as session:
+                unit.enter(session, unit.actor.tenant_id, (ACTIVE,))
+                response = unit.finish(route(**arguments))
+            unit.committed()
             return response
 
         return run

@@ -28,9 +28,14 @@ class Protocol(H11Protocol):
     """uvicorn's, that also closes connections on which no request comes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Starts the clock; lets a stream abort its connection."""
+        """Starts the clock; lets a stream abort its connection, and an application know who is at
+        the other end: ``peer_certificate`` is the DER that TLS has verified, or None.
+        """
         super().connection_made(transport)
-        self.app_state = {**self.app_state, "transport": transport}
+        tls = transport.get_extra_info("ssl_object")
+        peer = tls.getpeercert(binary_form=True) if tls else None
+        own = {"transport": transport, "peer_certificate": peer}
+        self.app_state = {**self.app_state, **own}
         self.loop.call_later(HEADER_TIMEOUT_S, self._close_if_silent)
 
     def _close_if_silent(self) -> None:
@@ -69,8 +74,13 @@ class Server:
         listener: socket.socket,
         tls: tuple[str, str] | None = None,
         max_connections: int = MAX_CONNECTIONS,
+        clients_ca: str | None = None,
     ) -> None:
-        """``tls`` is (certificate, key), PEM files; taken up again when they are renewed."""
+        """``tls`` is (certificate, key), PEM files; taken up again when they are renewed. With
+        ``clients_ca`` (PEM) a client may show a certificate of that authority; one of another gets
+        no connection.
+        """
+        asked = clients_ca if tls else None
         config = uvicorn.Config(
             app,
             http=Protocol,
@@ -84,6 +94,8 @@ class Server:
             timeout_graceful_shutdown=1,
             ssl_certfile=tls[0] if tls else None,
             ssl_keyfile=tls[1] if tls else None,
+            ssl_ca_certs=asked,
+            ssl_cert_reqs=ssl.CERT_OPTIONAL if asked else ssl.CERT_NONE,
         )
         config.load()
         self._server = _Server(config)
@@ -139,13 +151,13 @@ async def _renew(context: Any, files: tuple[str, str]) -> None:
                 seen = now
 
 
-def listen(owner: str, host: str, port: int) -> socket.socket:
+def listen(owner: str, host: str, port: int, backlog: int = 128) -> socket.socket:
     """The listening socket, opened in the main thread so that a wrong address is said in plain
     words. ``owner`` is the section of the configuration.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=128)
+        return socket.create_server((host, port), family=family, backlog=backlog)
     except OSError as e:
         raise PlcEdgeError(
             f"{owner} cannot listen on {host}:{port}: {e.strerror or e}; another program may hold"

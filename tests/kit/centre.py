@@ -21,9 +21,11 @@ import yaml
 
 from services.control_plane import audit, first
 from services.control_plane.db import Database
+from services.control_plane.fleet import ca
 from services.runtime import central_config
 from tests.kit import postgres
 from tests.kit.common import ROOT, free_port
+from tests.kit.pki import Ca
 from tests.kit.procs import Service
 
 DATABASES = ("sqlite", "postgresql")
@@ -57,9 +59,11 @@ class Centre:
         database: str = "sqlite",
         broker: dict[str, Any] | None = None,
         more: Callable[[Path, str], dict[str, Any]] | None = None,
+        *,
+        tls: bool = False,
     ) -> None:
         """``broker`` as central.yaml has it; ``more`` makes further sections of it from the folder
-        and the address.
+        and the address; with ``tls`` its own certificate is of ``ca_file``.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="pec", dir="/tmp"))
         self.port = free_port()
@@ -67,19 +71,31 @@ class Centre:
         if database == "postgresql":
             url = postgres.cluster().create()
         self.file = self.folder / "central.yaml"
-        listen = {"host": "127.0.0.1", "port": self.port, "tls": False}
+        listen: dict[str, Any] = {"host": "127.0.0.1", "port": self.port, "tls": False}
+        self.ca_file: Path | None = None
+        if tls:
+            authority = Ca(self.folder, "api-ca")
+            cert, key = authority.issue("localhost")
+            listen["tls"], self.ca_file = {"cert": cert, "key": key}, authority.file
         content = {"listen": listen, "database": url, **({"broker": broker} if broker else {})}
         content |= more(self.folder, self.url) if more else {}
         self.file.write_text(yaml.safe_dump(content, sort_keys=False))
         self.reload()
         self.config.runtime.mkdir(mode=0o700, parents=True)
         self.chain = audit.Chain(audit.make_key(self.config.state))
+        ca.make(self.config.state)
         self.database = Database(self.config.database)
         made = first.prepare(self.database, self.chain, another_key=False)
         assert made.api_key is not None
         self.key: str = made.api_key
-        self._pool = urllib3.PoolManager(timeout=30, retries=False, maxsize=16)
+        self._pool = self.pool()
         self.service: Service | None = None
+
+    def pool(self, cert: str | None = None, key: str | None = None) -> urllib3.PoolManager:
+        """Connections of one caller, who may show a certificate (PEM files)."""
+        files = {"ca_certs": self.ca_file, "cert_file": cert, "key_file": key}
+        given = {name: str(file) for name, file in files.items() if file is not None}
+        return urllib3.PoolManager(timeout=70, retries=False, maxsize=16, **given)  # type: ignore[arg-type]
 
     def reload(self) -> None:
         """Takes up an edited configuration."""
@@ -99,6 +115,8 @@ class Centre:
     @property
     def url(self) -> str:
         """Of the API."""
+        if self.ca_file is not None:
+            return f"https://localhost:{self.port}"
         return f"http://127.0.0.1:{self.port}"
 
     def call(

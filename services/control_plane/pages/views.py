@@ -34,7 +34,7 @@ async def tenant(visit: Visit) -> Response:
     found = await api.call("GET", f"tenants/{name}")
     limits, boxes, devices = await asyncio.gather(
         api.get(f"tenants/{name}/limits"),
-        api.get("overview/sites", tenant=name, cursor=visit.query("boxes"), limit=ROWS),
+        api.get("overview/boxes", tenant=name, cursor=visit.query("boxes"), limit=ROWS),
         api.get(f"tenants/{name}/devices", cursor=visit.query("devices"), limit=ROWS),
     )
     credentials: Any = None
@@ -58,7 +58,7 @@ async def tenant(visit: Visit) -> Response:
 
 async def boxes(visit: Visit) -> Response:
     """Every box with its state and version."""
-    found = await visit.api.get("overview/sites", cursor=visit.query("cursor"), limit=ROWS)
+    found = await visit.api.get("overview/boxes", cursor=visit.query("cursor"), limit=ROWS)
     return visit.render("boxes.html", boxes=found)
 
 

@@ -1,5 +1,7 @@
 """Credentials, API keys and accounts at the broker: made, rotated with an overlap, revoked. The
-secret itself is shown once."""
+secret itself is shown once. Certificates of boxes are listed and revoked here, and made elsewhere
+(routes/certificates.py).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,15 @@ from services.control_plane.fields import (
     moment_or_none,
     page,
 )
-from services.control_plane.identity import ADMIN, BOX, BROKER, OPERATOR, new_id, new_key
+from services.control_plane.identity import (
+    ADMIN,
+    BOX,
+    BROKER,
+    CERTIFICATE,
+    OPERATOR,
+    new_id,
+    new_key,
+)
 from services.control_plane.problems import Refusal
 from services.control_plane.tables import Credential, Secret, Site
 from services.control_plane.unit import Answer, Reading, Unit, Writing, reads, writes
@@ -89,6 +99,7 @@ class CredentialView(View):
     updated_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    serial: str | None = Field(None, description="of a box's newest certificate")
 
 
 class CredentialSecret(CredentialView):
@@ -111,6 +122,7 @@ def view(row: Credential) -> CredentialView:
         updated_at=moment(row.updated_ms),
         expires_at=moment_or_none(row.expires_ms),
         revoked_at=moment_or_none(row.revoked_ms),
+        serial=row.serial,
     )
 
 
@@ -184,6 +196,8 @@ def _rotate(unit: Unit, tenant_id: str | None, credential_id: str, form: Rotatio
     unit.match(row)
     if row.revoked_ms is not None:
         raise Refusal("credential-revoked", id=row.id)
+    if row.kind == CERTIFICATE:
+        raise Refusal("certificate-renewal", id=row.id)
     before, end = view(row), now_ms() + form.overlap_s * 1_000
     for secret in unit.session.scalars(select(Secret).where(Secret.credential_id == row.id)):
         secret.ends_ms = end if secret.ends_ms is None else min(secret.ends_ms, end)

@@ -1,4 +1,4 @@
-"""Everything at a glance: every tenant against its plan, every box with its configuration."""
+"""Everything at a glance: every tenant against its plan, every box, every roll-out."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter
+from pydantic import BaseModel
 from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute
 
 from services.control_plane.fields import Cursor, Id, Limit, Page, moment_or_none, page
+from services.control_plane.fleet import views
 from services.control_plane.identity import ADMIN, OPERATOR, READER
 from services.control_plane.routes import sites, tenants, usage
-from services.control_plane.tables import BoxConfig, Device, Site, Tenant
+from services.control_plane.tables import BoxConfig, Device, RolloutRow, Site, Tenant
 from services.control_plane.unit import Answer, Reading, Unit, reads
+from services.runtime.clock import now_ms
 
 router = APIRouter(prefix="/v1/overview", tags=["overview"])
 
@@ -24,8 +28,8 @@ class TenantOverview(tenants.TenantView):
     limits: usage.Limits
 
 
-class SiteOverview(sites.SiteView):
-    """A box with the newest configuration that was made for it."""
+class BoxOverview(views.BoxView):
+    """A box with its state, and the newest configuration that was made for it."""
 
     devices: int
     newest_version: int | None
@@ -52,9 +56,9 @@ def overview_tenants(unit: Reading, cursor: Cursor = None, limit: Limit = 100) -
     return Answer(Page[TenantOverview](items=items, next=part.next))
 
 
-@router.get("/sites", response_model=Page[SiteOverview])
+@router.get("/boxes", response_model=Page[BoxOverview])
 @reads(OPERATOR, ADMIN, READER)
-def overview_sites(
+def overview_boxes(
     unit: Reading, tenant: Id | None = None, cursor: Cursor = None, limit: Limit = 100
 ) -> Answer:
     """Every box that the caller may see, or those of one tenant."""
@@ -77,14 +81,31 @@ def overview_sites(
         )
     }
     items = []
-    for site, key in zip(part.items, keys, strict=True):
+    for box in views.boxes(unit.session, now_ms(), keys):
+        key = (box.tenant, box.id)
         version, made_ms = newest.get(key, (None, None))
         items.append(
-            SiteOverview(
-                **site.model_dump(),
+            BoxOverview(
+                **box.model_dump(),
                 devices=devices.get(key, 0),
                 newest_version=version,
                 newest_at=moment_or_none(made_ms),
             )
         )
-    return Answer(Page[SiteOverview](items=items, next=part.next))
+    return Answer(Page[BoxOverview](items=items, next=part.next))
+
+
+@router.get("/rollouts", response_model=Page[views.RolloutView])
+@reads(OPERATOR, ADMIN, READER)
+def overview_rollouts(unit: Reading, cursor: Cursor = None, limit: Limit = 100) -> Answer:
+    """Every roll-out that the caller may see, the newest first."""
+    rows: list[RolloutRow] = []
+    keys: list[InstrumentedAttribute[Any]] = [RolloutRow.created_ms, RolloutRow.id]
+
+    def keep(row: RolloutRow) -> BaseModel:
+        rows.append(row)
+        return BaseModel()
+
+    part = page(unit.session, select(RolloutRow), keys, cursor, limit, keep, newest_first=True)
+    shown = views.rollouts(unit.session, rows)
+    return Answer(Page[views.RolloutView](items=shown, next=part.next))

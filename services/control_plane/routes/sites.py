@@ -20,6 +20,7 @@ from services.control_plane.fields import (
     moment,
     page,
 )
+from services.control_plane.fleet import store
 from services.control_plane.identity import ADMIN, BOX, OPERATOR, READER
 from services.control_plane.problems import Refusal
 from services.control_plane.tables import BoxConfig, Credential, Device, Site
@@ -136,7 +137,10 @@ def delete_site(unit: Writing, tenant_id: TenantId, site_id: SiteId) -> Answer:
     devices = select(func.count()).select_from(Device).where(Device.site_id == site_id)
     if used := session.scalar(devices):
         raise Refusal("in-use", resource="site", id=site_id, by=f"{used} devices")
-    session.execute(delete(BoxConfig).where(BoxConfig.site_id == site_id))
+    if rollout := store.active_rollout(session, tenant_id, site_id):
+        raise Refusal("rollout-active", site=site_id, rollout=rollout)
+    for table in (*store.OF_SITE, BoxConfig):
+        session.execute(delete(table).where(table.site_id == site_id))
     now = now_ms()
     session.execute(
         update(Credential)

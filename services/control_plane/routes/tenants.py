@@ -20,6 +20,7 @@ from services.control_plane.fields import (
     moment,
     page,
 )
+from services.control_plane.fleet import store
 from services.control_plane.identity import ADMIN, OPERATOR, READER
 from services.control_plane.problems import Refusal
 from services.control_plane.routes import configs, plans
@@ -215,7 +216,7 @@ def purge_tenant(unit: Writing, tenant_id: TenantId) -> Answer:
     before = view(tenant)
     keys = select(Credential.id).where(Credential.tenant_id == tenant_id)
     session.execute(delete(Secret).where(Secret.credential_id.in_(keys)))
-    for table in (WebSession, Credential, Usage, BoxConfig, Device, Site):
+    for table in (*store.OF_TENANT, WebSession, Credential, Usage, BoxConfig, Device, Site):
         session.execute(delete(table).where(table.tenant_id == tenant_id))
     session.delete(tenant)
     unit.record("tenant.purge", f"tenants/{tenant_id}", before, None)

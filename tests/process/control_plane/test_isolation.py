@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.kit.central_box import CentralBox, csr
 from tests.kit.centre import BOX_CONFIG, DATABASES, Centre
 
 MARK = "so-da-vitima"
+CSR = csr(ec.generate_private_key(ec.SECP256R1()))
 # A valid body of each form, by its name in the OpenAPI document.
 BODIES: dict[str, Any] = {
     "NewTenant": {"id": "intruso"},
@@ -28,6 +31,12 @@ BODIES: dict[str, Any] = {
     "NewOperator": {},
     "NewCredential": {"role": "admin"},
     "Rotation": {},
+    "NewClaim": {},
+    "ClaimForm": {"code": "0" * 20, "csr": CSR},
+    "Renewal": {"csr": CSR},
+    "NewTarget": {"version": 1},
+    "ReportForm": {"state": "applied", "version": 1},
+    "NewRollout": {"sites": ["caixa-1"]},
     "NewConfig": {
         "yaml": BOX_CONFIG.format(site="caixa-1", tenant="vitima", plc="clp-1", scan="9s")
     },
@@ -36,10 +45,13 @@ BODIES: dict[str, Any] = {
 QUERIES = {"old": "1", "new": "1"}
 # What a role may do in its own tenant; every other route refuses it.
 ANYBODY = {("GET", "/healthz")}
+# Asks for a code, and answers 403 whoever has another one.
+BY_CODE = {("POST", "/v1/claim")}
 READER = {
     ("GET", "/v1/me"),
     ("GET", "/v1/overview/tenants"),
-    ("GET", "/v1/overview/sites"),
+    ("GET", "/v1/overview/boxes"),
+    ("GET", "/v1/overview/rollouts"),
     ("GET", "/v1/plans"),
     ("GET", "/v1/plans/{plan_id}"),
     ("GET", "/v1/tenants"),
@@ -53,11 +65,18 @@ READER = {
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/configs/{version}"),
     ("GET", "/v1/tenants/{tenant_id}/usage"),
     ("GET", "/v1/tenants/{tenant_id}/limits"),
+    ("GET", "/v1/tenants/{tenant_id}/boxes"),
+    ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/report"),
+    ("GET", "/v1/tenants/{tenant_id}/rollouts"),
+    ("GET", "/v1/tenants/{tenant_id}/rollouts/{rollout_id}"),
 }
 BOX = {
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}"),
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/configs"),
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/configs/{version}"),
+    ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/target"),
+    ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/report"),
+    ("PUT", "/v1/tenants/{tenant_id}/sites/{site_id}/report"),
 }
 OPERATOR_ONLY = re.compile(
     r"/v1/(plans|credentials|audit)|/v1/tenants(/\{tenant_id\}(/(suspend|resume|purge))?)?$"
@@ -78,6 +97,8 @@ class Victim:
         made = centre.make(f"{base}/credentials", {"role": "reader", "name": MARK})
         centre.make(f"{base}/sites/caixa-1/configs", {**BODIES["NewConfig"], "comment": MARK})
         centre.make(f"{base}/sites", {"id": "caixa-2"})
+        rollout = centre.make(f"{base}/rollouts", {"sites": ["caixa-1"], "comment": MARK})
+        CentralBox(centre, "vitima", "caixa-1", self.own["box"]).report("applied", 1, software=MARK)
         box = centre.make(f"{base}/credentials", {"role": "box", "site": "caixa-2"})
         revoked = centre.make(f"{base}/credentials", {"role": "admin"})
         centre.make(f"{base}/credentials/{revoked['id']}/revoke", {})
@@ -96,6 +117,7 @@ class Victim:
             "credential_id": made["id"],
             "plan_id": "pro",
             "version": "1",
+            "rollout_id": rollout["id"],
         }
         document = centre.call("GET", "/openapi.json").body
         self.routes = [
@@ -144,7 +166,7 @@ def test_without_a_key_that_lives_nothing_is_answered(victim: Victim) -> None:
     for (method, template, operation), (name, key) in itertools.product(
         victim.routes, victim.dead.items()
     ):
-        if (method, template) in ANYBODY:
+        if (method, template) in ANYBODY | BY_CODE:
             continue
         path = victim.path(template, operation)
         reply = victim.centre.call(method, path, victim.body(operation), key or "-")

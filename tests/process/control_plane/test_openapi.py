@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.centre import DATABASES, Centre
+from tests.kit.centre import BOX_CONFIG, DATABASES, Centre
 
 CHECKS = (
     "not_a_server_error",
@@ -32,6 +32,7 @@ NAMES = """\
 "path.device_id" = ["clp-1", "clp-2"]
 "path.plan_id" = ["free", "meu"]
 "path.version" = [1, 2]
+"path.rollout_id" = ["ROLLOUT"]
 """
 # What would leave the others without a tenant has one of its own.
 ENDS = """
@@ -48,9 +49,12 @@ def test_no_request_makes_it_fail(database: str, tmp_path: Path) -> None:
     with Centre(database) as centre:
         for tenant in ("alvo-a", "alvo-b", "alvo-c"):
             centre.tenant(tenant)
+        text = BOX_CONFIG.format(site="caixa-1", tenant="alvo-a", plc="clp-1", scan="9s")
+        centre.make("/v1/tenants/alvo-a/sites/caixa-1/configs", {"yaml": text})
+        rollout = centre.make("/v1/tenants/alvo-a/rollouts", {"sites": "all"})["id"]
         ends = [("DELETE", ""), ("POST", "/suspend"), ("POST", "/purge")]
         own = "".join(ENDS.format(method=method, rest=rest) for method, rest in ends)
-        (tmp_path / "schemathesis.toml").write_text(NAMES + own)
+        (tmp_path / "schemathesis.toml").write_text(NAMES.replace("ROLLOUT", rollout) + own)
         phases = "examples,coverage,fuzzing" if EXAMPLES else "examples,fuzzing"
         done = subprocess.run(
             [

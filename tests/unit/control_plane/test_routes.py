@@ -19,7 +19,7 @@ def routes() -> list[tuple[str, ast.FunctionDef]]:
             if isinstance(node, ast.FunctionDef) and any(
                 isinstance(d, ast.Call)
                 and isinstance(d.func, ast.Attribute)
-                and ast.unparse(d.func.value) in ("router", "platform")
+                and ast.unparse(d.func.value) in ("router", "platform", "boxes")
                 for d in node.decorator_list
             ):
                 found.append((file.name, node))
@@ -34,14 +34,21 @@ def test_there_are_routes() -> None:
 def test_a_route_says_who_may_and_whether_it_changes_something(
     file: str, route: ast.FunctionDef
 ) -> None:
-    """``reads`` and ``writes`` are the only ways to the database (services/control_plane/unit.py);
-    what is not a GET is written through the one that keeps the audit.
+    """``reads`` and ``writes`` are the only ways to the database (services/control_plane/unit.py),
+    and ``opens`` where no key is asked for; what is not a GET is written through the one that keeps
+    the audit.
     """
     http, guard = (ast.unparse(d.func) for d in route.decorator_list if isinstance(d, ast.Call))
+    if route.name == "claim_box":
+        assert guard == "opens", "a box without a certificate has nothing to show but its code"
+        return
     assert guard in ("reads", "writes"), file
     if http.endswith(".get"):
         assert guard == "reads"
     elif guard == "reads":
         assert route.name == "check_config", "it changes nothing, and has a body"
+    else:
+        unrecorded = "unrecorded" in ast.unparse(route)
+        assert unrecorded == (route.name == "put_report"), "its change must be in the audit"
     if "{tenant_id}" in ast.unparse(route.decorator_list[0]):
         assert "tenant_id" in {a.arg for a in route.args.args}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
 
 from services.control_plane import audit, effects, first, scope, tables
 from services.control_plane.db import Database
@@ -48,10 +49,37 @@ def database(tmp_path: Path) -> Iterator[Database]:
                 )
             )  # fmt: skip
             effects.add(session, t, 1)
+            add_fleet(session, t)
             add(session, [Count(t, "d1", 60, 1, 1, 1)])
             chain.append(session, "x", "admin", t, "a", "r", None, None)
     yield made
     made.close()
+
+
+def add_fleet(session: Session, t: str) -> None:
+    """A row of everything that looks after boxes."""
+    of_site = {"tenant_id": t, "site_id": "s1"}
+    session.flush()
+    session.add_all(
+        [
+            tables.Claim(id=f"clm_{t}", hash=t, created_ms=1, ends_ms=1, **of_site),
+            tables.Certificate(
+                serial=t, tenant_id=t, credential_id=f"crd_{t}", sha256=t, key_sha256=t, pem="",
+                created_ms=1, not_after_ms=1,
+            ),
+            tables.Target(version=1, overwrite=False, seq=1, set_ms=1, author="", **of_site),
+            tables.Report(
+                seen_ms=1, changed_ms=1, state="applied", software="", said={}, **of_site
+            ),
+            tables.RolloutRow(
+                id=f"rol_{t}", tenant_id=t, state="done", stage=0, timeout_ms=1, comment="",
+                author="", reason="", created_ms=1, updated_ms=1,
+            ),
+        ]
+    )  # fmt: skip
+    session.flush()
+    box = {"stage": 0, "version": 1, "state": "applied", "asked_ms": 1, "why": ""}
+    session.add(tables.RolloutBox(rollout_id=f"rol_{t}", **box, **of_site))
 
 
 def owner(row: Any) -> str:
@@ -63,6 +91,7 @@ def test_the_table_of_owned_things_is_complete() -> None:
     assert owned == {
         "tenants", "sites", "devices", "credentials", "configs", "usage", "audit",
         "effects", "sessions",
+        "claims", "certificates", "targets", "reports", "rollouts", "rollout_boxes",
     }  # fmt: skip
     # What else there is belongs to nobody, or is reached through what is owned only.
     rest = {"plans", "secrets", "audit_head", "replies"}
@@ -100,7 +129,5 @@ def test_a_bare_change_stays_within_the_tenant(database: Database) -> None:
 
 
 def test_a_session_of_nobody_in_particular_is_refused(database: Database) -> None:
-    from sqlalchemy.orm import Session
-
     with Session(database.engine) as session, pytest.raises(KeyError):
         session.scalars(select(tables.Site)).all()

@@ -1,0 +1,1 @@
+"""Boxes that look after themselves: their certificates, their targets, reports, roll-outs."""

@@ -1,0 +1,21 @@
+"""All that the routes need to look after boxes."""
+
+from __future__ import annotations
+
+from services.control_plane.audit import Chain
+from services.control_plane.db import Database
+from services.control_plane.fleet.ca import BoxCa
+from services.control_plane.fleet.codes import Attempts
+from services.control_plane.fleet.conductor import Conductor
+from services.control_plane.fleet.waiting import Waiters
+from services.runtime.log import Log
+
+
+class Desk:
+    """The authority, who waits, what is under way, who tries codes."""
+
+    def __init__(self, database: Database, chain: Chain, ca: BoxCa, log: Log) -> None:
+        self.ca = ca
+        self.attempts = Attempts()
+        self.waiters = Waiters(database)
+        self.conductor = Conductor(database, chain, self.waiters, log)
