@@ -56,6 +56,7 @@ ROUTERS = (
     rollouts.router,
     usage.router,
     overview.router,
+    overview.one,
     audit.platform,
     audit.router,
 )

@@ -23,6 +23,9 @@ PAGES: dict[str, Handler] = {
     "/admin/tenants": views.tenants,
     "/admin/tenants/{tenant}": views.tenant,
     "/admin/boxes": views.boxes,
+    "/admin/tenants/{tenant}/boxes/{box}": views.box,
+    "/admin/tenants/{tenant}/rollouts/{rollout}": views.rollout,
+    "/admin/rollouts": views.rollouts,
     "/admin/audit": views.audit,
     "/admin/operators": views.operators,
 }

@@ -62,6 +62,35 @@ async def boxes(visit: Visit) -> Response:
     return visit.render("boxes.html", boxes=found)
 
 
+async def box(visit: Visit) -> Response:
+    """One box: what it must have, what it says, its configurations."""
+    api, parts = visit.api, visit.request.path_params
+    path = f"tenants/{parts['tenant']}/sites/{parts['box']}"
+    shown = await api.get(f"{path}/overview")
+    configs = await api.get(f"{path}/configs", cursor=visit.query("configs"), limit=ROWS)
+    report = await api.get(f"{path}/report") if shown["reported"] else None
+    diff = None
+    if visit.query("new"):
+        asked = {"old": visit.query("old") or 0, "new": visit.query("new")}
+        diff = await api.get(f"{path}/configs/diff", **asked)
+    return visit.render(
+        "box.html", _status(visit), box=shown, configs=configs, report=report, diff=diff
+    )
+
+
+async def rollouts(visit: Visit) -> Response:
+    """Every roll-out."""
+    found = await visit.api.get("overview/rollouts", cursor=visit.query("cursor"), limit=ROWS)
+    return visit.render("rollouts.html", rollouts=found)
+
+
+async def rollout(visit: Visit) -> Response:
+    """One roll-out with each of its boxes."""
+    parts = visit.request.path_params
+    found = await visit.api.call("GET", f"tenants/{parts['tenant']}/rollouts/{parts['rollout']}")
+    return visit.render("rollout.html", _status(visit), rollout=found.body, etag=found.etag)
+
+
 async def operators(visit: Visit) -> Response:
     """The platform's own keys."""
     found = await visit.api.get("credentials", cursor=visit.query("credentials"), limit=ROWS)

@@ -6,11 +6,20 @@ from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel
 from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
-from services.control_plane.fields import Cursor, Id, Limit, Page, moment_or_none, page
+from services.control_plane.fields import (
+    Cursor,
+    Id,
+    Limit,
+    Page,
+    SiteId,
+    TenantId,
+    View,
+    moment_or_none,
+    page,
+)
 from services.control_plane.fleet import views
 from services.control_plane.identity import ADMIN, OPERATOR, READER
 from services.control_plane.routes import sites, tenants, usage
@@ -19,6 +28,7 @@ from services.control_plane.unit import Answer, Reading, Unit, reads
 from services.runtime.clock import now_ms
 
 router = APIRouter(prefix="/v1/overview", tags=["overview"])
+one = APIRouter(prefix="/v1/tenants/{tenant_id}/sites/{site_id}/overview", tags=["overview"])
 
 
 class TenantOverview(tenants.TenantView):
@@ -34,6 +44,10 @@ class BoxOverview(views.BoxView):
     devices: int
     newest_version: int | None
     newest_at: datetime | None
+
+
+class _Key(View):
+    id: str
 
 
 def _count(unit: Unit, query: Select[*tuple[Any, ...]]) -> dict[Any, Any]:
@@ -66,7 +80,19 @@ def overview_boxes(
     if tenant is not None:
         query = query.where(Site.tenant_id == tenant)
     part = page(unit.session, query, [Site.tenant_id, Site.id], cursor, limit, sites.view)
-    keys = [(site.tenant, site.id) for site in part.items]
+    shown = _boxes(unit, [(site.tenant, site.id) for site in part.items])
+    return Answer(Page[BoxOverview](items=shown, next=part.next))
+
+
+@one.get("", response_model=BoxOverview)
+@reads(OPERATOR, ADMIN, READER)
+def overview_box(unit: Reading, tenant_id: TenantId, site_id: SiteId) -> Answer:
+    """One box at a glance."""
+    sites.of(unit, tenant_id, site_id)
+    return Answer(_boxes(unit, [(tenant_id, site_id)])[0])
+
+
+def _boxes(unit: Unit, keys: list[tuple[str, str]]) -> list[BoxOverview]:
     device = (Device.tenant_id, Device.site_id)
     devices = _count(
         unit, select(*device, func.count()).where(tuple_(*device).in_(keys)).group_by(*device)
@@ -92,20 +118,24 @@ def overview_boxes(
                 newest_at=moment_or_none(made_ms),
             )
         )
-    return Answer(Page[BoxOverview](items=items, next=part.next))
+    return items
 
 
 @router.get("/rollouts", response_model=Page[views.RolloutView])
 @reads(OPERATOR, ADMIN, READER)
 def overview_rollouts(unit: Reading, cursor: Cursor = None, limit: Limit = 100) -> Answer:
     """Every roll-out that the caller may see, the newest first."""
-    rows: list[RolloutRow] = []
     keys: list[InstrumentedAttribute[Any]] = [RolloutRow.created_ms, RolloutRow.id]
-
-    def keep(row: RolloutRow) -> BaseModel:
-        rows.append(row)
-        return BaseModel()
-
-    part = page(unit.session, select(RolloutRow), keys, cursor, limit, keep, newest_first=True)
+    part = page(
+        unit.session,
+        select(RolloutRow),
+        keys,
+        cursor,
+        limit,
+        _Key.model_validate,
+        newest_first=True,
+    )
+    # Read already: of all of them at once, what their boxes are at.
+    rows = [unit.session.get_one(RolloutRow, k.id) for k in part.items]
     shown = views.rollouts(unit.session, rows)
     return Answer(Page[views.RolloutView](items=shown, next=part.next))

@@ -18,6 +18,7 @@ from services.control_plane import metering
 from services.control_plane.pages.app import PAGES
 from services.runtime.clock import now_ms
 from tests.kit.browser import DESKTOP, artefact, chromium, page
+from tests.kit.central_box import CentralBox
 from tests.kit.centre import BOX_CONFIG, Centre
 from tests.kit.common import until
 from tests.kit.oidc import IdentityProvider
@@ -27,6 +28,13 @@ pytestmark = pytest.mark.timeout(180)
 NARROW = (360, 780)
 LOOKS = [("pt-BR", DESKTOP, False), ("pt-BR", NARROW, True), ("en-US", DESKTOP, True),
          ("en-US", NARROW, False)]  # fmt: skip
+DRIFT = """\
+--- config.yaml (applied)
++++ config.yaml
+@@ -6,1 +6,1 @@
+-  scan: 3s
++  scan: 1s
+"""
 
 
 class Site:
@@ -43,8 +51,44 @@ class Site:
         centre.make("/v1/tenants/gama/suspend", None)
         text = BOX_CONFIG.format(site="caixa-1", tenant="acme", plc="clp-1", scan="2s")
         centre.make("/v1/tenants/acme/sites/caixa-1/configs", {"yaml": text})
+        centre.make("/v1/tenants/acme/sites", {"id": "planta-sp", "name": "São Paulo, linha 2"})
+        box = {"role": "box", "site": "planta-sp"}
+        self.keys["planta-sp"] = centre.make("/v1/tenants/acme/credentials", box)["secret"]
+        self.send("planta-sp", "4s", "primeira")
+        self.send("planta-sp", "3s", "leitura mais lenta na linha 2")
+        self.box("caixa-1").report("applied", 1, running=1, software="0.1.0")
+        self.box("planta-sp").report(
+            "drift",
+            2,
+            running=2,
+            software="0.1.0",
+            error="config.yaml differs from what was applied",
+            drift=DRIFT,
+            health={
+                "plcs": {"clp-7": "online", "clp-8": "offline"},
+                "outputs": {"central": "down"},
+                "pending": 12_345,
+            },
+            problems=[{"file": "config.yaml", "line": 6, "key": "plcs[0].host", "message": "x"}],
+        )
+        self.rollout = centre.make(
+            "/v1/tenants/acme/rollouts", {"sites": ["caixa-1"], "comment": "linha 1"}
+        )["id"]
+        box_1 = self.box("caixa-1")
+        box_1.take_target(box_1.poll(5))
         gone = centre.make("/v1/tenants/acme/credentials", {"role": "reader", "name": "velha"})
         centre.make(f"/v1/tenants/acme/credentials/{gone['id']}/revoke", {})
+
+    def send(self, box: str, scan: str, comment: str) -> None:
+        """A version for a box of acme."""
+        text = BOX_CONFIG.format(site=box, tenant="acme", plc=f"clp-{box}", scan=scan)
+        path = f"/v1/tenants/acme/sites/{box}/configs"
+        self.centre.make(path, {"yaml": text, "comment": comment})
+
+    def box(self, box: str) -> CentralBox:
+        """One of acme's, as it speaks."""
+        key = self.keys["box" if box == "caixa-1" else box]
+        return CentralBox(self.centre, "acme", box, key)
 
     def count(self, tenant: str, points: int) -> None:
         """What it sent in the last minute, and in this one, which soon is the last."""
@@ -107,7 +151,7 @@ def test_every_page_looks_right(
         tab.screenshot(path=artefact(f"{name}-sign-in"), full_page=True)
         sign_in(tab, site)
         for template in sorted(PAGES):
-            path = template.format(tenant="acme")
+            path = template.format(tenant="acme", box="planta-sp", rollout=site.rollout)
             tab.goto(site.centre.url + path)
             # Everything that can be opened is: a closed form would not be looked at.
             for one in tab.locator("main details, .who-menu").all():
@@ -115,6 +159,9 @@ def test_every_page_looks_right(
             good(tab, console)
             label = path.strip("/").replace("/", "-")
             tab.screenshot(path=artefact(f"{name}-{label}"), full_page=True)
+        tab.goto(f"{site.centre.url}/admin/tenants/acme/boxes/planta-sp?old=1&new=2")
+        expect(tab.locator(".diff-text .plus").last).to_contain_text("scan: 3s")
+        good(tab, console)
         tab.goto(f"{site.centre.url}/admin/nada")
         console.clear()  # the browser tells of the 404 itself
         good(tab, console)
@@ -243,6 +290,75 @@ def test_the_audit_is_filtered_while_typing_and_paged(browser: Browser, site: Si
         expect(tab.locator(".change").last).to_contain_text("caixa alterada")
         tab.locator("input[name=resource]").fill("tenants/nada")
         expect(tab.locator(".changes")).to_contain_text("Nenhuma alteração corresponde")
+        good(tab, console)
+
+
+def test_a_bad_version_is_seen_to_go_back(browser: Browser, site: Site) -> None:
+    """A roll-out over two boxes, begun, halted, resumed; then one that its first box refuses."""
+    first, second = site.box("caixa-1"), site.box("planta-sp")
+    path = f"/v1/tenants/acme/rollouts/{site.rollout}"
+    until(lambda: site.centre.call("GET", path).body["state"] == "done", 10, "the one before")
+    first.running, second.running = 1, 2
+    with page(browser) as (tab, console):
+        sign_in(tab, site)
+        begin(tab, site, "para a linha toda")
+        expect(tab.locator("h1")).to_have_text("para a linha toda")
+        tab.locator(".top-acts summary", has_text="Parar").click()
+        tab.locator("form[action$=halt] button").click()
+        expect(tab.locator(".head .pill")).to_have_text("parada")
+        first.take_target(first.poll(5))
+        tab.locator(".top-acts summary", has_text="Prosseguir").click()
+        tab.locator("form[action$=resume] button").click()
+        row = tab.locator("tr", has_text="caixa-1")
+        # The page looks again by itself.
+        expect(row.locator(".pill")).to_have_text("aplicada", timeout=15_000)
+        second.take_target(second.poll(20))
+        expect(tab.locator(".head .pill")).to_have_text("concluída", timeout=15_000)
+        good(tab, console)
+
+        site.send("caixa-1", "9s", "ruim")
+        begin(tab, site, "uma ruim")
+        bad = first.poll(20)
+        first.take_target(bad, lambda _: ["applying", "rolled_back"])
+        expect(tab.locator(".notice.bad")).to_contain_text("caixa-1", timeout=15_000)
+        first.take_target(first.poll(20))
+        expect(tab.locator(".head .pill")).to_have_text("revertida", timeout=15_000)
+        tab.goto(f"{site.centre.url}/admin/rollouts")
+        expect(tab.locator(".roll", has_text="uma ruim")).to_contain_text("revertida")
+        good(tab, console)
+
+
+def begin(tab: Page, site: Site, comment: str) -> None:
+    """A roll-out to all boxes of acme, one after the other."""
+    tab.goto(f"{site.centre.url}/admin/tenants/acme")
+    form = tab.locator("form[action='/admin/tenants/acme/rollouts']")
+    form.locator("xpath=..").locator("summary").click()
+    form.locator("input[name=stages]").fill("50, 100")
+    form.locator("input[name=comment]").fill(comment)
+    form.locator("button").click()
+
+
+def test_a_box_is_sent_a_version_and_a_claim_code(browser: Browser, site: Site) -> None:
+    with page(browser, NARROW, "en-US") as (tab, console):
+        sign_in(tab, site)
+        tab.goto(f"{site.centre.url}/admin/boxes")
+        tab.locator("a", has_text="planta-sp").first.click()
+        expect(tab.locator("#box")).to_contain_text("São Paulo, linha 2")
+        tab.locator(".top-acts summary", has_text="Claim code").click()
+        tab.locator("form[action$=claims] button").click()
+        code = tab.locator("#secret").inner_text()
+        assert re.fullmatch(r"[0-9A-Z]{5}(-[0-9A-Z]{5}){3}", code)
+        good(tab, console)
+        tab.locator("main .button").click()
+        tab.locator(".top-acts summary", has_text="Send a version").click()
+        tab.locator("form[action$=target] select").select_option("1")
+        if tab.locator("input[name=overwrite]").count():
+            tab.locator("input[name=overwrite]").check()
+        tab.locator("form[action$=target] button").click()
+        expect(tab.locator("#notice")).to_contain_text("Sent;")
+        expect(tab.locator("#box")).to_contain_text("Wanted")
+        target = site.centre.call("GET", "/v1/tenants/acme/sites/planta-sp/target").body
+        assert target["version"] == 1
         good(tab, console)
 
 

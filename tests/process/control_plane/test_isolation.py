@@ -66,6 +66,7 @@ READER = {
     ("GET", "/v1/tenants/{tenant_id}/usage"),
     ("GET", "/v1/tenants/{tenant_id}/limits"),
     ("GET", "/v1/tenants/{tenant_id}/boxes"),
+    ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/overview"),
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/report"),
     ("GET", "/v1/tenants/{tenant_id}/rollouts"),
     ("GET", "/v1/tenants/{tenant_id}/rollouts/{rollout_id}"),
