@@ -157,7 +157,7 @@ def test_every_page_looks_right(
             for one in tab.locator("main details, .who-menu").all():
                 one.evaluate("node => { node.open = true }")
             good(tab, console)
-            label = path.strip("/").replace("/", "-")
+            label = re.sub(r"\W+", "-", template).strip("-")
             tab.screenshot(path=artefact(f"{name}-{label}"), full_page=True)
         tab.goto(f"{site.centre.url}/admin/tenants/acme/boxes/planta-sp?old=1&new=2")
         expect(tab.locator(".diff-text .plus").last).to_contain_text("scan: 3s")
@@ -299,6 +299,9 @@ def test_a_bad_version_is_seen_to_go_back(browser: Browser, site: Site) -> None:
     path = f"/v1/tenants/acme/rollouts/{site.rollout}"
     until(lambda: site.centre.call("GET", path).body["state"] == "done", 10, "the one before")
     first.running, second.running = 1, 2
+    second.report("applied", 2)
+    for name in ("caixa-1", "planta-sp"):
+        site.send(name, "5s", "boa")
     with page(browser) as (tab, console):
         sign_in(tab, site)
         begin(tab, site, "para a linha toda")
@@ -339,11 +342,16 @@ def begin(tab: Page, site: Site, comment: str) -> None:
 
 
 def test_a_box_is_sent_a_version_and_a_claim_code(browser: Browser, site: Site) -> None:
+    site.centre.make("/v1/tenants/acme/sites", {"id": "avulsa", "name": "Sala de testes"})
+    site.send("avulsa", "5s", "a dela")
+    box = {"role": "box", "site": "avulsa"}
+    site.keys["avulsa"] = site.centre.make("/v1/tenants/acme/credentials", box)["secret"]
+    site.box("avulsa").report("drift", 1, running=1, drift=DRIFT)
     with page(browser, NARROW, "en-US") as (tab, console):
         sign_in(tab, site)
         tab.goto(f"{site.centre.url}/admin/boxes")
-        tab.locator("a", has_text="planta-sp").first.click()
-        expect(tab.locator("#box")).to_contain_text("São Paulo, linha 2")
+        tab.locator("a", has_text="avulsa").first.click()
+        expect(tab.locator("#box")).to_contain_text("Sala de testes")
         tab.locator(".top-acts summary", has_text="Claim code").click()
         tab.locator("form[action$=claims] button").click()
         code = tab.locator("#secret").inner_text()
@@ -352,13 +360,12 @@ def test_a_box_is_sent_a_version_and_a_claim_code(browser: Browser, site: Site) 
         tab.locator("main .button").click()
         tab.locator(".top-acts summary", has_text="Send a version").click()
         tab.locator("form[action$=target] select").select_option("1")
-        if tab.locator("input[name=overwrite]").count():
-            tab.locator("input[name=overwrite]").check()
+        tab.locator("input[name=overwrite]").check()
         tab.locator("form[action$=target] button").click()
         expect(tab.locator("#notice")).to_contain_text("Sent;")
         expect(tab.locator("#box")).to_contain_text("Wanted")
-        target = site.centre.call("GET", "/v1/tenants/acme/sites/planta-sp/target").body
-        assert target["version"] == 1
+        target = site.centre.call("GET", "/v1/tenants/acme/sites/avulsa/target").body
+        assert (target["version"], target["overwrite"]) == (1, True)
         good(tab, console)
 
 
