@@ -15,6 +15,7 @@ import secrets
 from dataclasses import dataclass, field
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from services.control_plane.db import Database
 from services.control_plane.tables import Certificate, Credential, Secret, Tenant
@@ -76,28 +77,47 @@ def _hash(secret: str) -> str:
 def authenticate(database: Database, authorization: str) -> Actor | None:
     """Who the header of a request speaks for; None where nobody or nobody any more."""
     scheme, _, key = authorization.partition(" ")
-    match = _KEY.fullmatch(key.strip())
-    if scheme.lower() != "bearer" or match is None:
+    if scheme.lower() != "bearer":
         return None
-    now = now_ms()
+    found = recognise(database, key.strip())
+    if found is None:
+        return None
+    credential, _ = found
+    return Actor(
+        credential.id, credential.role, credential.tenant_id, credential.site_id, key.strip()
+    )
+
+
+def recognise(database: Database, key: str) -> tuple[Credential, str] | None:
+    """The credential of a key that is valid now, and the id of its secret."""
+    match = _KEY.fullmatch(key)
+    if match is None:
+        return None
+    # Nobody is known yet, so this one query is not within a tenant.
+    with database.reading(None) as session:
+        found = living(session, match[1])
+    if found is None or not hmac.compare_digest(found[0].hash, _hash(match[2])):
+        return None
+    return found[1], match[1]
+
+
+def living(session: Session, secret_id: str) -> tuple[Secret, Credential] | None:
+    """A key's secret and credential, unless it has ended, whatever ended it."""
     query = (
         select(Secret, Credential, Tenant.state)
         .join(Credential, Credential.id == Secret.credential_id)
         .outerjoin(Tenant, Tenant.id == Credential.tenant_id)
-        .where(Secret.id == match[1], Credential.kind == API_KEY)
+        .where(Secret.id == secret_id, Credential.kind == API_KEY)
     )
-    # Nobody is known yet, so this one query is not within a tenant.
-    with database.reading(None) as session:
-        row = session.execute(query).one_or_none()
-    if row is None or not hmac.compare_digest(row[0].hash, _hash(match[2])):
+    row = session.execute(query).one_or_none()
+    if row is None:
         return None
     secret, credential, state = row
+    now = now_ms()
     ended = (secret.ends_ms, credential.expires_ms, credential.revoked_ms)
     if any(at is not None and at <= now for at in ended) or state == "deleted":
         return None
-    return Actor(
-        credential.id, credential.role, credential.tenant_id, credential.site_id, key.strip()
-    )
+    return secret, credential
 
 
 def by_certificate(database: Database, sha256: str) -> Actor | None:

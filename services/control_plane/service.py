@@ -12,6 +12,7 @@ from services.control_plane.db import Database
 from services.control_plane.fleet import ca
 from services.control_plane.fleet.desk import Desk
 from services.control_plane.outside import targets as outside
+from services.control_plane.pages import app as pages
 from services.control_plane.unit import Core
 from services.runtime import serving
 from services.runtime.errors import ConfigError, Problem
@@ -46,9 +47,8 @@ def setup(process: Process) -> Callable[[], None]:
     tls = serving.certificate("listen", where["tls"])
     listener = serving.listen("listen", where["host"], where["port"], BACKLOG)
     boxes = str(ca.certificate_file(state))
-    server = serving.Server(
-        app.make(core, process.log), listener, tls, MAX_CONNECTIONS, clients_ca=boxes
-    )
+    served = pages.make(core, app.make(core, process.log), process.log, config["oidc"])
+    server = serving.Server(served, listener, tls, MAX_CONNECTIONS, clients_ca=boxes)
 
     def each_second() -> None:
         if server.failed is not None:

@@ -237,6 +237,29 @@ class Effect(Base):
     error: Mapped[str | None]
 
 
+class WebSession(Base):
+    """A person who is signed in on the admin page (services/control_plane/pages/sessions.py)."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (Index("sessions_by_end", "ends_ms"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """SHA-256 of the cookie."""
+    tenant_id: Mapped[str | None] = mapped_column(_Id)
+    """No foreign key: of a tenant that is gone no session lives."""
+    actor: Mapped[str] = mapped_column(_Id)
+    role: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str]
+    """For people: the key's name, or what the provider calls the person."""
+    secret_id: Mapped[str | None] = mapped_column(_Id)
+    """The key that was pasted; NULL where a provider told who it is."""
+    groups: Mapped[list[str]] = mapped_column(JSON)
+    """What the provider said of the person, for oidc.roles."""
+    created_ms: Mapped[int]
+    seen_ms: Mapped[int]
+    ends_ms: Mapped[int]
+
+
 # -- boxes that look after themselves (services/control_plane/fleet) --------------------------
 
 

@@ -6,16 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import gzip
-import hashlib
 import hmac
-import mimetypes
 import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import orjson
@@ -34,18 +30,9 @@ from services.metrics.status import Status
 from services.metrics.stream import MAX_CLIENTS, Hub
 from services.metrics.words import STATIC
 from services.runtime.serving import Server
+from services.runtime.static_files import StaticFiles, security_headers
 
-# Nothing from anywhere else, and nothing inline: a value of a PLC can never become code.
-CONTENT_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
-    " img-src 'self' data:; manifest-src 'self'; base-uri 'none'; form-action 'none';"
-    " frame-ancestors 'none'"
-)
-_SECURITY_HEADERS = [
-    (b"content-security-policy", CONTENT_POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-]
+_SECURITY_HEADERS = [(k.encode(), v.encode()) for k, v in security_headers().items()]
 
 
 class Guard:
@@ -94,32 +81,6 @@ class Guard:
         await refusal(scope, receive, send_guarded)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asset:
-    content: bytes
-    zipped: bytes
-    kind: str
-    tag: str
-
-
-def _assets() -> dict[str, _Asset]:
-    """The page's files, read once: 150 KB, and no thread pool to read them with."""
-    found = {}
-    for file in sorted(STATIC.rglob("*")):
-        if not file.is_file():
-            continue
-        content = file.read_bytes()
-        kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-        text = kind.startswith("text/") or kind.endswith(("javascript", "json", "svg+xml"))
-        found[file.relative_to(STATIC).as_posix()] = _Asset(
-            content,
-            gzip.compress(content, mtime=0),
-            f"{kind}; charset=utf-8" if text else kind,
-            f'"{hashlib.sha256(content).hexdigest()[:16]}"',
-        )
-    return found
-
-
 class Web:
     """All routes, and the server that runs them."""
 
@@ -130,7 +91,7 @@ class Web:
         self.status = Status(site, table)
         self.hub = Hub(site, self.status)
         self._exposition = Exposition()
-        self._assets = _assets()
+        self._assets = StaticFiles(STATIC)
         self._server: Server | None = None
         self.error: BaseException | None = None
 
@@ -164,16 +125,7 @@ class Web:
             self.error = pump.exception()
 
     async def _asset(self, request: Request) -> Response:
-        asset = self._assets.get(request.path_params.get("name", "index.html"))
-        if asset is None:
-            return PlainTextResponse("no such file\n", 404)
-        headers = {"etag": asset.tag, "cache-control": "no-cache", "vary": "accept-encoding"}
-        if request.headers.get("if-none-match") == asset.tag:
-            return Response(status_code=304, headers=headers)
-        if "gzip" in request.headers.get("accept-encoding", ""):
-            headers["content-encoding"] = "gzip"
-            return Response(asset.zipped, headers=headers, media_type=asset.kind)
-        return Response(asset.content, headers=headers, media_type=asset.kind)
+        return self._assets.answer(request, request.path_params.get("name", "index.html"))
 
     async def _metrics(self, request: Request) -> Response:
         content_type = negotiate(request.headers.get("accept", ""))

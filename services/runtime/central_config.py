@@ -7,7 +7,6 @@ its rendered JSON (``render``), as every other.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import os
 import stat
 import tempfile
@@ -21,13 +20,14 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from pydantic import Field, PrivateAttr, field_validator
 
 from bus.topology import IPC_PATH_MAX_BYTES, process_name
-from services.runtime import central_outside, loader
+from services.runtime import central_oidc, central_outside, loader
 from services.runtime import render as rendering
 from services.runtime.central_outside import Grafana, Influxdb
 from services.runtime.config import Host, HttpTls, Model, Port, Tls
 from services.runtime.document import KeyPath
 from services.runtime.errors import ConfigError
 from services.runtime.judged import Unknown, rule
+from services.runtime.loopback import is_loopback
 from services.runtime.tls import EncryptedKey, refuse_encrypted
 from services.runtime.validate import validate
 
@@ -50,7 +50,7 @@ class Listen(Model):
 
     @rule
     def _safe(self) -> str | None:
-        if self.tls or _is_loopback(self.host):
+        if self.tls or is_loopback(self.host):
             return None
         return (
             f"{self.host} can be reached from the network: set `tls: {{cert: …, key: …}}`, or"
@@ -71,16 +71,9 @@ class CentralBroker(Model):
 
     @rule
     def _safe(self) -> str | None:
-        if self.tls or _is_loopback(self.host):
+        if self.tls or is_loopback(self.host):
             return None
         return f"the passwords of all accounts would go to {self.host} in clear: set `tls:`"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class CentralPaths(Model):
@@ -110,6 +103,9 @@ class Central(Model):
         None, description="whose organisations are kept; without it they are made by hand"
     )
     grafana: Grafana | None = Field(None, description="the same; needs `influxdb`")
+    oidc: central_oidc.Oidc | None = Field(
+        None, description="people sign in with it on the admin page; without it, with an API key"
+    )
     paths: CentralPaths = Field(default_factory=CentralPaths)
 
     @rule
@@ -172,7 +168,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Centre:
     config, wrong = validate(document, Central)
     base = path.absolute().parent
     problems = [*document.problems, *wrong]
-    for check in (_password, _certificate, _broker, _outside, _sockets):
+    for check in (_password, _certificate, _broker, _outside, _oidc, _sockets):
         with suppress(Unknown):
             problems += [document.problem(*p) for p in check(config, base)]
     if problems:
@@ -226,6 +222,11 @@ def _broker(config: Central, base: Path) -> Iterator[Broken]:
 
 def _outside(config: Central, base: Path) -> Iterator[Broken]:
     yield from central_outside.unreadable(config.influxdb, config.grafana, base)
+
+
+def _oidc(config: Central, base: Path) -> Iterator[Broken]:
+    if config.oidc is not None:
+        yield from central_oidc.broken(config.oidc, base)
 
 
 def _pem_files(tls: HttpTls | Tls, base: Path, at: KeyPath) -> Iterator[Broken]:
@@ -319,7 +320,8 @@ def render(centre: Centre) -> rendering.Rendered:
         "tls": {k: str(base / f) for k, f in listen.tls} if listen.tls else None,
     }
     outside = central_outside.render(centre.config.influxdb, centre.config.grafana, base)
-    add("control_plane", listen=where, **outside)
+    oidc = central_oidc.rendered(centre.config.oidc, base)
+    add("control_plane", listen=where, oidc=oidc, **outside)
     if broker is not None:
         add("meter")
     return rendered

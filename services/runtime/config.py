@@ -6,7 +6,6 @@ they read their own rendered JSON (services/runtime/render.py).
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -28,6 +27,7 @@ from services.runtime.base_model import Size as Size
 from services.runtime.base_model import Zone as Zone
 from services.runtime.fleet_model import Fleet
 from services.runtime.judged import rule
+from services.runtime.loopback import is_loopback
 
 # It goes into every message and becomes a tag.
 MACHINE_NAME_MAX = 64
@@ -435,12 +435,8 @@ class Metrics(Credentials):
 
     @rule
     def _safe(self) -> str | None:
-        try:
-            loopback = ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            loopback = self.host == "localhost"
         secured = self.tls and self.username and (self.password or self.password_file)
-        if not loopback and not secured:
+        if not is_loopback(self.host) and not secured:
             return (
                 f"{self.host} can be reached from the network: set `tls:`, `username:` and"
                 " `password_file:`, or bind to 127.0.0.1"

@@ -21,6 +21,7 @@ from services.runtime import (
     alert_model,
     alert_routes,
     central_config,
+    central_oidc,
     central_outside,
     config,
     fleet_model,
@@ -106,6 +107,8 @@ CENTRAL_SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("broker.tls", config.Tls),
     ("influxdb", central_outside.Influxdb),
     ("grafana", central_outside.Grafana),
+    ("oidc", central_oidc.Oidc),
+    ("oidc.roles.VALUE", central_oidc.OidcRole),
     ("paths", central_config.CentralPaths),
 ]
 _TYPES: dict[Any, str] = {

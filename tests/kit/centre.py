@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -57,12 +58,12 @@ class Centre:
         self,
         database: str = "sqlite",
         broker: dict[str, Any] | None = None,
+        more: Callable[[Path, str], dict[str, Any]] | dict[str, Any] | None = None,
         *,
         tls: bool = False,
-        **more: Any,
     ) -> None:
-        """``broker`` and ``more`` sections as central.yaml has them; with ``tls`` its own
-        certificate is of ``ca_file``.
+        """``broker`` as central.yaml has it; ``more`` is further sections of it, or makes them from
+        the folder and the address; with ``tls`` its own certificate is of ``ca_file``.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="pec", dir="/tmp"))
         self.port = free_port()
@@ -76,10 +77,9 @@ class Centre:
             authority = Ca(self.folder, "api-ca")
             cert, key = authority.issue("localhost")
             listen["tls"], self.ca_file = {"cert": cert, "key": key}, authority.file
-        content = {"listen": listen, "database": url, **more}
-        if broker:
-            content["broker"] = broker
-        self.file.write_text(yaml.safe_dump(content))
+        content = {"listen": listen, "database": url, **({"broker": broker} if broker else {})}
+        content |= more(self.folder, self.url) if callable(more) else more or {}
+        self.file.write_text(yaml.safe_dump(content, sort_keys=False))
         self.reload()
         self.config.runtime.mkdir(mode=0o700, parents=True)
         self.chain = audit.Chain(audit.make_key(self.config.state))

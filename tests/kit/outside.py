@@ -42,7 +42,7 @@ class Outside:
             "influxdb": self.influx.section(self.folder, self.influx_way.url),
             "grafana": self.grafana.section(self.folder, self.grafana_way.url),
         }
-        self.centre = Centre(database, **sections)
+        self.centre = Centre(database, more=sections)
         if start:
             self.start()
 

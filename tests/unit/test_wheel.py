@@ -50,8 +50,10 @@ def test_data_files_are_in_the_wheel(names: set[str]) -> None:
     for file in (ROOT / "infra" / "templates").rglob("*"):
         expected |= {str(file.relative_to(ROOT))} if file.is_file() else set()
     assert {f"share/plc-edge/{n}" for n in expected} <= shared
-    for file in (ROOT / "services" / "metrics" / "static").rglob("*"):
-        assert file.is_dir() or str(file.relative_to(ROOT)) in names
+    for folder in ("metrics/static", "runtime/static", "control_plane/pages"):
+        for file in (ROOT / "services" / folder).rglob("*"):
+            if file.is_file() and "__pycache__" not in file.parts:
+                assert str(file.relative_to(ROOT)) in names, "add it to pyproject's package-data"
 
 
 def test_nothing_else_is_in_the_wheel(names: set[str]) -> None:

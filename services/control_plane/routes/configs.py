@@ -143,6 +143,27 @@ def points_of_sites(unit: Unit) -> dict[str, int]:
     return dict(unit.session.execute(query).tuples().all())
 
 
+def points_of_tenants(unit: Unit, tenants: list[str]) -> dict[str, int]:
+    """The same summed for each of these tenants."""
+    newest = (
+        select(BoxConfig.tenant_id, BoxConfig.site_id, func.max(BoxConfig.version).label("version"))
+        .where(BoxConfig.tenant_id.in_(tenants))
+        .group_by(BoxConfig.tenant_id, BoxConfig.site_id)
+        .subquery()
+    )
+    query = (
+        select(BoxConfig.tenant_id, func.sum(BoxConfig.points_per_min))
+        .join(
+            newest,
+            (BoxConfig.tenant_id == newest.c.tenant_id)
+            & (BoxConfig.site_id == newest.c.site_id)
+            & (BoxConfig.version == newest.c.version),
+        )
+        .group_by(BoxConfig.tenant_id)
+    )
+    return {tenant: int(points) for tenant, points in unit.session.execute(query).tuples()}
+
+
 def _check_first(unit: Unit, arguments: dict[str, Any]) -> Any:
     """The slow part, before anything is locked."""
     form: Draft = arguments["form"]

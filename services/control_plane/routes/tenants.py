@@ -38,6 +38,7 @@ from services.control_plane.tables import (
     Standing,
     Tenant,
     Usage,
+    WebSession,
 )
 from services.control_plane.unit import (
     ACTIVE,
@@ -230,8 +231,8 @@ def purge_tenant(unit: Writing, tenant_id: TenantId) -> Answer:
     before = view(tenant)
     keys = select(Credential.id).where(Credential.tenant_id == tenant_id)
     session.execute(delete(Secret).where(Secret.credential_id.in_(keys)))
-    tables = (*store.OF_TENANT, Credential, Usage, Standing, LimitEvent, Metered, BoxConfig)
-    for table in (*tables, Device, Site):
+    tables = (*store.OF_TENANT, WebSession, Credential, Usage, Standing, LimitEvent, Metered)
+    for table in (*tables, BoxConfig, Device, Site):
         session.execute(delete(table).where(table.tenant_id == tenant_id))
     session.delete(tenant)
     unit.record("tenant.purge", f"tenants/{tenant_id}", before, None)

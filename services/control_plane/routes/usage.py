@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from services.control_plane import quota
 from services.control_plane.fields import Cursor, Id, Limit, Page, TenantId, View, moment, page
 from services.control_plane.identity import ADMIN, OPERATOR, READER
-from services.control_plane.routes import configs, plans
-from services.control_plane.tables import Device, Standing, Usage
-from services.control_plane.unit import Answer, Reading, reads
+from services.control_plane.metering import WHOLE
+from services.control_plane.routes import configs
+from services.control_plane.tables import Device, Plan, Standing, Tenant, Usage
+from services.control_plane.unit import Answer, Reading, Unit, reads
 from services.runtime.clock import now_ms
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}", tags=["usage"])
@@ -86,7 +88,7 @@ def list_usage(
     if device is not None:
         query = query.where(Usage.device_id == device)
     else:
-        whole = Usage.device_id == ""
+        whole = Usage.device_id == WHOLE
         query = query.where(whole if by == "tenant" else ~whole)
     if start is not None:
         query = query.where(Usage.start_s >= int(start.timestamp()))
@@ -100,23 +102,39 @@ def list_usage(
 @reads(OPERATOR, ADMIN, READER)
 def get_limits(unit: Reading, tenant_id: TenantId) -> Answer:
     """The plan's limits, and how near the tenant is to each."""
-    plan = plans.of(unit, unit.tenant.plan_id)
+    return Answer(limits_of(unit, [unit.tenant])[tenant_id])
+
+
+def limits_of(unit: Unit, tenants: Sequence[Tenant]) -> dict[str, Limits]:
+    """The same of several, by tenant, with as many queries as for one."""
+    ids = [tenant.id for tenant in tenants]
+    by_id = {plan.id: plan for plan in unit.session.scalars(select(Plan))}
+    devices = _per_tenant(unit, select(Device.tenant_id, func.count()), Device.tenant_id, ids)
     minute_s = now_ms() // 60_000 * 60 - 60
-    last = unit.session.get(Usage, (tenant_id, "minute", minute_s, ""))
-    return Answer(
-        Limits(
+    last_minute = (Usage.span == "minute", Usage.start_s == minute_s, Usage.device_id == WHOLE)
+    sent = select(Usage.tenant_id, func.sum(Usage.points)).where(*last_minute)
+    points = _per_tenant(unit, sent, Usage.tenant_id, ids)
+    configured = configs.points_of_tenants(unit, ids)
+    rows = unit.session.scalars(select(Standing).where(Standing.tenant_id.in_(ids)))
+    standings = {row.tenant_id: row for row in rows}
+    found = {}
+    for tenant in tenants:
+        plan = by_id[tenant.plan_id]
+        found[tenant.id] = Limits(
             plan=plan.id,
-            devices=_level(
-                unit.session.scalar(select(func.count()).select_from(Device)) or 0,
-                plan.max_devices,
-            ),
-            configured_points_per_min=_level(
-                sum(configs.points_of_sites(unit).values()), plan.points_per_min
-            ),
-            points_last_minute=_level(last.points if last else 0, plan.points_per_min),
-            publish=publish_right(unit.session.get(Standing, tenant_id)),
+            devices=_level(devices.get(tenant.id, 0), plan.max_devices),
+            configured_points_per_min=_level(configured.get(tenant.id, 0), plan.points_per_min),
+            points_last_minute=_level(points.get(tenant.id, 0), plan.points_per_min),
+            publish=publish_right(standings.get(tenant.id)),
         )
-    )
+    return found
+
+
+def _per_tenant(
+    unit: Unit, query: Select[*tuple[Any, ...]], owner: InstrumentedAttribute[str], ids: list[str]
+) -> dict[str, int]:
+    rows = unit.session.execute(query.where(owner.in_(ids)).group_by(owner)).tuples()
+    return {tenant: int(number) for tenant, number in rows}
 
 
 def publish_right(row: Standing | None) -> PublishRight:

@@ -49,6 +49,9 @@ ANYBODY = {("GET", "/healthz")}
 BY_CODE = {("POST", "/v1/claim")}
 READER = {
     ("GET", "/v1/me"),
+    ("GET", "/v1/overview/tenants"),
+    ("GET", "/v1/overview/boxes"),
+    ("GET", "/v1/overview/rollouts"),
     ("GET", "/v1/plans"),
     ("GET", "/v1/plans/{plan_id}"),
     ("GET", "/v1/tenants"),
@@ -64,6 +67,7 @@ READER = {
     ("GET", "/v1/tenants/{tenant_id}/limits"),
     ("GET", "/v1/tenants/{tenant_id}/boxes"),
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/target"),
+    ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/overview"),
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/report"),
     ("GET", "/v1/tenants/{tenant_id}/rollouts"),
     ("GET", "/v1/tenants/{tenant_id}/rollouts/{rollout_id}"),

@@ -67,6 +67,8 @@ def _check_yaml(where: str, data: dict[str, Any], folder: Path) -> None:
         return
     if "database" in data:
         (folder / "central.yaml").write_text(yaml.safe_dump(data))
+        for name in ("oidc.secret",):  # of which the page says how to make it
+            (folder / name).touch()
         central_config.load(folder / "central.yaml", {})
         return
     file = folder / "config.yaml"

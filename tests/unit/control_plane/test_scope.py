@@ -48,6 +48,12 @@ def database(tmp_path: Path) -> Iterator[Database]:
             session.add(tables.Standing(tenant_id=t, **numbers))
             session.add(tables.LimitEvent(tenant_id=t, ts_ms=1, kind="warning", load=1, limit=1))
             session.add(tables.Metered(tenant_id=t, device_id="d1", epochs="{}"))
+            session.add(
+                tables.WebSession(
+                    id=t, tenant_id=t, actor="", role="admin", name="", secret_id=None, groups=[],
+                    created_ms=1, seen_ms=1, ends_ms=1,
+                )
+            )  # fmt: skip
             add_fleet(session, t)
             effects.add(session, "broker", t, 1)
             wanted.keep(session, "influxdb", t, "org", "1", 1)
@@ -92,7 +98,7 @@ def test_the_table_of_owned_things_is_complete() -> None:
     assert owned == {
         "tenants", "sites", "devices", "credentials", "configs", "usage", "audit",
         "effects", "claims", "certificates", "targets", "reports", "rollouts", "rollout_boxes",
-        "standings", "limit_events", "metered", "externals",
+        "standings", "limit_events", "metered", "externals", "sessions",
     }  # fmt: skip
     # What else there is belongs to nobody, or is reached through what is owned only.
     rest = {"plans", "secrets", "audit_head", "replies"}
