@@ -175,7 +175,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Centre:
         raise ConfigError(loader.in_order(problems))
     for section in (config.influxdb, config.grafana):
         address = urlsplit(section.url if section else "")
-        if address.scheme == "http" and not _is_loopback(address.hostname or ""):
+        if address.scheme == "http" and not is_loopback(address.hostname or ""):
             config._warnings.append(
                 f"{path}: what opens {address.netloc} goes there in clear; use https://"
             )

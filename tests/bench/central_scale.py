@@ -23,12 +23,15 @@ from sqlalchemy import insert, select
 
 from services.control_plane.backup import write
 from services.control_plane.checking import Checker, look
+from services.control_plane.fleet import ca
+from services.control_plane.fleet.desk import Desk
 from services.control_plane.identity import Actor
 from services.control_plane.restore import restore
 from services.control_plane.routes import configs, plans, sites, tenants
 from services.control_plane.tables import Credential, Usage
 from services.control_plane.unit import ACTIVE, Core, Unit
 from services.runtime.clock import now_ms
+from services.runtime.log import Log
 from tests.bench.result import Figures, Measure, Options, Result, compare, percentiles
 from tests.kit.centre import DATABASES, Centre
 
@@ -76,7 +79,8 @@ def fill(fleet: Fleet) -> None:
     with centre.database.reading(None) as session:
         operator = session.scalars(select(Credential.id)).one()
     actor = Actor(operator, "operator", None, None, centre.key)
-    core = Core(centre.database, centre.chain, Checker(), None)
+    desk = Desk(centre.database, centre.chain, ca.load(centre.config.state), Log("bench"))
+    core = Core(centre.database, centre.chain, Checker(), None, {}, desk)
 
     def work(tenant_id: str | None, *routes: Callable[[Unit], Any]) -> None:
         """In one transaction."""
@@ -109,6 +113,7 @@ def fill(fleet: Fleet) -> None:
                 lambda u, n=name, m=made: bare(sites.create_site)(unit=u, tenant_id=n, form=m),  # type: ignore[misc]
                 push,
             )
+    desk.conductor.close()
     use(fleet)
 
 
