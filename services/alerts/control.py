@@ -17,8 +17,8 @@ class Asked(Protocol):
     def ringing(self) -> list[dict[str, Any]]:
         """Every alarm that is not ok."""
 
-    def history(self, count: int) -> list[Any]:
-        """The last transitions, newest first."""
+    def history(self, count: int, before: int | None = None) -> list[Any]:
+        """The last transitions, newest first, of those before a number."""
 
     def acknowledge(self, rule: str, plc: str, who: str) -> list[dict[str, Any]]:
         """Those that were."""
@@ -56,7 +56,8 @@ class Control:
 
     def _list(self, args: dict[str, Any]) -> Any:
         count = min(int(args.get("history", 0)), HISTORY_ROWS)
-        return {"alarms": self._alarms.ringing(), "history": self._alarms.history(count)}
+        history = self._alarms.history(count, args.get("before"))
+        return {"alarms": self._alarms.ringing(), "history": history}
 
     def _ack(self, args: dict[str, Any]) -> Any:
         return self._alarms.acknowledge(args["rule"], args.get("plc", ""), args["who"])

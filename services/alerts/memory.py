@@ -87,6 +87,10 @@ class Memory:
                 self._db.close()
             raise
 
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
     def _meta(self, key: str) -> bytes | None:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
@@ -133,9 +137,10 @@ class Memory:
 
     # -- history --------------------------------------------------------------------------------
 
-    def history(self, count: int) -> list[Any]:
-        """The last ones, newest first."""
-        rows = self._db.execute("SELECT body FROM history ORDER BY number DESC LIMIT ?", (count,))
+    def history(self, count: int, before: int | None = None) -> list[Any]:
+        """The last ones, newest first; of those with a number less than ``before``."""
+        sql = "SELECT body FROM history WHERE number < ? ORDER BY number DESC LIMIT ?"
+        rows = self._db.execute(sql, (2**62 if before is None else before, count))
         return [orjson.loads(body) for (body,) in rows]
 
     def prune(self, now_ms: int, receivers: Iterable[str]) -> dict[str, int]:

@@ -97,7 +97,7 @@ def run(config: CentralOption = None) -> None:
             raise ConfigError([Problem(str(centre.file), "database", message, hint=hint)])
     rendered = central_config.render(centre)
     render.write(rendered, str(centre.file))
-    (content,) = rendered.values()
+    content = next(iter(rendered.values()))
     supervise.become(content["runtime"], content["logs"], "supervisord-central.conf")
 
 

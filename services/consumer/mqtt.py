@@ -27,22 +27,39 @@ from services.runtime.failpoints import hit
 from services.runtime.process import Process
 from services.runtime.tls import client_context, load_certificate
 
-# What boxes send (CONTRACT §4).
-TOPICS = ("plc/+/+", "plc/+/+/gap", "plc/+/+/heartbeat")
+# What boxes send (CONTRACT §4): {} is the tenant.
+TOPICS = ("plc/{}/+", "plc/{}/+/gap", "plc/{}/+/heartbeat")
+STATUS = "edge/{}/+/status"
 # How long the broker keeps our session while we are away: a week's holiday and more.
 SESSION_S = 14 * 86_400
 KEEPALIVE_S = 30
 RETRY_MAX_S = 3
 
 
+OnStatus = Callable[[str, str, dict[str, Any]], None]
+"""(tenant, box, message) of what the broker keeps of a box's connection: CONTRACT §4."""
+
+
 class MqttIntake(Source):
     """One persistent session. The process's configuration has ``mqtt``: ``host``, ``port``,
     ``client_id`` (the session's name, never another's), and ``username``, ``password`` (a
     reference) and ``tls`` ({ca, cert, key}) or None.
+
+    ``tenant``: whose messages it asks for; ``+``: of all. ``on_status`` is called in the loop;
+    live, as a heartbeat: it may be lost with the process, and comes again with the next connection
+    because it is retained.
     """
 
-    def __init__(self, process: Process, taker: Taker) -> None:
+    def __init__(
+        self,
+        process: Process,
+        taker: Taker,
+        tenant: str = "+",
+        on_status: OnStatus | None = None,
+    ) -> None:
         super().__init__(process, taker)
+        self._tenant = tenant
+        self._on_status = on_status
         self._config: dict[str, Any] = process.config["mqtt"]
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         """From paho's thread to the loop."""
@@ -54,6 +71,7 @@ class MqttIntake(Source):
         self._orders = 0
         self._rows: list[Row] = []
         self._client: paho.Client | None = None
+        self._expiry_s = SESSION_S
         self._malformed = process.stats.counter("plc_edge_published_total", output=self.name,
                                                 result="malformed")  # fmt: skip
 
@@ -105,7 +123,9 @@ class MqttIntake(Source):
     def _disconnect(self) -> None:
         if self._client is not None:
             client, self._client = self._client, None
-            client.disconnect()
+            properties = Properties(PacketTypes.DISCONNECT)
+            properties.SessionExpiryInterval = self._expiry_s
+            client.disconnect(properties=properties)
             client.loop_stop()
         self._connection += 1
         self._up, self._flying = False, 0
@@ -121,7 +141,8 @@ class MqttIntake(Source):
             words = f"{self._where} refuses us: {reason}"
             self._in_loop(lambda: self.status("down", "auth", words))
             return
-        client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in TOPICS])
+        topics = TOPICS if self._on_status is None else (*TOPICS, STATUS)
+        client.subscribe([(t.format(self._tenant), SubscribeOptions(qos=1)) for t in topics])
         self._in_loop(lambda: self._connected(client, bool(flags.session_present)))
 
     def _on_disconnect(self, client: paho.Client, *_: Any) -> None:
@@ -168,9 +189,17 @@ class MqttIntake(Source):
     def _came(self, client: paho.Client, topic: str, payload: bytes, mid: int) -> None:
         if client is not self._client:
             return
-        _, locatario, plc, *kind = topic.split("/")
+        root, locatario, plc, *kind = topic.split("/")
         try:
+            if not payload and kind == ["heartbeat"]:  # it clears the retained one
+                self._taker.beat(Heartbeat(plc, locatario, removed=True))
+                self._ack(mid)
+                return
             message = orjson.loads(payload)
+            if root == "edge" and self._on_status is not None:
+                self._on_status(locatario, plc, message)
+                self._ack(mid)
+                return
             if kind == ["heartbeat"]:
                 self._taker.beat(_heartbeat(locatario, plc, message))
                 self._ack(mid)
@@ -192,7 +221,7 @@ class MqttIntake(Source):
             )
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             # Nobody can mend it, and held back it would fill the window.
-            if payload:  # an empty one clears a retained heartbeat
+            if payload or root != "edge":  # an empty status clears the retained one
                 self._malformed.inc()
                 self._process.log.warning("no message of ours", topic=topic, error=repr(e))
             self._ack(mid)
@@ -232,6 +261,12 @@ class MqttIntake(Source):
     def close(self) -> None:
         """Leaves; the session stays at the broker."""
         self._disconnect()
+        self._process.forget(self._wake)
+        os.close(self._wake)
+
+    def forget_session(self) -> None:
+        """Has the broker keep nothing for us after ``close``, if it is there to be told."""
+        self._expiry_s = 0
 
 
 def _heartbeat(locatario: str, plc: str, message: dict[str, Any]) -> Heartbeat:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import string
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from services.runtime.alert_model import (
     OPERATORS,
@@ -22,7 +22,6 @@ from services.runtime.alert_model import (
     AlertWhere,
     joined,
 )
-from services.runtime.config import Group, Plc
 from services.runtime.document import KeyPath
 from services.runtime.errors import Problem
 from services.runtime.judged import Unknown
@@ -85,10 +84,13 @@ def check(site: Site) -> Iterator[Problem]:
 
 
 def _check_layouts(site: Site) -> Iterator[Mistake]:
-    if not site.config.alerts.rules:
-        return
-    layout = _Layout(site)
-    for at, rule in _known_rules(site.config.alerts):
+    if site.config.alerts.rules:
+        yield from check_layouts(site.config.alerts, Layouts.of(site))
+
+
+def check_layouts(alerts: Alerts, layout: Layouts) -> Iterator[Mistake]:
+    """What the rules name and nothing has, and what does not fit what they name."""
+    for at, rule in _known_rules(alerts):
         if isinstance(rule, AlertSeveralRule):
             for k, condition in _known(rule.of):
                 with suppress(Unknown):
@@ -269,17 +271,46 @@ def _reference(c: AlertPercentage, at: KeyPath) -> Iterator[Mistake]:
 # --- against the layouts ---------------------------------------------------------------------
 
 
-class _Layout:
-    """The site's series, and which of them a rule means."""
+class AnyGroup(Protocol):
+    """What a rule must know of a group: a model's, or one that the centre keeps."""
 
-    def __init__(self, site: Site) -> None:
-        self.site = site
+    @property
+    def name(self) -> str: ...
+    @property
+    def scan(self) -> float:
+        """s"""
+
+    @property
+    def publish(self) -> str: ...
+    @property
+    def max_silence(self) -> float:
+        """s"""
+
+
+class Known(NamedTuple):
+    """A group of a PLC, with its machines ("" alone where nothing repeats) and fields by name."""
+
+    tenant: str
+    plc: str
+    group: AnyGroup
+    machines: list[str]
+    fields: dict[str, Field]
+
+
+class Layouts:
+    """What there is, of one box or of several, and which of it a rule means."""
+
+    def __init__(self, tenants: list[str], sites: list[str], groups: list[Known]) -> None:
+        self._tenants, self._sites, self._groups = tenants, sites, groups
+
+    @classmethod
+    def of(cls, site: Site) -> Layouts:
+        """Of one box. Raises Unknown where that is not known."""
         config = site.config
-        self._tenants = config.tenants()
-        self._groups: list[tuple[str, Plc, Group, list[str], dict[str, Field]]] = [
-            (
+        groups = [
+            Known(
                 config.tenant(plc),
-                plc,
+                plc.id,
                 group,
                 [m or "" for m, _ in machines(group)],
                 {f.name: f for f in site.fields_of(plc, group)},
@@ -287,6 +318,7 @@ class _Layout:
             for plc in config.plcs
             for group in plc.groups
         ]
+        return cls(config.tenants(), [config.site], groups)
 
     def check(self, c: Any, where: AlertWhere, at: KeyPath, unit: str | None) -> Iterator[Mistake]:
         """The first mistake at each key of one condition."""
@@ -299,7 +331,7 @@ class _Layout:
         kind = c.what(where) if isinstance(c, AlertAbsence) else ""
         known: list[tuple[str, Iterable[str]]] = [
             ("tenant", self._tenants),
-            ("site", [self.site.config.site]),
+            ("site", self._sites),
         ]
         for key, names in known:
             if mistake := _unknown(where, key, names, at):
@@ -307,27 +339,27 @@ class _Layout:
                 return
         if kind in ("box", "link"):
             return
-        groups = [g for g in self._groups if matches(where.tenant or "*", g[0])]
-        if mistake := _unknown(where, "plc", dict.fromkeys(p.id for _, p, *_ in groups), at):
+        groups = [g for g in self._groups if matches(where.tenant or "*", g.tenant)]
+        if mistake := _unknown(where, "plc", dict.fromkeys(g.plc for g in groups), at):
             yield mistake
             return
-        groups = [g for g in groups if matches(where.plc or "*", g[1].id)]
+        groups = [g for g in groups if matches(where.plc or "*", g.plc)]
         if kind in ("plc", "heartbeat"):
             return
         if where.group == HEARTBEAT:
             if mistake := _unknown(where, "field", HEARTBEAT_FIELDS, at):
                 yield mistake
             return
-        if mistake := _unknown(where, "group", dict.fromkeys(g.name for _, _, g, *_ in groups), at):
+        if mistake := _unknown(where, "group", dict.fromkeys(g.group.name for g in groups), at):
             yield mistake
             return
-        groups = [g for g in groups if matches(where.group or "*", g[2].name)]
-        machines = dict.fromkeys(m for *_, names, _ in groups for m in names)
+        groups = [g for g in groups if matches(where.group or "*", g.group.name)]
+        machines = dict.fromkeys(m for g in groups for m in g.machines)
         if mistake := _unknown(where, "machine", machines, at):
             yield mistake
             return
-        groups = [g for g in groups if any(matches(where.machine or "*", name) for name in g[3])]
-        fields = dict.fromkeys(name for *_, found in groups for name in found)
+        groups = [g for g in groups if any(matches(where.machine or "*", name) for name in g.machines)]
+        fields = dict.fromkeys(name for g in groups for name in g.fields)
         if mistake := _unknown(where, "field", fields, at):
             yield mistake
             return
@@ -346,14 +378,14 @@ class _Layout:
         self,
         c: Any,
         kind: str,
-        plc: Plc,
-        group: Group,
+        plc: str,
+        group: AnyGroup,
         fields: list[Field],
         all_fields: dict[str, Field],
         at: KeyPath,
         unit: str | None,
     ) -> Iterator[Mistake]:
-        place = f"{plc.id}/{group.name}"
+        place = f"{plc}/{group.name}"
         if kind == "value":
             if group.publish == "on_change" and c.for_s < group.max_silence + group.scan:
                 message = (
@@ -419,14 +451,22 @@ def _some(names: list[str]) -> str:
 
 def units(site: Site) -> dict[str, str]:
     """By rule: the unit that all its fields share."""
+    groups = [(plc, group, fields) for (plc, group), fields in site.fields.items()]
+    return shared_units(site.config.alerts, groups)
+
+
+def shared_units(
+    alerts: Alerts, groups: Sequence[tuple[str, str, Sequence[Field]]]
+) -> dict[str, str]:
+    """The same of (PLC, group, its fields)."""
     found: dict[str, str] = {}
-    for rule in site.config.alerts.rules:
+    for rule in alerts.rules:
         pattern = rule.where.field
         if isinstance(rule, AlertSeveralRule) or pattern is None:
             continue
         mine = {
             f.unit
-            for (plc, group), fields in site.fields.items()
+            for plc, group, fields in groups
             if matches(rule.where.plc or "*", plc) and matches(rule.where.group or "*", group)
             for f in fields
             if matches(pattern, f.name)

@@ -33,6 +33,10 @@ class Background:
         # A daemon: a name look-up that hangs must not hold up the end of the process.
         threading.Thread(target=call, daemon=True).start()
 
+    def __del__(self) -> None:
+        """When no call is under way any more: it may outlive the part of a process that it is of."""
+        os.close(self._wake)
+
     def _collect(self) -> None:
         os.eventfd_read(self._wake)
         while not self._done.empty():

@@ -105,6 +105,7 @@ class Central(Model):
     broker: CentralBroker | None = Field(
         None, description="whose accounts are kept; without it they are made by hand"
     )
+    alerts: bool = Field(False, description="evaluate the tenants' alert rules here")
     paths: CentralPaths = Field(default_factory=CentralPaths)
 
     _warnings: list[str] = PrivateAttr(default_factory=list)
@@ -122,6 +123,12 @@ class Central(Model):
                 "is no database URL: `sqlite:///FILE` or `postgresql://user@host:5432/name`"
             )
         return value
+
+    @rule
+    def _alerts_need_a_broker(self) -> str | None:
+        if self.alerts and self.broker is None:
+            return "`alerts: true` needs `broker:`: that is where the values come from"
+        return None
 
     @property
     def warnings(self) -> list[str]:
@@ -271,28 +278,41 @@ def write_clear_password(centre: Centre) -> None:
 
 
 def render(centre: Centre) -> rendering.Rendered:
-    """The JSON of the centre's processes, by process name."""
-    name = process_name("control_plane")
-    listen = centre.config.listen
-    base = centre.file.absolute().parent
-    return {
-        name: {
+    """The JSON of the centre's processes, by process name; control_plane's first."""
+    rendered: rendering.Rendered = {}
+
+    def add(folder: str, **content: Any) -> None:
+        name = process_name(folder)
+        rendered[name] = {
             "process": name,
-            "folder": "control_plane",
+            "folder": folder,
             "item": "",
+            "where": "centre",
             "runtime": str(centre.runtime),
             "state": str(centre.state),
             "logs": str(centre.state / "log"),
-            "listen": {
-                "host": listen.host,
-                "port": listen.port,
-                "tls": {k: str(base / f) for k, f in listen.tls} if listen.tls else None,
-            },
-            "broker": _rendered_broker(centre.config.broker, base),
-            "database": centre.database,
-            "password": centre.password,
+            **content,
         }
-    }
+
+    listen = centre.config.listen
+    base = centre.file.absolute().parent
+    broker = _rendered_broker(centre.config.broker, base)
+    add(
+        "control_plane",
+        listen={
+            "host": listen.host,
+            "port": listen.port,
+            "tls": {k: str(base / f) for k, f in listen.tls} if listen.tls else None,
+        },
+        broker=broker,
+        database=centre.database,
+        password=centre.password,
+        alerts=centre.config.alerts,
+    )
+    if centre.config.alerts and broker is not None:
+        # Not the administrator's account: each tenant's session has its own.
+        add("alerts", broker={k: broker[k] for k in ("host", "port", "tls")})
+    return rendered
 
 
 def _rendered_broker(broker: CentralBroker | None, base: Path) -> dict[str, Any] | None:

@@ -51,8 +51,13 @@ class Reply(NamedTuple):
 class Centre:
     """One control plane with an operator."""
 
-    def __init__(self, database: str = "sqlite", broker: dict[str, Any] | None = None) -> None:
-        """``broker`` as central.yaml has it."""
+    def __init__(
+        self,
+        database: str = "sqlite",
+        broker: dict[str, Any] | None = None,
+        alerts: bool = False,
+    ) -> None:
+        """``broker`` as central.yaml has it. With ``alerts``, its process is the test's to run."""
         self.folder = Path(tempfile.mkdtemp(prefix="pec", dir="/tmp"))
         self.port = free_port()
         url = "sqlite:///central.db"
@@ -60,7 +65,8 @@ class Centre:
             url = postgres.cluster().create()
         self.file = self.folder / "central.yaml"
         listen = {"host": "127.0.0.1", "port": self.port, "tls": False}
-        content = {"listen": listen, "database": url, **({"broker": broker} if broker else {})}
+        content: dict[str, Any] = {"listen": listen, "database": url, "alerts": alerts}
+        content |= {"broker": broker} if broker else {}
         self.file.write_text(yaml.safe_dump(content))
         self.reload()
         self.config.runtime.mkdir(mode=0o700, parents=True)
@@ -78,8 +84,7 @@ class Centre:
 
     def start(self) -> None:
         """Starts the process; returns when it serves."""
-        (rendered,) = central_config.render(self.config).values()
-        self.service = Service(rendered)
+        self.service = Service(central_config.render(self.config)["control_plane"])
         self.service.wait_ready(60)  # it imports 60 MB, beside whatever else runs
 
     def kill(self) -> None:
