@@ -102,7 +102,12 @@ PROCESSES: dict[str, ProcessClass] = {
             "publisher", "publisher", per="output", stop_order=4, priority=30, consumes=True
         ),
         ProcessClass(
-            "alerts", "alerts", stop_order=4, priority=35, where="both", consumes=True,
+            "alerts",
+            "alerts",
+            stop_order=4,
+            priority=35,
+            where="both",
+            consumes=True,
             optional=True,
         ),
         ProcessClass("mirror", "mirror", per="mirror", stop_order=2, priority=40),

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from services.runtime import estimate, loader, secrets, yaml_lines
+from services.runtime import alert_series, estimate, loader, secrets, yaml_lines
 from services.runtime.config import Credentials
 from services.runtime.errors import ConfigError, Problem
 from services.runtime.site import Site
@@ -104,6 +104,7 @@ def look(folder: Path, yaml: str, layouts: Mapping[str, str]) -> Found:
         "site": site.config.site,
         "plcs": [{"id": p.id, "tenant": site.config.tenant(p)} for p in site.config.plcs],
         "tenants": site.config.tenants(),
+        "series": alert_series.of_site(site),
     }
 
 

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from services.control_plane import app, audit
+from services.control_plane.alerting.asking import Engines
+from services.control_plane.alerting.publication import Publication
+from services.control_plane.alerting.sealing import Seal
 from services.control_plane.broker import accounts
 from services.control_plane.broker.worker import Worker
 from services.control_plane.checking import Checker
@@ -30,10 +33,17 @@ def setup(process: Process) -> Callable[[], None]:
         raise ConfigError([Problem("database", "", message, hint=hint)])
     chain = audit.Chain(audit.load_key(Path(config["state"])))
     broker: Worker | None = None
+    state = Path(config["state"])
+    seal = Seal.load(state)
+    engines: Engines | None = None
     if config["broker"] is not None:
-        key = accounts.load_key(Path(config["state"]))
-        broker = Worker(database, config["broker"], key, process.log)
-    core = Core(database, chain, Checker(), broker)
+        key = accounts.load_key(state)
+        alerts: Publication | None = None
+        if config["alerts"]:
+            alerts = Publication(state, key, seal, process.log)
+            engines = Engines(process.runtime)
+        broker = Worker(database, config["broker"], key, process.log, alerts)
+    core = Core(database, chain, Checker(), broker, seal, engines)
     tls = serving.certificate("listen", where["tls"])
     listener = serving.listen("listen", where["host"], where["port"])
     server = serving.Server(app.make(core, process.log), listener, tls, MAX_CONNECTIONS)

@@ -23,6 +23,8 @@ from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from services.control_plane import effects, replies
+from services.control_plane.alerting.asking import Engines
+from services.control_plane.alerting.sealing import Seal
 from services.control_plane.audit import Chain
 from services.control_plane.db import Database
 from services.control_plane.identity import BOX, OPERATOR, Actor
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
     from services.control_plane.broker.worker import Worker
     from services.control_plane.checking import Checker
 
-# Changes of these show at the broker.
-_OUTSIDE = ("tenant", "site", "device", "credential")
+# Changes of these show at the broker, or in what the alert engine must know.
+_OUTSIDE = ("tenant", "site", "device", "credential", "config", "rule", "receiver", "route")
 ACTIVE, SUSPENDED, DELETED = "active", "suspended", "deleted"
 
 
@@ -48,6 +50,10 @@ class Core:
     checker: Checker
     broker: Worker | None
     """None: central.yaml names no broker, and nothing outside follows a change."""
+    seal: Seal
+    """Of receivers' secrets."""
+    engines: Engines | None
+    """None: no rules are evaluated here."""
 
 
 class Row(Protocol):
@@ -100,6 +106,11 @@ class Unit:
         given = [tag.strip().removeprefix("W/") for tag in (self._if_match or "*").split(",")]
         if "*" not in given and etag not in given:
             raise Refusal("version-conflict", etag=etag)
+
+    @property
+    def has_condition(self) -> bool:
+        """Whether the caller wants to change one version, so that it must be there."""
+        return self._if_match is not None
 
     @staticmethod
     def touch(row: Row) -> None:

@@ -275,13 +275,17 @@ class AnyGroup(Protocol):
     """What a rule must know of a group: a model's, or one that the centre keeps."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As the rules spell it."""
+
     @property
     def scan(self) -> float:
         """s"""
 
     @property
-    def publish(self) -> str: ...
+    def publish(self) -> str:
+        """``on_change``: a value that does not come may still hold."""
+
     @property
     def max_silence(self) -> float:
         """s"""
@@ -358,7 +362,9 @@ class Layouts:
         if mistake := _unknown(where, "machine", machines, at):
             yield mistake
             return
-        groups = [g for g in groups if any(matches(where.machine or "*", name) for name in g.machines)]
+        groups = [
+            g for g in groups if any(matches(where.machine or "*", name) for name in g.machines)
+        ]
         fields = dict.fromkeys(name for g in groups for name in g.fields)
         if mistake := _unknown(where, "field", fields, at):
             yield mistake

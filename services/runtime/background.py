@@ -34,7 +34,7 @@ class Background:
         threading.Thread(target=call, daemon=True).start()
 
     def __del__(self) -> None:
-        """When no call is under way any more: it may outlive the part of a process that it is of."""
+        """When no call is under way any more: one may outlive the part of a process it is of."""
         os.close(self._wake)
 
     def _collect(self) -> None:

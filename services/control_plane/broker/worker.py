@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from services.control_plane import effects
+from services.control_plane.alerting.publication import Publication
 from services.control_plane.broker import accounts
 from services.control_plane.broker.accounts import Acl, Wanted
 from services.control_plane.broker.dynsec import Away, Command, Dynsec, Refused
@@ -42,9 +43,19 @@ NO_CLIENT, NO_ROLE = "Client not found", "Role not found"
 class Worker:
     """The thread."""
 
-    def __init__(self, database: Database, config: dict[str, Any], key: bytes, log: Log) -> None:
-        """``config`` as rendered from central.yaml's ``broker``."""
+    def __init__(
+        self,
+        database: Database,
+        config: dict[str, Any],
+        key: bytes,
+        log: Log,
+        alerts: Publication | None = None,
+    ) -> None:
+        """``config`` as rendered from central.yaml's ``broker``; ``alerts`` follows the accounts,
+        where tenants' rules are evaluated here.
+        """
         self.key = key
+        self._alerts = alerts
         self.error: BaseException | None = None
         self._database = database
         self._log = log
@@ -157,6 +168,8 @@ class Worker:
         for tenant in tenants:
             with self._database.reading(tenant) as session:
                 own = accounts.wanted(session, self.key, tenant, now_ms())
+                if self._alerts is not None:
+                    self._alerts.add_account(session, tenant, own)
             want.roles |= own.roles
             want.accounts |= own.accounts
         commands = self._difference(want, there["clients"], there["roles"])
@@ -165,6 +178,16 @@ class Worker:
             done = [c["command"] for c in commands]
             said = {name: done.count(name) for name in sorted(set(done))}
             self._log.info("broker set right", tenants=tenants[:10], **said)
+        if self._alerts is not None:
+            self._publish(self._alerts, tenants)
+
+    def _publish(self, alerts: Publication, tenants: list[str]) -> None:
+        try:
+            for tenant in tenants:
+                with self._database.reading(tenant) as session:
+                    alerts.publish(session, tenant)
+        except OSError as e:
+            raise Refused(f"alert rules cannot be written: {e}") from None
 
     def _defaults(self) -> None:
         """What no role allows is denied."""

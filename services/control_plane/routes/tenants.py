@@ -24,6 +24,7 @@ from services.control_plane.identity import ADMIN, OPERATOR, READER
 from services.control_plane.problems import Refusal
 from services.control_plane.routes import configs, plans
 from services.control_plane.tables import (
+    AlertPart,
     BoxConfig,
     Credential,
     Device,
@@ -214,7 +215,7 @@ def purge_tenant(unit: Writing, tenant_id: TenantId) -> Answer:
     before = view(tenant)
     keys = select(Credential.id).where(Credential.tenant_id == tenant_id)
     session.execute(delete(Secret).where(Secret.credential_id.in_(keys)))
-    for table in (Credential, Usage, BoxConfig, Device, Site):
+    for table in (AlertPart, Credential, Usage, BoxConfig, Device, Site):
         session.execute(delete(table).where(table.tenant_id == tenant_id))
     session.delete(tenant)
     unit.record("tenant.purge", f"tenants/{tenant_id}", before, None)
