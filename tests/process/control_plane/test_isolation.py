@@ -31,6 +31,10 @@ BODIES: dict[str, Any] = {
     "NewConfig": {
         "yaml": BOX_CONFIG.format(site="caixa-1", tenant="vitima", plc="clp-1", scan="9s")
     },
+    "PartForm": {"type": "absence", "for": "1m"},
+    "RulesToCheck": {"rules": [{"name": "intruso", "type": "absence", "for": "1m"}]},
+    "Ack": {"rule": "so-da-vitima"},
+    "Silence": {"rule": "so-da-vitima", "for_s": 60, "why": "intruso"},
     "Draft": {"yaml": BOX_CONFIG.format(site="caixa-1", tenant="vitima", plc="clp-1", scan="9s")},
 }
 QUERIES = {"old": "1", "new": "1"}
@@ -51,6 +55,12 @@ READER = {
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/configs/{version}"),
     ("GET", "/v1/tenants/{tenant_id}/usage"),
     ("GET", "/v1/tenants/{tenant_id}/limits"),
+    ("GET", "/v1/tenants/{tenant_id}/rules"),
+    ("GET", "/v1/tenants/{tenant_id}/rules/{name}"),
+    ("GET", "/v1/tenants/{tenant_id}/routes"),
+    ("GET", "/v1/tenants/{tenant_id}/routes/{name}"),
+    ("GET", "/v1/tenants/{tenant_id}/alerts"),
+    ("GET", "/v1/tenants/{tenant_id}/alerts/history"),
 }
 BOX = {
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}"),
@@ -75,6 +85,13 @@ class Victim:
         centre.call("PATCH", f"{base}/devices/clp-1", {"name": MARK})
         made = centre.make(f"{base}/credentials", {"role": "reader", "name": MARK})
         centre.make(f"{base}/sites/caixa-1/configs", {**BODIES["NewConfig"], "comment": MARK})
+        hook = {"type": "webhook", "url": f"https://{MARK}.example/", "secret": MARK}
+        rule = {"type": "absence", "for": "1m", "message": MARK, "route": MARK}
+        for what, spec in (
+            ("receivers", hook), ("routes", {"receivers": [MARK]}), ("rules", rule)
+        ):  # fmt: skip
+            reply = centre.call("PUT", f"{base}/{what}/{MARK}", spec)
+            assert reply.status == 201, reply
         centre.make(f"{base}/sites", {"id": "caixa-2"})
         box = centre.make(f"{base}/credentials", {"role": "box", "site": "caixa-2"})
         revoked = centre.make(f"{base}/credentials", {"role": "admin"})
@@ -94,6 +111,7 @@ class Victim:
             "credential_id": made["id"],
             "plan_id": "pro",
             "version": "1",
+            "name": MARK,
         }
         document = centre.call("GET", "/openapi.json").body
         self.routes = [
@@ -202,3 +220,16 @@ def test_a_tenants_administrator_has_no_right_of_the_platform(victim: Victim) ->
     assert victim.head() == before
     listed = victim.centre.call("GET", "/v1/tenants", key=victim.own["admin"]).body["items"]
     assert [tenant["id"] for tenant in listed] == ["vitima"]
+
+
+def test_the_short_form_is_of_ones_own_tenant(victim: Victim) -> None:
+    call = victim.centre.call
+    for what in ("rules", "receivers", "routes"):
+        own = call("GET", f"/v1/{what}", key=victim.own["admin"])
+        assert [part["name"] for part in own.body["items"]] == [MARK]
+        assert call("GET", f"/v1/{what}/{MARK}", key=victim.own["admin"]).status == 200
+        assert call("GET", f"/v1/{what}", key=victim.foreign["admin"]).body["items"] == []
+        assert call("GET", f"/v1/{what}/{MARK}", key=victim.foreign["admin"]).status == 404
+        assert call("GET", f"/v1/{what}").status == 404, "an operator has no tenant"
+        assert call("GET", f"/v1/{what}", key=victim.own["box"]).status == 403
+    assert call("GET", "/v1/receivers", key=victim.own["reader"]).status == 403

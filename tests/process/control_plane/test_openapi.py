@@ -32,6 +32,7 @@ NAMES = """\
 "path.device_id" = ["clp-1", "clp-2"]
 "path.plan_id" = ["free", "meu"]
 "path.version" = [1, 2]
+"path.name" = ["alto", "plantao"]
 """
 # What would leave the others without a tenant has one of its own.
 ENDS = """

@@ -41,6 +41,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
                     comment="", points_per_min=1, check={}, author="", created_ms=1,
                 )
             )  # fmt: skip
+            session.add(tables.AlertPart(tenant_id=t, kind="rule", name="r1", spec={}, **times))
             effects.add(session, t, 1)
             add(session, [Count(t, "d1", 60, 1, 1, 1)])
             chain.append(session, "x", "admin", t, "a", "r", None, None)
@@ -56,7 +57,7 @@ def test_the_table_of_owned_things_is_complete() -> None:
     owned = {cls.__tablename__ for cls, _ in scope.OWNED}
     assert owned == {
         "tenants", "sites", "devices", "credentials", "configs", "usage", "audit",
-        "effects",
+        "effects", "alert_parts",
     }  # fmt: skip
     # What else there is belongs to nobody, or is reached through what is owned only.
     rest = {"plans", "secrets", "audit_head", "replies"}
