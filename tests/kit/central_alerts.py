@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from services.runtime import central_config
 from services.runtime.clock import now_ms
-from tests.kit.centre import BOX_CONFIG, Centre
+from tests.kit.centre import BOX_CONFIG, Centre, Reply
 from tests.kit.common import until
 from tests.kit.dynsec import Accounts
 from tests.kit.procs import Service
@@ -112,6 +111,11 @@ class CentralAlerts:
         self.alerts.wait_ready(30)
         return self.alerts
 
+    def alerts_stop(self) -> None:
+        """In good order."""
+        assert self.alerts is not None
+        assert self.alerts.terminate() == 0, self.alerts.stderr()
+
     def tenant(self, tenant: str, *, configured: bool = True) -> Box:
         """With a box that is connected, and its configuration."""
         self.keys[tenant] = self.centre.tenant(tenant)
@@ -145,8 +149,14 @@ class CentralAlerts:
 
     def ringing(self, tenant: str) -> list[dict[str, Any]]:
         """What the API says."""
-        reply = self.centre.call("GET", f"/v1/tenants/{tenant}/alerts")
-        return reply.body["items"] if reply.status == 200 else []
+        items: list[dict[str, Any]] = self._asked(f"/v1/tenants/{tenant}/alerts")["items"]
+        return items
+
+    def _asked(self, path: str) -> Any:
+        """Also of an engine that begins anew just now."""
+        reply = self.until(lambda: _not_away(self.centre.call("GET", path)))
+        assert reply.status == 200, reply
+        return reply.body
 
     def history(self, tenant: str) -> list[dict[str, Any]]:
         """All of it, the oldest first."""
@@ -154,15 +164,11 @@ class CentralAlerts:
         cursor = ""
         while True:
             path = f"/v1/tenants/{tenant}/alerts/history?limit=200{cursor}"
-            reply = self.centre.call("GET", path)
-            if reply.status == 503:  # it begins anew just now
-                time.sleep(0.1)
-                continue
-            assert reply.status == 200, reply
-            found += reply.body["items"]
-            if reply.body["next"] is None:
+            part = self._asked(path)
+            found += part["items"]
+            if part["next"] is None:
                 return found[::-1]
-            cursor = f"&cursor={reply.body['next']}"
+            cursor = f"&cursor={part['next']}"
 
     def __enter__(self) -> Self:
         self.broker.start()
@@ -187,3 +193,7 @@ class CentralAlerts:
         finally:
             self.broker.__exit__(kind, error, trace)
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _not_away(reply: Reply) -> Reply | None:
+    return None if reply.status == 503 else reply

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from services.runtime import secrets
+from services.runtime.clock import now_ms
 from tests.kit.central_alerts import HIGH, Box, CentralAlerts
+from tests.kit.common import until
+from tests.kit.dynsec import connected
 from tests.kit.http_sink import HttpSink
 
 
@@ -62,3 +68,199 @@ def test_a_value_rings_is_acknowledged_and_ends(world: CentralAlerts) -> None:
         audit = world.centre.call("GET", "/v1/tenants/acme/audit?limit=2").body["items"]
         assert [row["action"] for row in audit] == ["alert.silence", "alert.ack"]
         assert audit[1]["after"]["by"] == "ana"
+
+
+def test_two_tenants_of_the_same_names_never_meet(world: CentralAlerts) -> None:
+    """Rules, history, notifications, and what the broker lets each engine's account have."""
+    with HttpSink() as ours, HttpSink() as theirs:
+        acme, beta = high(world, "acme", ours), high(world, "beta", theirs)
+        for value in (90, 10, 95):
+            acme.send(value)
+            time.sleep(0.01)
+        world.until(lambda: len(world.history("acme")) == 4)
+        world.until(lambda: len(ours.taken) == 3)
+        assert world.history("beta") == []
+        assert world.ringing("beta") == []
+        beta.send(99)
+        world.until(lambda: theirs.taken)
+        assert {n["locatario_id"] for n in told(ours)} == {"acme"}
+        assert {n["locatario_id"] for n in told(theirs)} == {"beta"}
+        assert len(world.history("beta")) == 1
+        # A rule that names the other tenant is refused; one that means all sees its own only.
+        foreign = {**HIGH, "where": {"locatario": "acme", "field": "a"}}
+        reply = world.centre.call("PUT", "/v1/tenants/beta/rules/espia", foreign)
+        assert (reply.status, reply.body["problems"][0]["key"]) == (422, "where.locatario")
+        everybody = {**HIGH, "where": {"locatario": "*", "plc": "*", "field": "a"}}
+        world.put("beta", "rules", "todos", everybody)
+        world.until(lambda: len(world.ringing("beta")) == 1)
+        acme.send(10)
+        acme.send(97)
+        world.until(lambda: len(world.history("acme")) == 7)
+        assert {a["rule"] for a in world.ringing("beta")} == {"alto"}
+        # What the engine's own account may have at the broker.
+        file = world.centre.config.state / "alerts" / "tenants" / "beta.json"
+        assert file.stat().st_mode & 0o077 == 0
+        content = orjson.loads(file.read_bytes())
+        account = content["mqtt"]
+        password = secrets.resolve(account["password"])
+        assert password not in file.read_text()
+        made = {"username": account["username"], "secret": password}
+        world.alerts_stop()
+        with connected(world.broker, made) as client:
+            assert "Granted" in client.subscribe("plc/beta/+")
+            for topic in ("plc/acme/+", "plc/+/+", "edge/acme/+/status", "#"):
+                assert client.subscribe(topic) == "Not authorized"
+            assert client.publish("plc/beta/clp-1") == "Not authorized"
+
+
+def test_a_secret_is_written_once_and_never_shown_again(world: CentralAlerts) -> None:
+    secret, path = "chave-muito-secreta", "caminho-secreto"
+    with HttpSink() as sink:
+        box = world.tenant("acme")
+        hook = {"type": "webhook", "url": f"{sink.url}/{path}", "secret": secret}
+        made = world.put("acme", "receivers", "plantao", hook)
+        assert made["secrets"] == ["secret", "url"]
+        world.put("acme", "rules", "alto", HIGH)
+        world.evaluated("acme")
+        box.send(90)
+        (post,) = world.until(lambda: sink.taken)
+        assert post.path == f"/in/{path}"
+        assert post.headers["x-plc-edge-signature"].startswith("sha256=")
+        for route in ("receivers", "receivers/plantao", "audit"):
+            reply = world.centre.call("GET", f"/v1/tenants/acme/{route}")
+            assert reply.status == 200
+            assert secret not in str(reply.body)
+            assert path not in str(reply.body)
+        state = world.centre.config.state
+        holders = {f.name for f in state.rglob("*") if f.is_file() and secret in _text(f)}
+        assert holders == {"receiver.acme.plantao.secret"}
+        own = [state / "alerts", *(state / "alerts").glob("secrets/*")]
+        for file in (*own, *(state / "alerts").glob("tenants/*")):
+            assert file.stat().st_mode & 0o077 == 0, file
+        database = world.centre.folder / "central.db"
+        for text in (_text(database), _text(database.with_name("central.db-wal"))):
+            assert secret not in text
+            assert path not in text
+        assert world.alerts is not None
+        assert world.centre.service is not None
+        for line in (*world.alerts.text, *world.centre.service.text):
+            assert secret not in line
+            assert path not in line
+
+
+def _text(file: Path) -> str:
+    return file.read_bytes().decode("latin-1") if file.exists() else ""
+
+
+def test_silent_plc_silent_box_and_dead_link_are_told_apart(world: CentralAlerts) -> None:
+    """With a real will; a PLC that is registered and never spoke is missed, too."""
+    box = world.tenant("acme")
+    base = "/v1/tenants/acme"
+    world.centre.make(f"{base}/devices", {"id": "clp-2", "site": "caixa-1"})
+    world.put("acme", "rules", "mudo", {"type": "absence", "for": "3s"})
+    world.evaluated("acme")
+
+    def silent(reason: str) -> set[str]:
+        found = [t for t in world.history("acme") if t["reason"] == reason]
+        return {t["plc_id"] for t in found if t["to"] == "disparando"}
+
+    end_s = time.monotonic() + 6
+    while time.monotonic() < end_s:  # clp-1 speaks, so its box lives; clp-2 does not
+        box.send(1)
+        time.sleep(0.5)
+    world.until(lambda: silent("plc_silent") == {"clp-2"})
+    box.send(1)
+    world.until(lambda: "clp-1" in silent("box_silent"), 15)  # nobody speaks; the link stands
+    box.send(1)
+    world.until(lambda: all(a["plc"] != "clp-1" for a in world.ringing("acme")))
+    box.die()
+    world.until(lambda: "clp-1" in silent("link_down"), 15)
+    # Alarms of the box and its link themselves: one cause is told once.
+    box.connect()
+    box.send(1)
+    world.until(lambda: all(a["plc"] != "clp-1" for a in world.ringing("acme")))
+    world.put("acme", "rules", "enlace", {"type": "absence", "of": "link", "for": "1s"})
+    time.sleep(1.5)
+    world.evaluated("acme")
+    box.die()
+    world.until(lambda: any(a["rule"] == "enlace" for a in world.ringing("acme")), 15)
+
+
+def test_a_day_of_backlog_tells_nobody_and_is_complete(world: CentralAlerts) -> None:
+    with HttpSink() as sink:
+        box = high(world, "acme", sink)
+        day_ms = 86_400_000
+        begin, count = now_ms() - day_ms, 400
+        for n in range(count):  # every other one fires
+            value = 90 if n % 2 == 0 else 10
+            box.send(value, ts=begin + n * day_ms // count, replay=True)
+        box.send(1)
+        world.until(lambda: len(world.history("acme")) >= count // 2 * 3)
+        history = world.history("acme")
+        assert moves(history) == [UP, DOWN, OVER] * (count // 2)
+        assert {t["notify"] for t in history} == {False}
+        time.sleep(1.5)
+        assert sink.posts == []
+        box.send(90)  # what happens now is told
+        world.until(lambda: len(sink.taken) == 1)
+
+
+def test_what_a_box_sends_while_the_process_is_away_is_not_missed(world: CentralAlerts) -> None:
+    with HttpSink() as sink:
+        box = high(world, "acme", sink)
+        world.alerts_stop()
+        for value in (90, 10, 91, 11, 92):
+            box.send(value)
+            time.sleep(0.01)
+        world.start()
+        world.until(lambda: len(sink.taken) == 5)
+        assert moves(world.history("acme")) == [UP, DOWN, OVER, UP, DOWN, OVER, UP]
+
+
+def test_the_broker_is_away_for_a_while(world: CentralAlerts) -> None:
+    with HttpSink() as sink:
+        box = high(world, "acme", sink)
+        box.send(90)
+        world.until(lambda: len(sink.taken) == 1)
+        world.broker.stop()
+        time.sleep(2)
+        world.broker.start()
+        until(box.client.is_connected, 15, "the box is back")
+        box.send(10)
+        world.until(lambda: len(sink.taken) == 2, 30)
+        assert moves(world.history("acme")) == [UP, DOWN, OVER]
+        assert world.centre.call("GET", "/v1/me").status == 200
+
+
+def test_engines_begin_and_end_while_the_process_runs(world: CentralAlerts) -> None:
+    box = high(world, "acme")
+    box.send(90)
+    world.until(lambda: world.ringing("acme"))
+    alerts = world.alerts
+    assert alerts is not None
+    accounts = world.broker.accounts
+    assert any(".alerts-" in name for name in accounts())
+    # Suspended: nobody evaluates, nothing is forgotten.
+    world.centre.make("/v1/tenants/acme/suspend", {})
+    world.until(lambda: alerts.said('"tenant_ended"'))
+    assert not any(".alerts-" in name for name in accounts())
+    world.centre.make("/v1/tenants/acme/resume", {})
+    world.until(lambda: world.ringing("acme"))
+    # A changed rule closes what rang under the old one.
+    world.put("acme", "rules", "alto", {**HIGH, "above": 95})
+    world.until(lambda: world.history("acme")[-1]["reason"] == "rule_changed")
+    assert not world.ringing("acme")
+    # Without rules there is no engine, no account, no secret.
+    assert world.centre.call("DELETE", "/v1/tenants/acme/rules/alto").status == 204
+    state = world.centre.config.state / "alerts"
+    world.until(lambda: not list((state / "tenants").iterdir()))
+    world.until(lambda: not any(".alerts-" in name for name in accounts()))
+    assert list((state / "secrets").iterdir()) == []
+    memories = list(state.glob("acme.*.db"))
+    assert len(memories) == 1
+    # Purged: nothing of it stays.
+    assert world.centre.call("DELETE", "/v1/tenants/acme").status == 200
+    assert world.centre.call("POST", "/v1/tenants/acme/purge").status == 204
+    world.until(lambda: not list(state.glob("acme.*")))
+    world.until(lambda: not list((state / "tenants").iterdir()))
+    assert alerts.process.poll() is None, "one process for all that time"

@@ -33,8 +33,8 @@ BODIES: dict[str, Any] = {
     },
     "PartForm": {"type": "absence", "for": "1m"},
     "RulesToCheck": {"rules": [{"name": "intruso", "type": "absence", "for": "1m"}]},
-    "Ack": {"rule": "so-da-vitima"},
-    "Silence": {"rule": "so-da-vitima", "for_s": 60, "why": "intruso"},
+    "Ack": {"rule": "alto"},
+    "Silence": {"rule": "alto", "for_s": 60, "why": "intruso"},
     "Draft": {"yaml": BOX_CONFIG.format(site="caixa-1", tenant="vitima", plc="clp-1", scan="9s")},
 }
 QUERIES = {"old": "1", "new": "1"}
@@ -86,11 +86,11 @@ class Victim:
         made = centre.make(f"{base}/credentials", {"role": "reader", "name": MARK})
         centre.make(f"{base}/sites/caixa-1/configs", {**BODIES["NewConfig"], "comment": MARK})
         hook = {"type": "webhook", "url": f"https://{MARK}.example/", "secret": MARK}
-        rule = {"type": "absence", "for": "1m", "message": MARK, "route": MARK}
+        rule = {"type": "absence", "for": "1m", "message": MARK, "route": "alto"}
         for what, spec in (
-            ("receivers", hook), ("routes", {"receivers": [MARK]}), ("rules", rule)
+            ("receivers", hook), ("routes", {"receivers": ["alto"]}), ("rules", rule)
         ):  # fmt: skip
-            reply = centre.call("PUT", f"{base}/{what}/{MARK}", spec)
+            reply = centre.call("PUT", f"{base}/{what}/alto", spec)
             assert reply.status == 201, reply
         centre.make(f"{base}/sites", {"id": "caixa-2"})
         box = centre.make(f"{base}/credentials", {"role": "box", "site": "caixa-2"})
@@ -111,7 +111,7 @@ class Victim:
             "credential_id": made["id"],
             "plan_id": "pro",
             "version": "1",
-            "name": MARK,
+            "name": "alto",
         }
         document = centre.call("GET", "/openapi.json").body
         self.routes = [
@@ -226,10 +226,10 @@ def test_the_short_form_is_of_ones_own_tenant(victim: Victim) -> None:
     call = victim.centre.call
     for what in ("rules", "receivers", "routes"):
         own = call("GET", f"/v1/{what}", key=victim.own["admin"])
-        assert [part["name"] for part in own.body["items"]] == [MARK]
-        assert call("GET", f"/v1/{what}/{MARK}", key=victim.own["admin"]).status == 200
+        assert [part["name"] for part in own.body["items"]] == ["alto"]
+        assert call("GET", f"/v1/{what}/alto", key=victim.own["admin"]).status == 200
         assert call("GET", f"/v1/{what}", key=victim.foreign["admin"]).body["items"] == []
-        assert call("GET", f"/v1/{what}/{MARK}", key=victim.foreign["admin"]).status == 404
+        assert call("GET", f"/v1/{what}/alto", key=victim.foreign["admin"]).status == 404
         assert call("GET", f"/v1/{what}").status == 404, "an operator has no tenant"
         assert call("GET", f"/v1/{what}", key=victim.own["box"]).status == 403
     assert call("GET", "/v1/receivers", key=victim.own["reader"]).status == 403
