@@ -35,7 +35,7 @@ class Publication:
         self._key, self._seal, self._log = key, seal, log
         self._alerts = state / "alerts"
         self._files, self._secrets = self._alerts / "tenants", self._alerts / "secrets"
-        for folder in (self._files, self._secrets):
+        for folder in (self._alerts, self._files, self._secrets):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def add_account(self, session: Session, tenant_id: str, wanted: Wanted) -> None:
