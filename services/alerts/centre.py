@@ -94,7 +94,10 @@ class Running:
 
     def _source(self, part: Process, taker: Taker) -> Source:
         tenant = part.item
-        self._intake = MqttIntake(part, taker, tenant, partial(self._status, tenant))
+        own = f"plc/{tenant}/+"
+        topics = (own, f"{own}/gap", f"{own}/heartbeat", f"edge/{tenant}/+/status")
+        status = partial(self._status, tenant)
+        self._intake = MqttIntake(part, taker, topics, on_status=status)
         return self._intake
 
     def _status(self, own: str, tenant: str, site: str, message: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ acknowledges after the commit. What the broker sends again (this process died, t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -27,9 +27,8 @@ from services.runtime.failpoints import hit
 from services.runtime.process import Process
 from services.runtime.tls import client_context, load_certificate
 
-# What boxes send (CONTRACT §4): {} is the tenant.
-TOPICS = ("plc/{}/+", "plc/{}/+/gap", "plc/{}/+/heartbeat")
-STATUS = "edge/{}/+/status"
+# What boxes send (CONTRACT §4).
+TOPICS = ("plc/+/+", "plc/+/+/gap", "plc/+/+/heartbeat")
 # How long the broker keeps our session while we are away: a week's holiday and more.
 SESSION_S = 14 * 86_400
 KEEPALIVE_S = 30
@@ -44,21 +43,22 @@ class MqttIntake(Source):
     """One persistent session. The process's configuration has ``mqtt``: ``host``, ``port``,
     ``client_id`` (the session's name, never another's), and ``username``, ``password`` (a
     reference) and ``tls`` ({ca, cert, key}) or None.
-
-    ``tenant``: whose messages it asks for; ``+``: of all. ``on_status`` is called in the loop;
-    live, as a heartbeat: it may be lost with the process, and comes again with the next connection
-    because it is retained.
     """
 
     def __init__(
         self,
         process: Process,
         taker: Taker,
-        tenant: str = "+",
+        topics: Sequence[str] = TOPICS,
+        *,
         on_status: OnStatus | None = None,
     ) -> None:
+        """``on_status``, for who asks for ``edge/…/status`` too, is called in the loop; live, as a
+        heartbeat: it may be lost with the process, and comes again with the next connection because
+        it is retained.
+        """
         super().__init__(process, taker)
-        self._tenant = tenant
+        self._topics = topics
         self._on_status = on_status
         self._config: dict[str, Any] = process.config["mqtt"]
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -141,8 +141,7 @@ class MqttIntake(Source):
             words = f"{self._where} refuses us: {reason}"
             self._in_loop(lambda: self.status("down", "auth", words))
             return
-        topics = TOPICS if self._on_status is None else (*TOPICS, STATUS)
-        client.subscribe([(t.format(self._tenant), SubscribeOptions(qos=1)) for t in topics])
+        client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in self._topics])
         self._in_loop(lambda: self._connected(client, bool(flags.session_present)))
 
     def _on_disconnect(self, client: paho.Client, *_: Any) -> None:

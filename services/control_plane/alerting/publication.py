@@ -19,7 +19,7 @@ from services.control_plane.alerting import document
 from services.control_plane.alerting.document import RECEIVER, ROUTE, RULE, Spec
 from services.control_plane.alerting.sealing import Lost, Seal
 from services.control_plane.broker import accounts
-from services.control_plane.broker.accounts import Account, Wanted
+from services.control_plane.broker.accounts import Wanted
 from services.control_plane.tables import AlertPart, Device, Tenant
 from services.runtime import alert_model, alert_rules, alert_series
 from services.runtime.alert_model import Alerts
@@ -43,10 +43,7 @@ class Publication:
         tenant = session.get(Tenant, tenant_id)
         if tenant is None or not _is_evaluated(session, tenant):
             return
-        role = accounts.role(tenant_id, None)
-        wanted.roles.setdefault(role, accounts.acls(session, tenant_id, None))
-        name = _username(tenant)
-        wanted.accounts[name] = Account(role, accounts.password(self._key, name), True)
+        accounts.add_own(wanted, session, self._key, tenant_id, _username(tenant))
 
     def publish(self, session: Session, tenant_id: str) -> None:
         """Writes what the engine must know, or removes it. Raises OSError."""
@@ -85,7 +82,7 @@ class Publication:
         secrets = {row.name: self._open(row) for row in receivers}
         devices = session.scalars(select(Device).order_by(Device.id))
         username = _username(tenant)
-        broker = accounts.password(self._key, username)
+        broker = accounts.own_password(self._key, username)
         return {
             # A tenant that is made anew under a purged one's name inherits nothing.
             "file": f"{tenant.id}.{tenant.created_ms:x}.db",

@@ -44,18 +44,17 @@ def load_key(state: Path) -> bytes:
 def new_secret(key: bytes) -> NewKey:
     """A password that nobody has seen yet."""
     secret_id = secrets.token_hex(8)
-    text = password(key, secret_id)
+    text = _password(key, secret_id)
     return NewKey(secret_id, text, _hash(text))
 
 
-def password(key: bytes, secret_id: str) -> str:
-    """Of an account; ``secret_id`` is its secret's, or the whole name of one that has none."""
+def _password(key: bytes, secret_id: str) -> str:
     digest = hmac.digest(key, f"broker account {secret_id}".encode(), "sha256")
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _hash(password: str) -> str:
+    return hashlib.sha256(password.encode()).hexdigest()
 
 
 def username(tenant: str, site: str | None, secret_id: str) -> str:
@@ -109,15 +108,27 @@ def wanted(session: Session, key: bytes, tenant_id: str, now_ms: int) -> Wanted:
             continue
         name = role(tenant_id, credential.site_id)
         if name not in found.roles:
-            found.roles[name] = acls(session, tenant_id, credential.site_id)
-        text = password(key, secret.id)
-        known = hmac.compare_digest(_hash(text), secret.hash)
-        account = Account(name, text if known else None, tenant.state == ACTIVE)
+            found.roles[name] = _acls(session, tenant_id, credential.site_id)
+        password = _password(key, secret.id)
+        known = hmac.compare_digest(_hash(password), secret.hash)
+        account = Account(name, password if known else None, tenant.state == ACTIVE)
         found.accounts[username(tenant_id, credential.site_id, secret.id)] = account
     return found
 
 
-def acls(session: Session, tenant: str, site: str | None) -> set[Acl]:
+def add_own(found: Wanted, session: Session, key: bytes, tenant_id: str, name: str) -> None:
+    """An account of the centre's own that reads all of one tenant."""
+    own = role(tenant_id, None)
+    found.roles.setdefault(own, _acls(session, tenant_id, None))
+    found.accounts[name] = Account(own, own_password(key, name), True)
+
+
+def own_password(key: bytes, name: str) -> str:
+    """Of such an account: it has no secret in the database."""
+    return _password(key, name)
+
+
+def _acls(session: Session, tenant: str, site: str | None) -> set[Acl]:
     """A box writes its own PLCs' topics and its own status; a reader reads all of its tenant."""
     if site is None:
         filters = (f"plc/{tenant}/#", f"edge/{tenant}/#")
