@@ -5,6 +5,7 @@ process ``alerts``, and boxes that are real clients with real wills.
 from __future__ import annotations
 
 import contextlib
+import random
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -21,9 +22,12 @@ from services.runtime.clock import now_ms
 from tests.kit.centre import BOX_CONFIG, Centre, Reply
 from tests.kit.common import until
 from tests.kit.dynsec import Accounts
+from tests.kit.http_sink import HttpSink
 from tests.kit.procs import Service
 
 HIGH = {"type": "threshold", "where": {"field": "a"}, "above": 80, "severity": "critica"}
+# Of HIGH: (from, to).
+UP, DOWN, OVER = ("ok", "disparando"), ("disparando", "resfriando"), ("resfriando", "ok")
 EPOCH = 1_764_000_000_000
 
 
@@ -197,3 +201,63 @@ class CentralAlerts:
 
 def _not_away(reply: Reply) -> Reply | None:
     return None if reply.status == 503 else reply
+
+
+def told(sink: HttpSink) -> list[dict[str, Any]]:
+    """The notifications that were taken."""
+    return [orjson.loads(post.body) for post in sink.taken]
+
+
+def high(
+    world: CentralAlerts, tenant: str, sink: HttpSink | None = None, *, configured: bool = True
+) -> Box:
+    """A tenant with the rule ``alto`` and perhaps somebody who is told."""
+    box = world.tenant(tenant, configured=configured)
+    if sink is not None:
+        world.put(tenant, "receivers", "plantao", {"type": "webhook", "url": sink.url})
+    world.put(tenant, "rules", "alto", HIGH)
+    world.evaluated(tenant)
+    return box
+
+
+class Storm:
+    """Values of two tenants, and what HIGH must make of them."""
+
+    def __init__(self, boxes: list[Box], seed: int = 11) -> None:
+        self.boxes = boxes
+        self.chance = random.Random(seed)
+        self._ts = dict.fromkeys((b.tenant for b in boxes), 0)
+        self._rings = dict.fromkeys(self._ts, False)
+        self.expected: dict[str, list[tuple[int, str, str]]] = {t: [] for t in self._ts}
+
+    def step(self) -> None:
+        """One value."""
+        box = self.chance.choice(self.boxes)
+        tenant = box.tenant
+        ts = self._ts[tenant] = max(self._ts[tenant] + 1, now_ms())
+        value = self.chance.choice((10, 90))
+        box.send(value, ts=ts)
+        rings, self._rings[tenant] = self._rings[tenant], value > 80
+        if self._rings[tenant] and not rings:
+            self.expected[tenant].append((ts, *UP))
+        elif rings and not self._rings[tenant]:
+            self.expected[tenant] += [(ts, *DOWN), (ts, *OVER)]
+
+    def check(self, world: CentralAlerts, tenant: str, sink: HttpSink) -> None:
+        """History and notifications are those of an undisturbed run, each under one id."""
+        wanted = self.expected[tenant]
+
+        def seen() -> list[tuple[int, str, str]]:
+            return [(t["ts"], t["from"], t["to"]) for t in world.history(tenant)]
+
+        world.until(lambda: len(seen()) >= len(wanted), 30)
+        assert seen() == wanted
+        must = {(ts, to) for ts, _, to in wanted if to != "ok"}
+
+        def heard() -> set[tuple[int, str]]:
+            return {(n["ts"], n["to"]) for n in told(sink)}
+
+        world.until(lambda: heard() >= must, 30)
+        assert heard() == must
+        ids = {(n["id"], n["ts"], n["to"]) for n in map(orjson.loads, (p.body for p in sink.posts))}
+        assert len(ids) == len({i[0] for i in ids}) == len(must)

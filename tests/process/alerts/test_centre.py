@@ -12,7 +12,7 @@ import pytest
 
 from services.runtime import secrets
 from services.runtime.clock import now_ms
-from tests.kit.central_alerts import HIGH, Box, CentralAlerts
+from tests.kit.central_alerts import DOWN, HIGH, OVER, UP, CentralAlerts, Storm, high, told
 from tests.kit.common import until
 from tests.kit.dynsec import connected
 from tests.kit.http_sink import HttpSink
@@ -24,25 +24,8 @@ def world() -> Iterator[CentralAlerts]:
         yield world
 
 
-def told(sink: HttpSink) -> list[dict[str, Any]]:
-    return [orjson.loads(post.body) for post in sink.taken]
-
-
-def high(world: CentralAlerts, tenant: str, sink: HttpSink | None = None) -> Box:
-    """A tenant with the rule ``alto`` and perhaps somebody who is told."""
-    box = world.tenant(tenant)
-    if sink is not None:
-        world.put(tenant, "receivers", "plantao", {"type": "webhook", "url": sink.url})
-    world.put(tenant, "rules", "alto", HIGH)
-    world.evaluated(tenant)
-    return box
-
-
 def moves(history: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(t["from"], t["to"]) for t in history]
-
-
-UP, DOWN, OVER = ("ok", "disparando"), ("disparando", "resfriando"), ("resfriando", "ok")
 
 
 def test_a_value_rings_is_acknowledged_and_ends(world: CentralAlerts) -> None:
@@ -264,3 +247,27 @@ def test_engines_begin_and_end_while_the_process_runs(world: CentralAlerts) -> N
     world.until(lambda: not list(state.glob("acme.*")))
     world.until(lambda: not list((state / "tenants").iterdir()))
     assert alerts.process.poll() is None, "one process for all that time"
+
+
+POINTS = ("consumer.taken", "consumer.before_commit", "alerts.saving", "consumer.after_commit",
+          "consumer.before_receipt")  # fmt: skip
+
+
+def test_killed_anywhere_in_a_storm_nothing_is_missed_and_each_has_one_id(
+    world: CentralAlerts,
+) -> None:
+    with HttpSink() as ours, HttpSink() as theirs:
+        storm = Storm([high(world, "acme", ours), high(world, "beta", theirs)])
+        world.alerts_stop()
+        for n in range(10):
+            point = f"{POINTS[n % 5]}:{storm.chance.randint(1, 6)}" if n < 8 else ""
+            doomed = world.start({"PLC_EDGE_FAILPOINT": point} if point else None)
+            end_s = time.monotonic() + (20 if point else storm.chance.uniform(0.8, 1.5))
+            while doomed.process.poll() is None and time.monotonic() < end_s:
+                storm.step()
+                time.sleep(0.003)  # the pace of a plant, not a wait
+            assert doomed.process.poll() is not None or not point, doomed.stderr()
+            doomed.kill()
+        world.start()
+        storm.check(world, "acme", ours)
+        storm.check(world, "beta", theirs)
