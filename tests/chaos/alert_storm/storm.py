@@ -62,7 +62,7 @@ def at_box(seconds: float, seed: int) -> Figures:
             seconds,
             chance,
             start,
-            lambda: w.feed(chance.choice(("p1", "p2")), chance.choice((10, 90))),
+            lambda: w.feed(chance.choice(("p1", "p2")), chance.choice((10, 90)), wait=False),
         )
         with w.alerts() as alerts:
             alerts.wait_ready()
