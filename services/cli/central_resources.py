@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from services.cli import central_configs
+from services.cli import central_alerts, central_configs
 from services.cli.central_show import (
     Site,
     Tenant,
@@ -327,5 +327,6 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
         {"list": central_configs.show, "push": central_configs.push, "diff": central_configs.diff},
     ),
     "usage": ("What tenants sent.", {"list": usage_list, "limits": usage_limits}),
+    **central_alerts.GROUPS,
     "audit": ("Who changed what.", {"list": audit_list}),
 }
