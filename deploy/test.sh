@@ -12,8 +12,8 @@ if [ "${1:-}" = --all ]; then all=true; shift; fi
 if [ "${1:-}" = -- ]; then shift; fi
 
 if $all; then
-  packages=(mosquitto mosquitto-clients chromium prometheus shellcheck debootstrap iproute2 strace
-    openssl procps systemd postgresql)
+  packages=(mosquitto mosquitto-clients chromium prometheus prometheus-alertmanager shellcheck
+    debootstrap iproute2 strace openssl procps systemd postgresql)
   command -v npm >/dev/null || packages+=(nodejs npm)
   install_packages "${packages[@]}"
 fi

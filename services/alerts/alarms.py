@@ -4,7 +4,7 @@ are committed together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,10 +14,12 @@ from bus.frames import Heartbeat
 from services.alerts.control import Control
 from services.alerts.core.engine import BadMessage, Engine
 from services.alerts.core.rule import Rule
-from services.alerts.core.transition import FIRING, Place, Transition
+from services.alerts.core.transition import FIRING, Transition
 from services.alerts.core.watch import Watch
 from services.alerts.memory import Change, Memory
 from services.alerts.notify import Notifier
+from services.alerts.shown import shown, urgency
+from services.alerts.telling import Telling
 from services.consumer.durable import Durable
 from services.consumer.row import Row
 from services.runtime.clock import now_ms
@@ -46,9 +48,12 @@ class Alarms:
         """PLCs of the configuration: of another one nothing would ever end an alarm."""
         file = process.state_dir / "alerts" / config.get("file", "alerts.db")
         self._memory = Memory(file, self._damaged)
+        self._telling = Telling(config, self._rules, self._memory)
         self._notifier = Notifier(process, self._memory, config["receivers"])
         self._engine = Engine(self._rules)
         self._said: list[Transition] = []
+        """Not told yet."""
+        self._counts: list[Transition] = []
         """Not committed yet."""
         self._holds_rows = False
         """The engine has taken rows that are not committed: its state goes with their position."""
@@ -64,6 +69,10 @@ class Alarms:
         self._process.every(TICK_S, self._tick)
         self._process.every(PRUNE_S, self._prune)
         self._notifier.open()
+
+    def close(self) -> None:
+        """Nobody is told any more."""
+        self._notifier.close()
 
     # -- as a consumer --------------------------------------------------------------------------
 
@@ -89,6 +98,8 @@ class Alarms:
             self._listened = True
             self._engine.resume(now)
         self._holds_rows = self._tick_due = False
+        self._counts = []
+        self._telling.begin(state["number"] if state else 0, self._engine.ringing())
         self._count_firing()
         return self._memory.position()
 
@@ -136,7 +147,7 @@ class Alarms:
             self._tick_due = True
             return
         self._pass_time()
-        if self._said or self._engine.dirty:
+        if self._said or self._engine.dirty or self._telling.pending(now_ms()):
             try:
                 self._save(None)
             except Unavailable as e:  # the same again in a second
@@ -146,6 +157,8 @@ class Alarms:
         now = now_ms()
         self._say_what_lives(now)
         self._said += self._engine.tick(now)
+        self._tell(now)
+        self._telling.pass_time(now)
 
     def _site_of(self, _beat: Heartbeat) -> str:
         """The box that a heartbeat comes from."""
@@ -157,42 +170,32 @@ class Alarms:
             topic = f"edge/{tenant}/{self._process.config['site']}/status"
             self._said += self._engine.message(topic, {"status": "online", "ts": now}, now)
 
+    def _tell(self, now: int) -> None:
+        said, self._said = self._said, []
+        self._telling.take(said, self._engine.find, now)
+        self._counts += said
+
     def _save(self, position: bytes | None) -> None:
-        engine, said, now = self._engine, self._said, now_ms()
-        shown = [(t, self._json(t)) for t in said]
-        self._memory.save(
-            Change(
-                head=engine.dump_head(),
-                boxes=engine.dump_boxes(),
-                plcs={key: engine.dump_plc(key) for key in engine.dirty},
-                history=[(t.number, now, body) for t, body in shown],
-                queue=[
-                    (receiver, t.number, body)
-                    for t, body in shown
-                    if t.notify
-                    for receiver in self._who(t.route)
-                ],
-                position=position,
-            )
+        engine, now = self._engine, now_ms()
+        self._tell(now)
+        change = Change(
+            head=engine.dump_head(),
+            boxes=engine.dump_boxes(),
+            plcs={key: engine.dump_plc(key) for key in engine.dirty},
+            position=position,
         )
+        self._telling.fill(change, now)
+        self._memory.save(change)
         engine.dirty.clear()
-        self._said = []
+        self._telling.committed()
+        said, self._counts = self._counts, []
         for t in said:
             counter = self._process.stats.counter
             counter("plc_edge_alert_transitions_total", to=t.to_state).inc()
         if said:
             self._count_firing()
+        if change.queue or change.board:
             self._notifier.wake()
-
-    def _json(self, t: Transition) -> bytes:
-        site = self._process.config["site"]
-        identity = f"{site}-{self._memory.born}-{t.number}"
-        return orjson.dumps({"id": identity, **t.as_json()})
-
-    def _who(self, route: str) -> list[str]:
-        if route in (routes := self._process.config["routes"]):
-            return list(dict.fromkeys(routes[route]))
-        return [name for name in self._receivers if route in ("", name)]
 
     def _count_firing(self) -> None:
         firing = [w.rule.severity for w in self._engine.ringing() if w.state == FIRING]
@@ -207,21 +210,29 @@ class Alarms:
 
     # -- what people do -------------------------------------------------------------------------
 
-    def ringing(self) -> list[dict[str, Any]]:
-        """Every alarm that is not ok."""
+    def ringing(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Every alarm that is not ok, what needs somebody first; at most ``limit``."""
         now = now_ms()
-        return [_shown(w, now) for w in self._engine.ringing()]
+        return [shown(w, now) for w in sorted(self._engine.ringing(), key=urgency)[:limit]]
+
+    def count(self) -> int:
+        """How many are not ok."""
+        return len(self._engine.ringing())
 
     def history(self, count: int, before: int | None = None) -> list[Any]:
         """The last transitions, newest first; of those before a number (the end of their `id`)."""
         return self._memory.history(count, before)
 
-    def acknowledge(self, rule: str, plc: str, who: str) -> list[dict[str, Any]]:
-        """Those that ring under a rule (of one PLC, where one is named) are taken care of."""
+    def acknowledge(self, rule: str, only: Mapping[str, str], who: str) -> list[dict[str, Any]]:
+        """Those that ring under a rule are taken care of; ``only``: those of a place
+        (``Place``'s fields, as far as they are named).
+        """
         now = now_ms()
-        return self._touch(rule, plc, lambda watch: watch.acknowledge(who, now))
+        return self._touch(rule, only, lambda watch: watch.acknowledge(who, now))
 
-    def silence(self, rule: str, plc: str, for_ms: int, why: str) -> list[dict[str, Any]]:
+    def silence(
+        self, rule: str, only: Mapping[str, str], for_ms: int, why: str
+    ) -> list[dict[str, Any]]:
         """Nobody is told of them for so long."""
         now = now_ms()
 
@@ -229,46 +240,39 @@ class Alarms:
             watch.silence(now + for_ms, why)
             return True
 
-        return self._touch(rule, plc, silence)
+        return self._touch(rule, only, silence)
 
-    def _touch(self, rule: str, plc: str, do: Callable[[Watch], bool]) -> list[dict[str, Any]]:
+    def _touch(
+        self, rule: str, only: Mapping[str, str], do: Callable[[Watch], bool]
+    ) -> list[dict[str, Any]]:
         if rule not in self._engine.rules:
             raise KeyError(f"there is no rule {rule!r}")
         touched = []
         for watch in list(self._engine.watches()):
-            place: Place = watch.place
-            if watch.past or watch.rule.name != rule or (plc and place.plc != plc):
+            if watch.past or watch.rule.name != rule:
+                continue
+            if any(getattr(watch.place, name) != wanted for name, wanted in only.items()):
                 continue
             if do(watch):
                 touched.append(watch)
+                self._telling.touch(watch)
                 if watch.plc is not None:
                     self._engine.dirty.add(watch.plc.key)
         if touched and not self._holds_rows:
             self._save(None)
-        return [_shown(w, now_ms()) for w in touched]
-
-
-def _shown(watch: Watch, now: int) -> dict[str, Any]:
-    silenced = watch.silenced if watch.silenced and watch.silenced[0] > now else None
-    return {
-        "rule": watch.rule.name,
-        "severity": watch.rule.severity,
-        **{k: v or None for k, v in asdict(watch.place).items()},
-        "state": watch.state,
-        "since": watch.since,
-        "value": watch.value(),
-        "text": watch.text(),
-        "confirmado": watch.acknowledged,
-        "silenciado": silenced,
-        "sem_medida": watch.is_unmeasured(now),
-    }
+        return [shown(w, now_ms()) for w in touched]
 
 
 def setup(process: Process) -> Callable[[], None]:
     """Joins it with the store, of a box."""
     alarms = Alarms(process)
-    close = Durable(process, alarms).open()
+    stop = Durable(process, alarms).open()
     alarms.open()
     Control(alarms).serve(process)
     process.ready()
+
+    def close() -> None:
+        stop()
+        alarms.close()
+
     return close

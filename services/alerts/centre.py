@@ -58,7 +58,8 @@ class TenantAlarms(Alarms):
             self._process.event("warning", "alerts_bad_message", text)
 
     def close(self) -> None:
-        """Nothing is written any more."""
+        """Nobody is told any more, and nothing is written."""
+        super().close()
         self._memory.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from bus.frames import Reply, Request
@@ -14,16 +15,21 @@ HISTORY_ROWS = 500
 class Asked(Protocol):
     """What answers."""
 
-    def ringing(self) -> list[dict[str, Any]]:
-        """Every alarm that is not ok."""
+    def ringing(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Every alarm that is not ok; at most so many."""
+
+    def count(self) -> int:
+        """How many there are."""
 
     def history(self, count: int, before: int | None = None) -> list[Any]:
         """The last transitions, newest first, of those before a number."""
 
-    def acknowledge(self, rule: str, plc: str, who: str) -> list[dict[str, Any]]:
+    def acknowledge(self, rule: str, only: Mapping[str, str], who: str) -> list[dict[str, Any]]:
         """Those that were."""
 
-    def silence(self, rule: str, plc: str, for_ms: int, why: str) -> list[dict[str, Any]]:
+    def silence(
+        self, rule: str, only: Mapping[str, str], for_ms: int, why: str
+    ) -> list[dict[str, Any]]:
         """Those that were."""
 
 
@@ -56,12 +62,23 @@ class Control:
 
     def _list(self, args: dict[str, Any]) -> Any:
         count = min(int(args.get("history", 0)), HISTORY_ROWS)
-        history = self._alarms.history(count, args.get("before"))
-        return {"alarms": self._alarms.ringing(), "history": history}
+        limit = args.get("limit")
+        return {
+            "alarms": self._alarms.ringing(limit),
+            "count": self._alarms.count(),
+            "history": self._alarms.history(count, args.get("before")),
+        }
 
     def _ack(self, args: dict[str, Any]) -> Any:
-        return self._alarms.acknowledge(args["rule"], args.get("plc", ""), args["who"])
+        return self._alarms.acknowledge(args["rule"], _place(args), args["who"])
 
     def _silence(self, args: dict[str, Any]) -> Any:
         for_ms = int(args["for_ms"])
-        return self._alarms.silence(args["rule"], args.get("plc", ""), for_ms, args["why"])
+        return self._alarms.silence(args["rule"], _place(args), for_ms, args["why"])
+
+
+def _place(args: dict[str, Any]) -> dict[str, str]:
+    """The parts of a place that a request names. An empty PLC means all, an empty machine none."""
+    names = ("locatario", "site", "group", "machine", "field")
+    place = {name: args[name] or "" for name in names if name in args}
+    return place | ({"plc": args["plc"]} if args.get("plc") else {})

@@ -32,6 +32,11 @@ CREATE TABLE IF NOT EXISTS plc (locatario TEXT, name TEXT, state BLOB,
 CREATE TABLE IF NOT EXISTS history (number INTEGER PRIMARY KEY, at_ms INTEGER, body BLOB);
 CREATE TABLE IF NOT EXISTS queue (receiver TEXT, number INTEGER, body BLOB,
                                   PRIMARY KEY (receiver, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS board (receiver TEXT, topic TEXT, number INTEGER, body BLOB,
+                                  shown INTEGER, PRIMARY KEY (receiver, topic)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS board_unshown ON board (receiver, number) WHERE NOT shown;
+CREATE TABLE IF NOT EXISTS routing (kind TEXT, key BLOB, state BLOB,
+                                    PRIMARY KEY (kind, key)) WITHOUT ROWID;
 """
 _DAMAGE = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, ValueError)
 
@@ -48,6 +53,10 @@ class Change:
     """(number, when it was learnt, JSON)."""
     queue: Sequence[tuple[str, int, bytes]] = ()
     """(receiver, number, JSON)."""
+    routing: Iterable[tuple[str, Any, Any]] = ()
+    """(kind, key, state) of its parts; None where one is gone."""
+    board: Sequence[tuple[str, str, int, bytes]] = ()
+    """(receiver, topic, number, JSON): what stands there from now on; b"": nothing."""
     position: bytes | None = None
     """None: as it was."""
 
@@ -112,6 +121,11 @@ class Memory:
         plcs = [msgpack.unpackb(s) for (s,) in self._db.execute("SELECT state FROM plc")]
         return {**msgpack.unpackb(head), "plcs": plcs}
 
+    def routing(self) -> list[tuple[str, Any, Any]]:
+        """What ``Routing.restore`` takes."""
+        rows = self._db.execute("SELECT kind, key, state FROM routing")
+        return [(kind, msgpack.unpackb(key), msgpack.unpackb(state)) for kind, key, state in rows]
+
     def save(self, change: Change) -> None:
         """All of it, or nothing. Raises Unavailable where the disk does not take it."""
         try:
@@ -130,8 +144,16 @@ class Memory:
             else:
                 values = (locatario, name, msgpack.packb(state))
                 self._db.execute("INSERT OR REPLACE INTO plc VALUES (?,?,?)", values)
+        for kind, key, state in change.routing:
+            packed = msgpack.packb(key)
+            if state is None:
+                self._db.execute("DELETE FROM routing WHERE (kind, key) = (?,?)", (kind, packed))
+            else:
+                values = (kind, packed, msgpack.packb(state))
+                self._db.execute("INSERT OR REPLACE INTO routing VALUES (?,?,?)", values)
         self._db.executemany("INSERT INTO history VALUES (?,?,?)", change.history)
         self._db.executemany("INSERT INTO queue VALUES (?,?,?)", change.queue)
+        self._db.executemany("INSERT OR REPLACE INTO board VALUES (?,?,?,?,0)", change.board)
         if change.position is not None:
             self._put("position", change.position)
 
@@ -156,7 +178,8 @@ class Memory:
                 (now_ms - HISTORY_MS, HISTORY_ROWS),
             )
             marks = ",".join("?" * len(names))
-            self._db.execute(f"DELETE FROM queue WHERE receiver NOT IN ({marks})", names)
+            for table in ("queue", "board"):
+                self._db.execute(f"DELETE FROM {table} WHERE receiver NOT IN ({marks})", names)
             for name in names:
                 if (excess := self.waiting(name) - QUEUE_ROWS) > 0:
                     self._db.execute(
@@ -187,3 +210,27 @@ class Memory:
         except (apsw.FullError, apsw.IOError):
             return False
         return True
+
+    # -- boards ---------------------------------------------------------------------------------
+
+    def board(self, receiver: str, *, unshown: bool = False) -> list[tuple[str, int, bytes]]:
+        """(topic, number, JSON), in order of the numbers; only of what does not stand there yet,
+        where that is asked.
+        """
+        also = "AND NOT shown " if unshown else ""
+        sql = f"SELECT topic, number, body FROM board WHERE receiver = ? {also}ORDER BY number"
+        return list(self._db.execute(sql, (receiver,)))
+
+    def board_body(self, receiver: str, topic: str) -> bytes:
+        """The JSON; b"" where nothing is shown."""
+        sql = "SELECT body FROM board WHERE (receiver, topic) = (?,?)"
+        row = self._db.execute(sql, (receiver, topic)).fetchone()
+        return row[0] if row else b""
+
+    def shown(self, receiver: str, topic: str, number: int) -> None:
+        """It stands there. What cannot be written is shown once more after a restart."""
+        with contextlib.suppress(apsw.FullError, apsw.IOError):
+            sql = "UPDATE board SET shown = 1 WHERE (receiver, topic, number) = (?,?,?)"
+            self._db.execute(sql, (receiver, topic, number))
+            sql = "DELETE FROM board WHERE (receiver, topic) = (?,?) AND shown AND body = x''"
+            self._db.execute(sql, (receiver, topic))

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from services.alerts.board_lane import BoardLane
 from services.alerts.memory import Memory
 from services.alerts.receivers import Refused, receiver
 from services.runtime.background import Background
@@ -98,7 +99,10 @@ class Notifier:
 
     def __init__(self, process: Process, memory: Memory, receivers: list[dict[str, Any]]) -> None:
         background = Background(process)
-        self._lanes = [_Lane(process, memory, background, r) for r in receivers]
+        self._lanes: list[_Lane | BoardLane] = [
+            (BoardLane if r["type"] == "mqtt" else _Lane)(process, memory, background, r)
+            for r in receivers
+        ]
 
     def open(self) -> None:
         """Goes on with what an earlier life has left."""
@@ -108,3 +112,9 @@ class Notifier:
         """There may be something to tell."""
         for lane in self._lanes:
             lane.wake()
+
+    def close(self) -> None:
+        """Says goodbye to brokers."""
+        for lane in self._lanes:
+            if isinstance(lane, BoardLane):
+                lane.close()

@@ -15,8 +15,11 @@ from email.utils import format_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import orjson
 import urllib3
 
+from services.alerts import alertmanager
+from services.alerts.core.digest import Body, transitions
 from services.runtime import secrets
 from services.runtime.errors import Unavailable
 from services.runtime.tls import client_context
@@ -57,6 +60,9 @@ class Webhook:
     def __call__(self, notification: dict[str, Any], body: bytes) -> None:
         """One attempt."""
         config = self._config
+        if config["format"] == "alertmanager":
+            said = alertmanager.payload(notification, config["name"], config["external_url"])
+            body = orjson.dumps(said)
         timestamp = str(int(time.time()))
         headers = {"Content-Type": "application/json", "Idempotency-Key": notification["id"],
                    TIMESTAMP: timestamp}  # fmt: skip
@@ -136,15 +142,34 @@ class Email:
 
 def message(config: dict[str, Any], notification: dict[str, Any]) -> EmailMessage:
     """The mail that says it."""
-    began = datetime.fromtimestamp(notification["ts"] / 1_000, UTC)
     mail = EmailMessage()
     mail["From"] = config["from"]
     mail["To"] = ", ".join(config["to"])
-    words = notification["text"] or notification["rule"]
-    state = notification["to"].upper()
-    mail["Subject"] = " ".join(f"[{state}] {words}".split())
+    mail["Subject"] = " ".join(_subject(notification).split())
     mail["Date"] = format_datetime(datetime.now(UTC))
     mail["Message-ID"] = f"<{notification['id']}@plc-edge>"
-    shown = {**notification, "ts": began.isoformat()}
-    mail.set_content("\n".join(f"{k}: {v}" for k, v in shown.items() if v is not None) + "\n")
+    told = list(transitions(notification))
+    parts = [_shown(t) for t in told]
+    if (more := notification.get("count", 1) - len(told)) > 0:
+        counts = notification["rules"].items()
+        parts.append(
+            f"... {more} more\n"
+            + "".join(f"{rule}: {begun} begun, {ended} ended\n" for rule, (begun, ended) in counts)
+        )
+    mail.set_content("\n".join(parts))
     return mail
+
+
+def _subject(body: Body) -> str:
+    if "alerts" in body:
+        return f"[{body['count']} ALARMES] {body['text'].partition(': ')[2]}"
+    step = f" {body['escalation']}" if "escalation" in body else ""
+    return f"[{body['to'].upper()}{step}] {body['text'] or body['rule']}"
+
+
+def _shown(body: Body) -> str:
+    shown = {k: v for k, v in body.items() if v is not None}
+    for key in ("ts", "began"):
+        if key in shown:
+            shown[key] = datetime.fromtimestamp(shown[key] / 1_000, UTC).isoformat()
+    return "".join(f"{k}: {v}\n" for k, v in shown.items())

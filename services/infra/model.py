@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from services.runtime.alert_routes import AlertMqtt
 from services.runtime.config import Config, Credentials, MqttOutput
 from services.runtime.errors import ConfigError, Problem
 from services.runtime.rules import RAW_RETENTION_DAYS
@@ -136,7 +137,7 @@ def fleet(sites: Iterable[Site]) -> Fleet:
     """Joins the boxes. Raises ConfigError naming every clash between them."""
     ordered = sorted(sites, key=lambda s: s.config.site)
     configs = [s.config for s in ordered]
-    problems = [*_clashes(configs), *_account_problems(configs)]
+    problems = [*_clashes(configs), *_account_problems(configs), *_board_problems(configs)]
     plans: dict[str, str] = {}
     for c in configs:
         for name in c.tenants():
@@ -203,10 +204,42 @@ def box_accounts(config: Config) -> list[tuple[str, str]]:
     return list(dict.fromkeys(pairs))
 
 
+def alert_accounts(config: Config) -> list[tuple[str, str]]:
+    """The same of its MQTT alert receivers."""
+    pairs = [
+        (
+            (receiver.accounts.get(tenant) or receiver).username
+            or f"alerts-{config.site}-{receiver.name}-{tenant}",
+            tenant,
+        )
+        for receiver in _boards(config)
+        for tenant in config.tenants()
+    ]
+    return list(dict.fromkeys(pairs))
+
+
+def _boards(config: Config) -> list[AlertMqtt]:
+    return [r for r in config.alerts.receivers if isinstance(r, AlertMqtt)]
+
+
+def _board_problems(configs: list[Config]) -> Iterable[Problem]:
+    """Boxes of one tenant would clear each other's word of a rule of the same name."""
+    used: dict[tuple[str, str], Config] = {}
+    for c in configs:
+        if all(receiver.per_site for receiver in _boards(c)):
+            continue
+        for tenant in c.tenants():
+            for rule in c.alerts.rules:
+                if (first := used.setdefault((tenant, rule.name), c)) is not c:
+                    message = f"alertas/{tenant}/{rule.name} is also written by {first.file}"
+                    hint = "say `per_site: true` in the MQTT receivers of both, or rename the rule"
+                    yield _problem(c, "alerts.receivers", message, hint)
+
+
 def _account_problems(configs: list[Config]) -> Iterable[Problem]:
     used: dict[str, tuple[Config, str]] = {}
     for c in configs:
-        for name, tenant in box_accounts(c):
+        for name, tenant in [*box_accounts(c), *alert_accounts(c)]:
             first, of = used.setdefault(name, (c, tenant))
             if first is c and of == tenant:
                 continue
@@ -234,6 +267,11 @@ def _accounts(configs: list[Config], tenants: list[str]) -> list[Account]:
                 if of == tenant:
                     comment = f"box {c.site}, tenant {tenant}"
                     accounts.append(Account(name, comment, write=tuple(topics)))
+            for name, of in alert_accounts(c):
+                if of == tenant:
+                    shown: tuple[str, ...] = (f"alertas/{tenant}/#",)
+                    comment = f"alerts of box {c.site}, tenant {tenant}"
+                    accounts.append(Account(name, comment, write=shown))
         doctor = f"plc-edge doctor and technicians on box {c.site}"
         accounts.append(Account(f"doctor-{c.site}", doctor, write=tuple(everything)))
     for n in (1, 2):
@@ -244,8 +282,8 @@ def _accounts(configs: list[Config], tenants: list[str]) -> list[Account]:
         ):
             accounts.append(Account(f"telegraf-{n}-{role}", f"Telegraf {n}: {role}", read=read))
     for tenant in tenants:
-        read = (f"plc/{tenant}/#", f"edge/{tenant}/#")
-        accounts.append(Account(f"leitor-{tenant}", f"reader of tenant {tenant}", read=read))
+        trees = tuple(f"{tree}/{tenant}/#" for tree in ("plc", "edge", "alertas"))
+        accounts.append(Account(f"leitor-{tenant}", f"reader of tenant {tenant}", read=trees))
     health = Account("saude", "health check of the container", read=("$SYS/broker/uptime",))
     return [*accounts, health]
 
@@ -269,7 +307,8 @@ def _kinds(sites: list[Site]) -> tuple[list[str], list[str]]:
 
 def _box(config: Config) -> Box:
     outputs = [o for o in config.outputs if isinstance(o, MqttOutput)]
-    holders: list[Credentials] = [c for o in outputs for c in (o, *o.accounts.values())]
+    clients: list[MqttOutput | AlertMqtt] = [*outputs, *_boards(config)]
+    holders: list[Credentials] = [c for o in clients for c in (o, *o.accounts.values())]
     secrets = [
         (reference["env"], holder.username)
         for holder in holders

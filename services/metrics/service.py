@@ -34,7 +34,7 @@ def setup(process: Process) -> Callable[[], None]:
     table = ProcessTable(config["processes"])
     saved = process.runtime / "metrics-counters.json"
     _restore(process, site, saved)
-    web = Web(site, table)
+    web = Web(site, table, process.runtime)
     panel = config["metrics"]
     listener = serving.listen("metrics", panel["host"], panel["port"])
     tls = serving.certificate("metrics", panel.get("tls"))

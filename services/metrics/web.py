@@ -1,4 +1,6 @@
-"""The HTTP side: CONTRACT §6, read-only, in a thread and event loop of its own."""
+"""The HTTP side: CONTRACT §6, in a thread and event loop of its own; read-only but for what
+people do about alarms (services/metrics/alarms.py).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import orjson
@@ -22,6 +25,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.metrics.alarms import Alarms
 from services.metrics.exposition import Exposition, negotiate
 from services.metrics.families import families
 from services.metrics.processes import ProcessTable
@@ -119,8 +123,9 @@ def _assets() -> dict[str, _Asset]:
 class Web:
     """All routes, and the server that runs them."""
 
-    def __init__(self, site: Site, table: ProcessTable) -> None:
+    def __init__(self, site: Site, table: ProcessTable, runtime: Path) -> None:
         self.site = site
+        self._runtime = runtime
         self.table = table
         self.status = Status(site, table)
         self.hub = Hub(site, self.status)
@@ -143,6 +148,7 @@ class Web:
             Route("/healthz", self._healthz),
             Route("/readyz", self._readyz),
             Route("/api/stream", self._stream),
+            *Alarms(self._runtime, username).routes(),
         ]
         return Guard(Starlette(routes=routes, lifespan=self._lifespan), username, password)
 

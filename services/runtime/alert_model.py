@@ -7,53 +7,23 @@ turns into its rules.
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
-from services.runtime.base_model import Credentials, Duration, Host, Model, Name, Port
-from services.runtime.judged import rule
+from services.runtime.alert_base import DAYS, AlertModel, Day, TimeOfDay, UtcOffset
+from services.runtime.alert_routes import AlertMqtt, AnyReceiver, GivenRoute
+from services.runtime.base_model import Duration, Model, Name, Zone
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Pattern = Annotated[str, Field(min_length=1, max_length=128)]
-Address = Annotated[str, Field(pattern=r"^[^@\s<>,]+@[^@\s<>,]+$", max_length=254)]
 Plain = bool | int | float | str
-Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Counter = Literal[
     "any", "SINT", "USINT", "BYTE", "INT", "UINT", "WORD", "DINT", "UDINT", "DWORD",
     "LINT", "ULINT", "LWORD",
 ]  # fmt: skip
 # Operators, in the order in which a rule may name one.
 OPERATORS = ("above", "below", "outside", "equal")
-
-
-def _minutes(value: object) -> int:
-    """``"06:00"`` as minutes of the day. YAML takes an unquoted 22:00 for 22 × 60 itself."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"(\d\d?):([0-5]\d)", value)
-        value = int(match[1]) * 60 + int(match[2]) if match else None
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1440:
-        raise ValueError("a time of day is hours and minutes: 06:00")
-    return value
-
-
-def _offset(value: object) -> int:
-    """``"-03:00"`` as minutes."""
-    sign = -1 if isinstance(value, str) and value.startswith("-") else 1
-    return sign * _minutes(value.lstrip("+-") if isinstance(value, str) else value)
-
-
-TimeOfDay = Annotated[int, BeforeValidator(_minutes)]
-UtcOffset = Annotated[int, BeforeValidator(_offset)]
-
-
-class AlertModel(Model):
-    """Base of what has keys that are words of Python."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
 
 class AlertWhere(AlertModel):
@@ -240,58 +210,16 @@ AnyRule = Annotated[
 ]
 
 
-class AlertReceiver(Credentials):
-    """Somebody who is told."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True)
-    secret_keys: ClassVar[tuple[str, ...]] = ("password",)
-
-    name: Name
-    timeout: Duration = Field(10.0, ge=0.1, le=60, description="of one attempt")
-    ca: Path | None = Field(None, description="CA certificate; default: the system's")
-
-
-class AlertWebhook(AlertReceiver):
-    """A POST of JSON; `Idempotency-Key` is the same at every attempt."""
-
-    secret_keys: ClassVar[tuple[str, ...]] = ("password", "secret")
-
-    type: Literal["webhook"]
-    url: str = Field(pattern=r"^https?://[^\s]+$")
-    secret_file: Path | None = Field(None, description="key of the signature (HMAC-SHA256)")
-    secret: str | None = Field(None, description="`${VARIABLE}`")
-
-    @rule
-    def _one_secret(self) -> str | None:
-        if self.secret is not None and self.secret_file is not None:
-            return "give `secret_file:` or `secret:`, not both"
-        return None
-
-
-class AlertEmail(AlertReceiver):
-    """A message by SMTP."""
-
-    type: Literal["email"]
-    host: Host
-    port: Port = 587
-    security: Literal["starttls", "tls", "none"] = Field(
-        "starttls", description="`none` only for a server on this machine"
-    )
-    sender: Address = Field(alias="from")
-    to: list[Address] = Field(min_length=1, max_length=50)
-
-
-AnyReceiver = Annotated[AlertWebhook | AlertEmail, Field(discriminator="type")]
-
-
 class Alerts(Model):
     """Alarms on values."""
 
     rules: list[AnyRule] = Field([], max_length=20_000)
     receivers: list[AnyReceiver] = Field([], max_length=100)
-    routes: dict[Name, list[Name]] = Field(
-        {}, description="route → names of receivers; a rule without a route tells all"
+    routes: dict[Name, GivenRoute] = Field(
+        {},
+        description="`{night: [phone]}`, or with more keys; a rule without a route tells all",
     )
+    timezone: Zone = Field("America/Sao_Paulo", description="of the routes' `quiet` hours")
     late_after: Duration = Field(300.0, ge=1, description="older messages notify nobody")
     max_silence: Duration = Field(
         60.0, ge=0.1, description="how long a value holds where its group is not configured here"
@@ -299,6 +227,11 @@ class Alerts(Model):
     utc_offset: UtcOffset = Field(
         "-03:00", validate_default=True, description="of the hours in `during`"
     )
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is work for the process; without rules, topics may have to be cleared."""
+        return bool(self.rules) or any(isinstance(r, AlertMqtt) for r in self.receivers)
 
 
 # --- the plain form --------------------------------------------------------------------------

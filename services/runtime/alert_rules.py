@@ -22,6 +22,8 @@ from services.runtime.alert_model import (
     AlertWhere,
     joined,
 )
+from services.runtime.alert_routes import AlertMqtt
+from services.runtime.config import MqttOutput
 from services.runtime.document import KeyPath
 from services.runtime.errors import Problem
 from services.runtime.judged import Unknown
@@ -78,9 +80,44 @@ def roster(site: Site) -> Iterator[tuple[str, str, str, list[tuple[str, str, lis
 
 
 def check(site: Site) -> Iterator[Problem]:
-    """Every mistake, in itself and against the site's layouts."""
-    for mistake in chain(check_alone(site.config.alerts), _check_layouts(site)):
+    """Every mistake, in itself and against the site's layouts and outputs."""
+    alerts = site.config.alerts
+    for mistake in chain(check_alone(alerts), _check_boards(site), _check_layouts(site)):
         yield site.problem(("alerts", *mistake.path), mistake.message, mistake.hint)
+
+
+def _check_boards(site: Site) -> Iterator[Mistake]:
+    """MQTT receivers speak to an output's broker, with accounts that nobody else uses."""
+    outputs = {o.name: o for o in site.config.outputs if isinstance(o, MqttOutput)}
+    used = {name for o in outputs.values() for name, _ in _usernames(site, o)}
+    for i, board in _known(site.config.alerts.receivers):
+        if not isinstance(board, AlertMqtt):
+            continue
+        at: KeyPath = ("receivers", i)
+        with suppress(Unknown):
+            output = outputs.get(board.output)
+            if output is None:
+                hint = _near(board.output, outputs) or "add the output, or name one of type mqtt"
+                message = f"no MQTT output is named {board.output!r}"
+                yield Mistake((*at, "output"), message, hint)
+                continue
+            theirs = {tenant: username for username, tenant in _usernames(site, output)}
+            for username, tenant in _usernames(site, board):
+                if username is None and theirs[tenant] is not None:
+                    message = f"has no account for {tenant}, and {board.output!r} needs one"
+                    hint = "give `username:` and `password_file:`, or `accounts:` per tenant"
+                    yield Mistake((*at, "username"), message, hint)
+                elif username is not None and username in used:
+                    message = f"account {username!r} is another connection's"
+                    hint = "give it its own: one account is one connection"
+                    yield Mistake((*at, "username"), message, hint)
+                used.add(username)
+
+
+def _usernames(site: Site, holder: AlertMqtt | MqttOutput) -> Iterator[tuple[str | None, str]]:
+    """(account, tenant) of each connection."""
+    for tenant in site.config.tenants():
+        yield (holder.accounts.get(tenant) or holder).username, tenant
 
 
 def _check_layouts(site: Site) -> Iterator[Mistake]:
@@ -145,17 +182,37 @@ def _routes(alerts: Alerts) -> Iterator[Mistake]:
             last = len(receivers) - 1 - receivers[::-1].index(name)
             path: KeyPath = ("receivers", last, "name")
             yield Mistake(path, f"{name!r} stands {times} times", "rename one")
-    for route, names in alerts.routes.items():
-        for i, name in enumerate(names):
-            if name not in receivers:
-                hint = _near(name, receivers) or "add it to `receivers:`"
-                yield Mistake(("routes", route, i), f"no receiver is named {name!r}", hint)
+    boards = [r.name for r in alerts.receivers if isinstance(r, AlertMqtt)]
+    for name, route in alerts.routes.items():
+        with suppress(Unknown):
+            at: KeyPath = ("routes", name)
+            yield from _receivers((*at, "receivers"), route.receivers, receivers)
+            before_s = 0.0
+            for i, step in enumerate(route.escalate):
+                yield from _receivers((*at, "escalate", i, "to"), step.to, receivers, boards)
+                if step.after <= before_s:
+                    hint = "write the steps in order of time"
+                    path = (*at, "escalate", i, "after")
+                    yield Mistake(path, "is not later than the step before", hint)
+                before_s = step.after
     known = [*alerts.routes, *receivers]
     for at, rule in _known_rules(alerts):
         with suppress(Unknown):
             if rule.route is not None and receivers and rule.route not in known:
                 hint = _near(rule.route, known) or f"one of: {', '.join(known[:10])}"
                 yield Mistake((*at, "route"), f"no route is named {rule.route!r}", hint)
+
+
+def _receivers(
+    at: KeyPath, names: Iterable[str], known: list[str], boards: Iterable[str] = ()
+) -> Iterator[Mistake]:
+    for i, name in enumerate(names):
+        if name not in known:
+            hint = _near(name, known) or "add it to `receivers:`"
+            yield Mistake((*at, i), f"no receiver is named {name!r}", hint)
+        elif name in boards:
+            message = f"{name!r} shows the state, it is nobody who can be told"
+            yield Mistake((*at, i), message, "name a webhook or an e-mail receiver")
 
 
 def _hours(rule: Any, at: KeyPath) -> Iterator[Mistake]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
+import zoneinfo
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +47,20 @@ def _host(value: str) -> str:
 
 
 Host = Annotated[str, AfterValidator(_host)]
+
+
+def _zone(value: str) -> str:
+    # "localtime" is this PC's, which is none of the PLC's business.
+    known = zoneinfo.available_timezones() - {"localtime"}
+    if value not in known:
+        folded = {name.casefold(): name for name in known}
+        near = difflib.get_close_matches(value.casefold().replace(" ", "_"), folded, n=1)
+        hint = f"did you mean `{folded[near[0]]}`?" if near else "e.g. `America/Sao_Paulo`"
+        raise ValueError(f"is no time zone of the IANA: {hint}")
+    return value
+
+
+Zone = Annotated[str, AfterValidator(_zone)]
 
 
 class Model(Judged, BaseModel):

@@ -6,15 +6,12 @@ they read their own rendered JSON (services/runtime/render.py).
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
-import zoneinfo
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    AfterValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -28,26 +25,13 @@ from services.runtime.base_model import Model as Model
 from services.runtime.base_model import Name as Name
 from services.runtime.base_model import Port as Port
 from services.runtime.base_model import Size as Size
+from services.runtime.base_model import Zone as Zone
 from services.runtime.judged import rule
 
 # It goes into every message and becomes a tag.
 MACHINE_NAME_MAX = 64
 # What `str.format` may be given: `{n.__class__}` and `{n:999999999}` are no names.
 _MACHINE_NAME = re.compile(r"(?:[^{}]|\{\{|\}\}|\{n(?::[^{}]{0,4})?\}){1,128}")
-
-
-def _zone(value: str) -> str:
-    # "localtime" is this PC's, which is none of the PLC's business.
-    known = zoneinfo.available_timezones() - {"localtime"}
-    if value not in known:
-        folded = {name.casefold(): name for name in known}
-        near = difflib.get_close_matches(value.casefold().replace(" ", "_"), folded, n=1)
-        hint = f"did you mean `{folded[near[0]]}`?" if near else "e.g. `America/Sao_Paulo`"
-        raise ValueError(f"is no time zone of the IANA: {hint}")
-    return value
-
-
-Zone = Annotated[str, AfterValidator(_zone)]
 
 
 class Paths(Model):

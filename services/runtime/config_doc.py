@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from services.runtime import alert_model, central_config, config
+from services.runtime import alert_base, alert_model, alert_routes, central_config, config
 
 HEAD = """\
 # Configuration reference
@@ -54,8 +54,14 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("outputs[].accounts.<tenant>", config.Credentials),
     ("outputs[].tls", config.Tls),
     ("alerts", alert_model.Alerts),
-    ("alerts.receivers[] (type: webhook)", alert_model.AlertWebhook),
-    ("alerts.receivers[] (type: email)", alert_model.AlertEmail),
+    ("alerts.receivers[] (type: webhook)", alert_routes.AlertWebhook),
+    ("alerts.receivers[] (type: email)", alert_routes.AlertEmail),
+    ("alerts.receivers[] (type: mqtt)", alert_routes.AlertMqtt),
+    ("alerts.receivers[].rate", alert_routes.AlertRate),
+    ("alerts.routes.*", alert_routes.AlertRoute),
+    ("alerts.routes.*.group", alert_routes.AlertGroup),
+    ("alerts.routes.*.escalate[]", alert_routes.AlertStep),
+    ("alerts.routes.*.quiet[]", alert_routes.AlertQuiet),
     ("alerts.rules[]", alert_model.AlertRule),
     ("alerts.rules[].where", alert_model.AlertWhere),
     ("alerts.rules[].during", alert_model.AlertDuring),
@@ -98,10 +104,10 @@ _TYPES: dict[Any, str] = {
     config.Name: "name",
     config.Port: "port",
     config.Host: "host",
-    alert_model.TimeOfDay: "time of day",
-    alert_model.UtcOffset: "offset",
+    alert_base.TimeOfDay: "time of day",
+    alert_base.UtcOffset: "offset",
     alert_model.Pattern: "name, `*`",
-    alert_model.Address: "e-mail address",
+    alert_routes.Address: "e-mail address",
 }
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"), (0.001, "ms"))
 

@@ -25,7 +25,7 @@ def consumers(config: Config) -> list[dict[str, Any]]:
         }
         for o in config.outputs
     ]
-    if config.alerts.rules:
+    if config.alerts.needed:
         name = process_name("alerts")
         own = {"name": name, "process": name, "type": name, "locatarios": None}
         outputs.append({**own, "from": "now", "strict": True})

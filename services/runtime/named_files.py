@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from services.runtime import files, secrets
+from services.runtime.alert_routes import AlertMqtt
 from services.runtime.config import Credentials, HttpOutput, HttpTls, MqttOutput, Tls
 from services.runtime.document import KeyPath
 from services.runtime.errors import ConfigError, Problem
@@ -67,6 +68,10 @@ def _credentials(site: Site) -> Iterator[tuple[KeyPath, Credentials]]:
     with suppress(Unknown):
         for i, receiver in enumerate(config.alerts.receivers):
             yield ("alerts", "receivers", i), receiver
+            if isinstance(receiver, AlertMqtt):
+                with suppress(Unknown):
+                    for tenant, account in receiver.accounts.items():
+                        yield ("alerts", "receivers", i, "accounts", tenant), account
 
 
 def _certificates(site: Site) -> Iterator[tuple[KeyPath, Tls | HttpTls]]:

@@ -17,7 +17,8 @@ import orjson
 
 from bus.topology import PROCESSES, process_name
 from services.runtime import alert_model, alert_rules, secrets, supervisor_access
-from services.runtime.alert_model import AlertEmail, AlertWebhook
+from services.runtime.alert_base import DAYS
+from services.runtime.alert_routes import AlertMqtt, AlertRoute, AlertWebhook, AnyReceiver
 from services.runtime.config import Credentials, Group, HttpOutput, Mirror, MqttOutput, Output, Plc
 from services.runtime.consumers import consumers
 from services.runtime.named_files import SECRET_KEYS
@@ -82,7 +83,7 @@ def render(site: Site) -> Rendered:
         add("publisher", output.name, output=_output(site, output), plcs=plcs)
     for mirror in config.mirrors:
         add("mirror", mirror.name, mirror=_mirror(mirror), source_group=_source(site, mirror))
-    if config.alerts.rules:
+    if config.alerts.needed:
         add("alerts", "", **_alerts(site))
     s = config.store
     store = {
@@ -214,10 +215,7 @@ def _output(site: Site, output: Output) -> dict[str, Any]:
         out["hosts"] = output.all_hosts
         del out["host"]
         out["accounts"] = {
-            tenant: {
-                "username": account.username,
-                "password": _secret(site, account, "password", f"{output.name}-{tenant}"),
-            }
+            tenant: _account(site, account, f"{output.name}-{tenant}")
             for tenant, account in output.accounts.items()
         }
     if isinstance(output, MqttOutput | HttpOutput) and output.tls:
@@ -236,17 +234,62 @@ def _alerts(site: Site) -> dict[str, Any]:
         "holds_ms": [[plc, group, hold_ms] for (plc, group), hold_ms in holds],
         "late_after_ms": round(alerts.late_after * 1_000),
         "receivers": [_receiver(site, r) for r in alerts.receivers],
-        "routes": alerts.routes,
+        "routes": {name: alert_route(route) for name, route in alerts.routes.items()},
+        "timezone": alerts.timezone,
     }
 
 
-def _receiver(site: Site, receiver: AlertWebhook | AlertEmail) -> dict[str, Any]:
+def alert_route(route: AlertRoute) -> dict[str, Any]:
+    """As the engine takes it: times in ms, days as numbers."""
+    return {
+        "receivers": route.receivers,
+        "group": [round(route.group.wait * 1_000), route.group.max] if route.group else None,
+        "steps": [[round(step.after * 1_000), step.to] for step in route.escalate],
+        "quiet": [
+            [[DAYS.index(d) for d in q.days], q.begin, q.end, q.severities] for q in route.quiet
+        ],
+    }
+
+
+def _receiver(site: Site, receiver: AnyReceiver) -> dict[str, Any]:
+    if isinstance(receiver, AlertMqtt):
+        return _board(site, receiver)
     out = receiver.model_dump(mode="json", by_alias=True)
     for key in receiver.secret_keys:
         out.pop(f"{key}_file", None)
         out[key] = _secret(site, receiver, key, f"alerts-{receiver.name}")
     out["ca"] = _beside(site, receiver.ca)
+    if isinstance(receiver, AlertWebhook):
+        panel = site.config.metrics
+        scheme = "https" if panel.tls else "http"
+        out["external_url"] = f"{scheme}://{site.config.site}:{panel.port}"
     return out
+
+
+def _board(site: Site, receiver: AlertMqtt) -> dict[str, Any]:
+    """Its output's broker, with accounts of its own."""
+    output = next(o for o in site.config.outputs if o.name == receiver.output)
+    broker = _output(site, output)
+    name = f"alerts-{receiver.name}"
+    return {
+        **{k: broker[k] for k in ("hosts", "port", "version", "keepalive", "tls")},
+        "name": receiver.name,
+        "type": receiver.type,
+        "per_site": receiver.per_site,
+        "tenants": {
+            tenant: _account(site, receiver.accounts[tenant], f"{name}-{tenant}")
+            if tenant in receiver.accounts
+            else _account(site, receiver, name)
+            for tenant in site.config.tenants()
+        },
+    }
+
+
+def _account(site: Site, holder: Credentials, owner: str) -> dict[str, Any]:
+    return {
+        "username": holder.username,
+        "password": _secret(site, holder, "password", owner),
+    }
 
 
 def _mirror(mirror: Mirror) -> dict[str, Any]:
@@ -358,7 +401,11 @@ def write_clear_secrets(site: Site) -> None:
         holders.append((output.name, output))
         if isinstance(output, MqttOutput):
             holders += [(f"{output.name}-{t}", a) for t, a in output.accounts.items()]
-    holders += [(f"alerts-{r.name}", r) for r in site.config.alerts.receivers]
+    for receiver in site.config.alerts.receivers:
+        name = f"alerts-{receiver.name}"
+        holders.append((name, receiver))
+        if isinstance(receiver, AlertMqtt):
+            holders += [(f"{name}-{t}", a) for t, a in receiver.accounts.items()]
     for owner, holder in holders:
         for key in SECRET_KEYS:
             value = getattr(holder, key, None)

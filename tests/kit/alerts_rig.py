@@ -31,6 +31,7 @@ plcs:
     host: 127.0.0.1
     groups: [{{name: g1, scan: 500ms, fields: [{{name: a, address: "DB1.DBD0:REAL"}}]}}]
 store: {{min_free: 0MiB}}
+{outputs}
 alerts:
 {alerts}
 """
@@ -40,9 +41,12 @@ HIGH = "    - {name: a-alto, type: threshold, where: {field: a}, above: 80, seve
 class World:
     """The run directory, two sources, the store, and what the alarms' database says."""
 
-    def __init__(self, run: Path, receivers: str, rules: str = HIGH) -> None:
+    def __init__(
+        self, run: Path, receivers: str, rules: str = HIGH, routes: str = "", outputs: str = ""
+    ) -> None:
         self.run = run
         self.file = run / "config.yaml"
+        self.routes, self.outputs = routes, outputs
         self.configure(receivers, rules)
         (run / "conf").mkdir()
         self.sources = {plc: Source(run, plc) for plc in ("p1", "p2")}
@@ -59,7 +63,9 @@ class World:
     def configure(self, receivers: str, rules: str = HIGH) -> None:
         """Writes and renders the configuration."""
         alerts = f"  receivers:\n{receivers}" if receivers else ""
-        self.file.write_text(SITE.format(run=self.run, alerts=f"{alerts}  rules:\n{rules}"))
+        alerts += f"  routes:\n{self.routes}" if self.routes else ""
+        alerts += f"  rules:\n{rules}" if rules else "  rules: []\n"
+        self.file.write_text(SITE.format(run=self.run, alerts=alerts, outputs=self.outputs))
         self.site = loader.load(self.file, {})
         self.rendered = render.render(self.site)
         render.write_clear_secrets(self.site)
@@ -125,9 +131,11 @@ class World:
 
 
 @contextmanager
-def world(receivers: str = "", rules: str = HIGH) -> Iterator[World]:
+def world(
+    receivers: str = "", rules: str = HIGH, routes: str = "", outputs: str = ""
+) -> Iterator[World]:
     with run_folder() as run:
-        it = World(run, receivers, rules)
+        it = World(run, receivers, rules, routes, outputs)
         try:
             it.store.wait_ready()
             yield it

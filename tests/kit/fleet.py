@@ -49,6 +49,18 @@ def write_boxes(folder: Path) -> Path:
             "outputs": [output],
             "infra": {"plan": {"acme": "pro", "beta": "free"}},
             "store": {"max_age": "3d"},
+            "alerts": {
+                "rules": [{"name": "mudo", "type": "absence", "for": "1m"}],
+                "receivers": [
+                    {
+                        "name": "painel",
+                        "type": "mqtt",
+                        "output": "central",
+                        "per_site": True,
+                        "accounts": {t: {"username": f"alerts-{box}-{t}"} for t in TENANTS},
+                    }
+                ],
+            },
         }
         (folder / box / "config.yaml").write_text(yaml.safe_dump(config))
     return folder

@@ -17,7 +17,12 @@ from tests.kit.common import ROOT
 
 PROCESS_FOLDERS = {*PROCESSES, "simulator"}
 # Shared folder -> the folders of services that it may import besides itself.
-SHARED = {"runtime": {"s7"}, "s7": {"runtime"}, "consumer": {"runtime", "s7"}}
+SHARED = {
+    "runtime": {"s7"},
+    "s7": {"runtime"},
+    "consumer": {"runtime", "s7"},
+    "mqtt": {"consumer", "runtime"},
+}
 
 
 def imports(file: Path) -> Iterator[str]:
@@ -67,8 +72,8 @@ def test_no_process_imports_another_or_the_command(folder: str) -> None:
 
 def test_the_alert_core_is_pure() -> None:
     """No clock, socket or file; of ours, only itself and what is as pure."""
-    allowed = {"__future__", "collections", "dataclasses", "functools", "hashlib", "json", "math",
-               "typing"}  # fmt: skip
+    allowed = {"__future__", "collections", "dataclasses", "datetime", "functools", "hashlib",
+               "json", "math", "typing"}  # fmt: skip
     for file in files("services/alerts/core"):
         for module in imports(file):
             pure = module.startswith(("services.alerts.core", "services.runtime.patterns"))

@@ -192,9 +192,11 @@ class Plant:
 
     def find(self, rule: str, place: Place) -> Watch | None:
         """The alarm of a rule at a place."""
-        wanted = (rule, place.key)
-        live = (w for w in self.watches() if not w.past)
-        return next((w for w in live if (w.rule.name, w.place.key) == wanted), None)
+        if not place.plc:
+            box = self.boxes.get((place.locatario, place.site))
+            return box.watches.get(rule) if box is not None else None
+        plc = self.plcs.get((place.locatario, place.plc))
+        return plc.find(rule, place) if plc is not None else None
 
     # -- keeping ----------------------------------------------------------------------------------
 

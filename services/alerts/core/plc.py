@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from services.alerts.core.context import Box
 from services.alerts.core.leaf import Leaf
 from services.alerts.core.seen import Seen
+from services.alerts.core.transition import Place
 from services.alerts.core.watch import Watch
 
 
@@ -71,7 +72,7 @@ class Plc:
         """Conditions that any sign of life of the PLC is one for."""
         self.beats: list[Leaf] = []
         """Conditions that any heartbeat is a sign for."""
-        self._watches: dict[Watch, None] = {}
+        self._watches: dict[tuple[str, tuple[str, ...], bool], Watch] = {}
 
     @property
     def site(self) -> str:
@@ -80,7 +81,7 @@ class Plc:
 
     def add(self, watch: Watch) -> None:
         """One of its alarms."""
-        self._watches[watch] = None
+        self._watches[_key(watch)] = watch
 
     def join(self, watch: Watch, i: int) -> None:
         """Condition ``i`` waits for signs of life, or for heartbeats."""
@@ -89,7 +90,11 @@ class Plc:
 
     def watches(self) -> Iterator[Watch]:
         """Its alarms, history included."""
-        yield from list(self._watches)
+        yield from list(self._watches.values())
+
+    def find(self, rule: str, place: Place) -> Watch | None:
+        """The alarm of a rule at a place, history aside."""
+        return self._watches.get((rule, place.key, False))
 
     def machines_of(self, rule: str) -> list[str]:
         """Machines that have an alarm of that rule of several conditions."""
@@ -97,7 +102,7 @@ class Plc:
 
     def drop(self, watch: Watch) -> None:
         """Forgets an alarm."""
-        self._watches.pop(watch, None)
+        self._watches.pop(_key(watch), None)
         mine = set(map(id, watch.leaves))
         for leaves in (self.alive, self.beats):
             leaves[:] = [leaf for leaf in leaves if id(leaf) not in mine]
@@ -112,5 +117,9 @@ class Plc:
         for stream in self.past.values():
             for leaf in stream.leaves:
                 leaf.watch.close(leaf.seen, "replay")
-        self._watches = {watch: None for watch in self._watches if not watch.past}
+        self._watches = {key: watch for key, watch in self._watches.items() if not watch.past}
         self.past.clear()
+
+
+def _key(watch: Watch) -> tuple[str, tuple[str, ...], bool]:
+    return watch.rule.name, watch.place.key, watch.past

@@ -45,6 +45,10 @@ class Transition:
     severity: str = "aviso"
     route: str = ""
     text: str = ""
+    began: int | None = None
+    """When the alarm that it begins, tells of or ends has begun; event time."""
+    past: bool = False
+    """Of what came behind its turn: the live state is another."""
 
     def as_json(self) -> dict[str, Any]:
         """The line that `plc-edge alerts test --json` prints."""
@@ -66,4 +70,5 @@ class Transition:
             "severity": self.severity,
             "route": self.route or None,
             "text": self.text,
+            "began": self.began,
         }

@@ -268,6 +268,7 @@ class Watch:
 
     def _go(self, state: str, ts: int, notify: bool, reason: str) -> None:
         before, self.state = self.state, state
+        began = self.since if before == FIRING else ts if state == FIRING else None
         if state != before:
             self.since = ts
         self._note_state()
@@ -276,7 +277,7 @@ class Watch:
         self.context.out.append(
             Transition(
                 ts, self.rule.name, self.place, before, state, value, notify, reason, number,
-                self.rule.severity, self.rule.route, self.text(),
+                self.rule.severity, self.rule.route, self.text(), began, self.past,
             )
         )  # fmt: skip
 

@@ -60,12 +60,13 @@ def named(rows: Iterable[AlertPart]) -> list[Spec]:
 
 def routes(rows: Iterable[AlertPart]) -> Spec:
     """As config.yaml has them."""
-    return {row.name: row.spec["receivers"] for row in rows}
+    return {row.name: row.spec for row in rows}
 
 
 def told(route: Spec) -> list[str]:
     """The receivers that a route names."""
-    return list(route["receivers"])
+    later = [name for step in route.get("escalate", []) for name in step["to"]]
+    return [*route["receivers"], *later]
 
 
 def series(session: Session) -> dict[str, list[Series]]:
@@ -146,10 +147,7 @@ def judge_receiver(name: str, spec: Spec) -> Judged:
 def judge_route(session: Session, name: str, spec: Spec) -> Judged:
     """One route, beside the receivers that there are."""
     receivers = named(parts(session, RECEIVER))
-    if not isinstance(spec.get("receivers"), list) or len(spec) != 1:
-        message = "is no list of receivers' names"
-        return Judged([{"key": "receivers", "message": message, "hint": ""}])
-    data = {"receivers": receivers, "routes": {name: spec["receivers"]}}
+    data = {"receivers": receivers, "routes": {name: spec}}
     return _judge(data, ("routes", name))
 
 

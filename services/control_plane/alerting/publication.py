@@ -24,7 +24,7 @@ from services.control_plane.tables import AlertPart, Device, Tenant
 from services.runtime import alert_model, alert_rules, alert_series
 from services.runtime.alert_model import Alerts
 from services.runtime.log import Log
-from services.runtime.render import replace
+from services.runtime.render import alert_route, replace
 
 
 class Publication:
@@ -99,7 +99,8 @@ class Publication:
                 self._receiver(r.model_dump(mode="json", by_alias=True), tenant.id, secrets, kept)
                 for r in alerts.receivers
             ],
-            "routes": alerts.routes,
+            "routes": {name: alert_route(route) for name, route in alerts.routes.items()},
+            "timezone": alerts.timezone,
             "mqtt": {
                 "client_id": username,
                 "username": username,
@@ -119,6 +120,8 @@ class Publication:
                 value = own.get(key)
                 file = f"receiver.{tenant}.{name}.{key}"
                 config[key] = None if value is None else self._secret(file, value, kept)
+        if config["type"] == "webhook":
+            config["external_url"] = ""  # Alertmanager's form: there is no panel here
         return config
 
     def _secret(self, name: str, value: str, kept: set[str]) -> dict[str, str]:

@@ -129,12 +129,15 @@ def own_password(key: bytes, name: str) -> str:
 
 
 def _acls(session: Session, tenant: str, site: str | None) -> set[Acl]:
-    """A box writes its own PLCs' topics and its own status; a reader reads all of its tenant."""
+    """A box writes its own PLCs' topics, its own status, and what its tenant's alarms show; a
+    reader reads all of its tenant.
+    """
+    alerts = f"alertas/{tenant}/#"
     if site is None:
-        filters = (f"plc/{tenant}/#", f"edge/{tenant}/#")
+        filters = (f"plc/{tenant}/#", f"edge/{tenant}/#", alerts)
         return {(kind, topic) for kind in (SUBSCRIBE, RECEIVE) for topic in filters}
     query = select(Device.id).where(Device.tenant_id == tenant, Device.site_id == site)
-    topics = {f"edge/{tenant}/{site}/status"}
+    topics = {f"edge/{tenant}/{site}/status", alerts}
     for plc in session.scalars(query):
         base = f"plc/{tenant}/{plc}"
         topics |= {base, f"{base}/heartbeat", f"{base}/gap"}

@@ -41,8 +41,9 @@ class Alarm(View):
 
 
 class Alarms(View):
-    """What rings or cools down."""
+    """What rings or cools down, what needs somebody first."""
 
+    count: int = Field(description=f"of all; at most {MAX_ALARMS} are listed")
     items: list[Alarm]
 
 
@@ -71,6 +72,9 @@ class Ack(Form):
 
     rule: Id
     plc: Id | None = None
+    group: Line | None = None
+    machine: Line | None = None
+    field: Line | None = None
     by: Line = Field("", description="who; default: the credential")
 
 
@@ -86,6 +90,9 @@ class Touched(View):
 
     rule: str
     plc: str | None
+    group: str | None
+    machine: str | None
+    field: str | None
     by: str
     for_s: int | None = None
     why: str | None = None
@@ -107,8 +114,10 @@ def _has_rules(unit: Unit) -> bool:
 def list_alarms(unit: Reading, tenant_id: TenantId) -> Answer:
     """What rings or cools down."""
     engines = _engines(unit)
-    found = engines.ask(tenant_id, "list")["alarms"] if _has_rules(unit) else []
-    return Answer(Alarms(items=[Alarm(**a) for a in found[:MAX_ALARMS]]))
+    if not _has_rules(unit):
+        return Answer(Alarms(count=0, items=[]))
+    found = engines.ask(tenant_id, "list", limit=MAX_ALARMS)
+    return Answer(Alarms(count=found["count"], items=[Alarm(**a) for a in found["alarms"]]))
 
 
 @router.get("/history", response_model=Page[Change])
@@ -152,7 +161,8 @@ def _touch(unit: Unit, tenant_id: str, verb: str, form: Ack, **arguments: Any) -
     engines = _engines(unit)
     if unit.session.get(AlertPart, (tenant_id, RULE, form.rule)) is None:
         raise Refusal("not-found")
-    found = engines.ask(tenant_id, verb, rule=form.rule, plc=form.plc or "", **arguments)
+    place = form.model_dump(include={"plc", "group", "machine", "field"}, exclude_none=True)
+    found = engines.ask(tenant_id, verb, rule=form.rule, **place, **arguments)
     given = form.model_dump(exclude={"by"})
     done = Touched(**given, by=form.by or unit.actor.id, alarms=len(found))
     unit.record(f"alert.{verb}", f"tenants/{tenant_id}/alerts/{form.rule}", None, done)

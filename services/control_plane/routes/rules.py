@@ -291,7 +291,7 @@ def get_route(unit: Reading, tenant_id: TenantId, name: Name) -> Answer:
 @routes.put("/{name}", response_model=PartPut)
 @writes(OPERATOR, ADMIN)
 def put_route(unit: Writing, tenant_id: TenantId, name: Name, form: PartForm) -> Answer:
-    """Makes a route, or replaces it: `{"receivers": [names]}`."""
+    """Makes a route, or replaces it: `{"receivers": [names]}`, and `group`, `escalate`, `quiet`."""
     spec = _given(form, name)
     return _put(unit, tenant_id, ROUTE, name, spec, document.judge_route(unit.session, name, spec))
 

@@ -1,5 +1,6 @@
 // The page's life: language and colours, the stream and its losses, and who draws what.
 
+import { Alarms } from "./alarms.js";
 import { className, text } from "./dom.js";
 import { Plcs } from "./plcs.js";
 import * as sections from "./sections.js";
@@ -22,6 +23,7 @@ let retry = 0;
 const now = () => Date.now() + skewMs;
 const events = new sections.Events();
 const plcs = new Plcs(connect, now);
+const alarms = new Alarms(now);
 
 // -- words and colours --------------------------------------------------------------------
 
@@ -32,7 +34,7 @@ function speak(language) {
   for (const node of document.querySelectorAll("[data-tp]")) node.placeholder = w.t(node.dataset.tp);
   document.querySelector(".skip").textContent = w.t("skip");
   by("jump").setAttribute("aria-label", w.t("nav"));
-  by("jump").replaceChildren(...["plcs", "outputs", "mirrors", "processes", "events"].map((id) => {
+  by("jump").replaceChildren(...["alarms", "plcs", "outputs", "mirrors", "processes", "events"].map((id) => {
     const link = document.createElement("a");
     link.href = `#${id}`;
     link.textContent = w.t(id);
@@ -45,6 +47,7 @@ function redraw() {
   sections.rebuild();
   const had = plcs.openGroups.size;
   plcs.rebuild();
+  alarms.rebuild();
   events.show();
   draw();
   if (had) connect();
@@ -101,6 +104,7 @@ function draw() {
   sections.outputs(status);
   sections.mirrors(status);
   sections.processes(status);
+  alarms.status(status.processes);
   for (const link of by("jump").children) link.hidden = by(link.hash.slice(1)).hidden;
   text(by("updated"), w.t("updated", { time: w.time(status.ts) }));
 }

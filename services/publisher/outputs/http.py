@@ -23,9 +23,9 @@ from urllib.parse import parse_qs, urlsplit
 import urllib3
 
 from services.consumer.row import Row
+from services.mqtt.network import explain, tls_context, unavailable
 from services.publisher.outputs import influx
 from services.publisher.outputs.base import CLOSE_WAIT_S, Desk
-from services.publisher.outputs.network import explain, tls_context, unavailable
 from services.runtime import secrets, tls_faults
 from services.runtime.background import Background
 from services.runtime.errors import ConfigError, Problem, Unavailable

@@ -12,8 +12,8 @@ from itertools import groupby
 from typing import Any
 
 from services.consumer.row import Row
+from services.mqtt.link import Link, Settings
 from services.publisher.outputs.base import CLOSE_WAIT_S, Desk
-from services.publisher.outputs.mqtt_link import Link, Settings
 from services.publisher.outputs.mqtt_signs import Signs
 from services.runtime import tls_faults
 from services.runtime.background import Background

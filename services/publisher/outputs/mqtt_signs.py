@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
-from services.publisher.outputs.mqtt_packets import REASONS
+from services.mqtt.packets import REASONS
 from services.runtime.tls_faults import Fault
 
 # So many accepted connections ended by the other side without a word, within so long, are no

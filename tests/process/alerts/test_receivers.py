@@ -81,6 +81,29 @@ def test_a_mail_says_what_has_happened() -> None:
     assert "machine" not in text
 
 
+def test_a_mail_of_many_lists_some_and_counts_all() -> None:
+    alerts = [{**NOTE, "machine": f"m{n}", "began": NOTE["ts"]} for n in range(3)]
+    storm = {"id": "planta-sp-0a-m9", "kind": "group", "ts": 1_764_000_010_000, "count": 5_000,
+             "rules": {"a-alto": [4_999, 1]}, "text": "5000: a-alto +4999/-1",
+             "alerts": alerts}  # fmt: skip
+    with server() as (inbox, port):
+        receiver(config(port))(storm, b"")
+    (mail,) = inbox.taken
+    assert isinstance(mail.content, bytes)
+    text = mail.content.decode().replace("\r\n", "\n")
+    assert "Subject: [5000 ALARMES] a-alto +4999/-1" in text
+    assert "Message-ID: <planta-sp-0a-m9@plc-edge>" in text
+    assert [f"machine: m{n}\n" in text for n in range(3)] == [True] * 3
+    assert "... 4997 more\na-alto: 4999 begun, 1 ended\n" in text
+
+
+def test_a_mail_of_an_escalation_says_so() -> None:
+    with server() as (inbox, port):
+        receiver(config(port))({**NOTE, "id": "x-7-e2", "escalation": 2}, b"")
+    assert isinstance(inbox.taken[0].content, bytes)
+    assert "Subject: [DISPARANDO 2] Corrente" in inbox.taken[0].content.decode()
+
+
 @pytest.mark.parametrize("right", [True, False])
 def test_starttls_and_login(tmp_path: Path, right: bool) -> None:
     authority = Ca(tmp_path)

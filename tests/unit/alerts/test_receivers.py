@@ -41,11 +41,11 @@ def load(folder: Path, text: str) -> Site:
     ("old", "new", "words"),
     [
         ("route: todos", "route: todso", ["rules[0].route", "did you mean `todos`?"]),
-        ("[fone, turno]", "[fone, turn]", ["routes.todos[1]", "did you mean `turno`?"]),
+        ("[fone, turno]", "[fone, turn]", ["routes.todos.receivers[1]", "did you mean `turno`?"]),
         ("name: turno", "name: fone", ["receivers[1].name", "stands 2 times"]),
         ("secret: segredo", "secret: a, secret_file: b", ["receivers[0]", "not both"]),
         ("https://", "ftp://", ["receivers[0].url"]),
-        ("type: email", "type: sms", ["receivers[1]", "`type: webhook` or `type: email`"]),
+        ("type: email", "type: sms", ["receivers[1]", "`type: email` or `type: mqtt`"]),
         ("[a@x.example]", "[a.x.example]", ["receivers[1].to[0]"]),
         ("[a@x.example]", "[]", ["receivers[1].to"]),
         ("secret: segredo", "secret: '${NOT_THERE_AT_ALL}'", ["receivers[0].secret", "not set"]),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties, VariableByteIntegers
 
-from services.publisher.outputs import mqtt_packets as mqtt
+from services.mqtt import packets as mqtt
 
 
 @given(st.integers(0, 268_435_455))

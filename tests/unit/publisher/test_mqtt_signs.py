@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.publisher.outputs.mqtt_packets import reason_text
+from services.mqtt.packets import reason_text
 from services.publisher.outputs.mqtt_signs import ENDS, MUTE_ENDS, WINDOW_S, Signs
 
 HOST = "broker"

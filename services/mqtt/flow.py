@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.consumer.row import Row
-from services.publisher.outputs import mqtt_packets as mqtt
-from services.publisher.outputs.base import Desk
+from services.mqtt import packets as mqtt
+from services.mqtt.desk import Desk
 from services.runtime.failpoints import hit
 
 # Pause after a refusal that may pass: 0.2 s, doubling.
@@ -68,13 +68,21 @@ class Flow:
     """
 
     def __init__(
-        self, desk: Desk, version: int, window: int, qos: int, note: Callable[[str, str], None]
+        self,
+        desk: Desk,
+        version: int,
+        window: int,
+        qos: int,
+        note: Callable[[str, str], None],
+        kept: Callable[[str, bytes], None] = lambda topic, payload: None,
     ) -> None:
         self._desk = desk
         self._version = version
         self._window = window
         self._wanted_qos = qos
         self._note = note
+        self._kept = kept
+        """Told of retained messages that the broker has."""
         self.host = ""
         # Kept over connections:
         self._pending: deque[Row] = deque()
@@ -121,15 +129,15 @@ class Flow:
         self._limit, self._packet_bytes = self._window, 268_435_460
         self.qos, self._may_retain = self._wanted_qos, True
 
-    def begin(self, answer: mqtt.Connack, topic: str, online: bytes) -> None:
-        """The broker has accepted us, within its limits."""
+    def begin(self, answer: mqtt.Connack, first: dict[str, bytes]) -> None:
+        """The broker has accepted us, within its limits. ``first``: what is retained first."""
         self.open = True
         self._limit = min(self._window, answer.receive_maximum)
         self._packet_bytes = answer.maximum_packet_bytes
         self.qos = min(self._wanted_qos, answer.maximum_qos)
         self._may_retain = answer.retain_available
         # First, so that its answer proves the connection before any row is blamed for its loss.
-        self._retained = {topic: online} | self._last_retained
+        self._retained = first | self._last_retained
 
     def blame(self) -> None:
         """Counts connections lost over one message. Only where the broker had answered before:
@@ -310,6 +318,7 @@ class Flow:
     def _retained_done(self, item: Retained) -> None:
         if not item.payload and not self._last_retained.get(item.topic):
             self._last_retained.pop(item.topic, None)
+        self._kept(item.topic, item.payload)
         if self._denied.pop(item.topic, None):
             self._clear()
 

@@ -1,4 +1,4 @@
-"""One MQTT connection for one tenant, kept up for ever; what goes over it is in ``mqtt_flow``.
+"""One MQTT connection for one tenant, kept up for ever; what goes over it is in ``flow``.
 
 What it never does, each a way to lose or double messages that was measured: publish while not
 connected, keep packets over a reconnect (all state of a connection goes with it), take a reason
@@ -22,10 +22,10 @@ import orjson
 import zmq
 
 from services.consumer.row import Row
-from services.publisher.outputs import mqtt_packets as mqtt
-from services.publisher.outputs.base import Desk
-from services.publisher.outputs.mqtt_flow import Flow, Outgoing, code_of
-from services.publisher.outputs.network import dial, explain
+from services.mqtt import packets as mqtt
+from services.mqtt.desk import Desk
+from services.mqtt.flow import Flow, Outgoing, code_of
+from services.mqtt.network import dial, explain
 from services.runtime import secrets
 from services.runtime.background import Background
 from services.runtime.clock import now_ms
@@ -67,6 +67,7 @@ class Settings:
     password: dict[str, Any] | None
     """A reference (services/runtime/secrets.py)."""
     status_topic: str
+    """"": this connection says nothing of the box."""
     site: str
 
 
@@ -80,7 +81,9 @@ class Link:
         background: Background,
         settings: Settings,
         changed: Callable[[], None],
+        kept: Callable[[str, bytes], None] = lambda topic, payload: None,
     ) -> None:
+        """``kept(topic, payload)``: the broker has taken a retained message."""
         self._process = process
         self._background = background
         self._settings = settings
@@ -88,7 +91,9 @@ class Link:
         self.up = False
         self.code, self.message = "", "not connected yet"
         self.host = settings.hosts[0]
-        self._flow = Flow(desk, settings.version, settings.window, settings.qos, self._flow_note)
+        self._flow = Flow(
+            desk, settings.version, settings.window, settings.qos, self._flow_note, kept
+        )
         self._next_host = 0
         self._will_qos, self._will_retained = settings.qos, True
         self._failures = 0
@@ -140,7 +145,8 @@ class Link:
         """Says offline and goodbye."""
         if self._greeted:
             self._flow.qos = 0  # nobody waits for its answer
-            self._flow.send_retained(self._settings.status_topic, self._status("offline"))
+            if topic := self._settings.status_topic:
+                self._flow.send_retained(topic, self._status("offline"))
             self._out.put(mqtt.disconnect(self._settings.version))
             self._write()
         if self._sock is not None:
@@ -172,8 +178,9 @@ class Link:
         self._reset(sock)
         offline = self._status("offline", with_ts=False)
         will = (s.status_topic, offline, self._will_qos, self._will_retained)
+        said = will if s.status_topic else None
         self._out.put(
-            mqtt.connect(s.version, s.client_id, s.keepalive_s, will, s.username, password)
+            mqtt.connect(s.version, s.client_id, s.keepalive_s, said, s.username, password)
         )
         self._process.on_readable(sock, self._ready)
         self._write()
@@ -277,7 +284,7 @@ class Link:
                 raise Unavailable("auth", f"{text}: check username, password and certificate")
             raise Unavailable(code, f"{self.host} refuses us: {words}")
         self._greeted = True
-        self._flow.begin(answer, s.status_topic, self._status("online"))
+        self._flow.begin(answer, {s.status_topic: self._status("online")} if s.status_topic else {})
         if answer.server_keepalive_s is not None:
             self._keepalive_s = answer.server_keepalive_s
         self.up, self.code, self.message = True, "", ""
@@ -346,7 +353,7 @@ class Link:
             self._lost("timeout", f"{self.host} does not answer")
             return
         self._flow.tick(now_s)
-        if now_s >= self._status_s:
+        if now_s >= self._status_s and self._settings.status_topic:
             self._status_s = now_s + STATUS_INTERVAL_S
             self._flow.say(self._settings.status_topic, self._status("online"))
         idle_s = now_s - self._sent_s

@@ -93,23 +93,25 @@ def connect(
     version: int,
     client_id: str,
     keepalive_s: int,
-    will: tuple[str, bytes, int, bool],
+    will: tuple[str, bytes, int, bool] | None,
     username: str | None,
     password: str | None,
 ) -> bytes:
     """CONNECT with a clean start. ``version`` 4 (3.1.1) or 5; ``will``: topic, payload, QoS,
     retained.
     """
-    topic, payload, will_qos, will_retained = will
-    flags = 0x02 | 0x04 | will_qos << 3 | (0x20 if will_retained else 0)
+    flags, last = 0x02, b""
+    if will is not None:
+        topic, payload, will_qos, will_retained = will
+        flags |= 0x04 | will_qos << 3 | (0x20 if will_retained else 0)
+        if version == 5:
+            last = varint(len(PAYLOAD_IS_TEXT)) + PAYLOAD_IS_TEXT
+        last += text(topic) + len(payload).to_bytes(2) + payload
     flags |= (0x80 if username is not None else 0) | (0x40 if password is not None else 0)
     body = text("MQTT") + bytes((version, flags)) + keepalive_s.to_bytes(2)
     if version == 5:
         body += b"\x05\x27" + MAX_INCOMING_BYTES.to_bytes(4)
-    body += text(client_id)
-    if version == 5:
-        body += varint(len(PAYLOAD_IS_TEXT)) + PAYLOAD_IS_TEXT
-    body += text(topic) + len(payload).to_bytes(2) + payload
+    body += text(client_id) + last
     if username is not None:
         body += text(username)
     if password is not None:

@@ -1,0 +1,1 @@
+"""A connection to an MQTT broker that only publishes: what outputs and alerts share."""
