@@ -219,9 +219,11 @@ class Alarms:
         """How many are not ok."""
         return len(self._engine.ringing())
 
-    def history(self, count: int, before: int | None = None) -> list[Any]:
+    def history(
+        self, count: int, rule: str = "", plc: str = "", before: int | None = None
+    ) -> list[Any]:
         """The last transitions, newest first; of those before a number (the end of their `id`)."""
-        return self._memory.history(count, before)
+        return self._memory.history(count, rule, plc, before)
 
     def acknowledge(self, rule: str, only: Mapping[str, str], who: str) -> list[dict[str, Any]]:
         """Those that ring under a rule are taken care of; ``only``: those of a place

@@ -21,8 +21,12 @@ class Asked(Protocol):
     def count(self) -> int:
         """How many there are."""
 
-    def history(self, count: int, before: int | None = None) -> list[Any]:
-        """The last transitions, newest first, of those before a number."""
+    def history(
+        self, count: int, rule: str = "", plc: str = "", before: int | None = None
+    ) -> list[Any]:
+        """The last transitions, newest first; of one rule or PLC, where they are named; before a
+        number.
+        """
 
     def acknowledge(self, rule: str, only: Mapping[str, str], who: str) -> list[dict[str, Any]]:
         """Those that were."""
@@ -50,7 +54,12 @@ class Control:
 
     def answer(self, frame: Any) -> Reply:
         """The answer to one request; what cannot be done is said in ``error``."""
-        verbs = {"list": self._list, "ack": self._ack, "silence": self._silence}
+        verbs = {
+            "list": self._list,
+            "history": self._history,
+            "ack": self._ack,
+            "silence": self._silence,
+        }
         if not isinstance(frame, Request) or frame.verb not in verbs:
             return Reply(None, f"unknown request; known: {', '.join(verbs)}")
         try:
@@ -66,8 +75,13 @@ class Control:
         return {
             "alarms": self._alarms.ringing(limit),
             "count": self._alarms.count(),
-            "history": self._alarms.history(count, args.get("before")),
+            "history": self._alarms.history(count),
         }
+
+    def _history(self, args: dict[str, Any]) -> Any:
+        count = min(int(args["count"]), HISTORY_ROWS)
+        rule, plc = args.get("rule", ""), args.get("plc", "")
+        return self._alarms.history(count, rule, plc, args.get("before"))
 
     def _ack(self, args: dict[str, Any]) -> Any:
         return self._alarms.acknowledge(args["rule"], _place(args), args["who"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,33 +13,29 @@ import typer
 
 from bus import topology
 from bus.sockets import Bus
-from services.alerts.core.engine import BadMessage, Engine
-from services.alerts.core.rule import Rule
-from services.alerts.core.transition import Transition
+from services.cli.alerts_play import line, make_engine, play, recorded, replayed, stored
 from services.cli.asker import Asker
 from services.cli.common import (
     ConfigOption,
     JsonOption,
     console,
-    error_console,
     fail,
     load_site,
 )
-from services.runtime import alert_model, alert_rules, loader, units
-from services.runtime.alert_model import Alerts
+from services.runtime import loader, units
 from services.runtime.errors import EXIT_USAGE
-from services.runtime.site import Site
 
 PlcOption = Annotated[str, typer.Option("--plc", help="Only of this PLC.")]
 ANSWER_S = 5.0
-OWN_TOPICS = ("plc/", "edge/")
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
     alerts = typer.Typer(help="Alert rules.", no_args_is_help=True)
     alerts.command("test")(run_rules)
+    alerts.command()(replay)
     alerts.command("list")(list_alarms)
+    alerts.command()(history)
     alerts.command()(ack)
     alerts.command()(silence)
     app.add_typer(alerts, name="alerts")
@@ -63,6 +59,28 @@ def list_alarms(
         told = "notify" if t["notify"] else "-"
         text = f"{t['ts']} {t['rule']} {where} {t['from']} -> {t['to']} {told} ({t['reason']})"
         console.print(text, markup=False, soft_wrap=True)
+
+
+def history(
+    rule: Annotated[str, typer.Option("--rule", help="Only of this rule.")] = "",
+    plc: PlcOption = "",
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=500, help="How many.")] = 50,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The last changes of alarms, newest first: what, when, whether somebody was told, and why."""
+    answer = _ask(config, "history", count=count, rule=rule, plc=plc)
+    if as_json:
+        console.print_json(orjson.dumps(answer).decode())
+        return
+    if not answer:
+        console.print("nothing has changed")
+    for t in answer:
+        where = "/".join(filter(None, (t["plc_id"] or t["site"], t["machine"], t["field"])))
+        at = datetime.fromtimestamp(t["ts"] / 1_000).astimezone().isoformat(" ", "milliseconds")
+        told = "told" if t["notify"] else "not told"
+        text = f"{at} {t['rule']} {where} {t['from']} -> {t['to']} {told} ({t['reason']})"
+        console.print(f"{text} {t['text']}", markup=False, soft_wrap=True)
 
 
 def ack(
@@ -141,69 +159,23 @@ def run_rules(
     sys.stdout.flush()
 
 
-def make_engine(alerts: Alerts, site: Site | None) -> Engine:
-    """The engine of some rules; with a site, it knows what ought to speak."""
-    units = alert_rules.units(site) if site is not None else {}
-    engine = Engine(
-        map(Rule.from_spec, alert_model.specs(alerts, units)),
-        hold_ms=alert_rules.hold_ms(alerts),
-        holds_ms=alert_rules.holds_ms(site) if site is not None else {},
-        late_after_ms=round(alerts.late_after * 1_000),
-    )
-    if site is not None:
-        engine.expect(alert_rules.roster(site))
-    return engine
+def replay(
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="A file of `store export`, or of `alerts test`, instead."),
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs the configuration's rules over what the store still holds, and tells nobody.
 
-
-def play(engine: Engine, file: Path) -> Iterator[Transition]:
-    """What happens, line by line. Ends the command at a line that says nothing."""
-    newest_ms = 0
-    ignored: set[str] = set()
-    for number, content in _lines(file):
-        if "now" in content:
-            now_ms = content["now"]
-            if isinstance(now_ms, bool) or not isinstance(now_ms, int | float):
-                fail(f"{file}:{number}: `now` is no number of milliseconds", EXIT_USAGE)
-            newest_ms = int(now_ms)
-            yield from engine.tick(newest_ms)
-            continue
-        topic, message = content.get("topic"), content.get("message")
-        if not isinstance(topic, str) or not (message is None or isinstance(message, dict)):
-            hint = 'a line is {"topic": "plc/…", "message": {…}} or {"now": ms}'
-            fail(f"{file}:{number}: {hint}", EXIT_USAGE)
-        if not topic.startswith(OWN_TOPICS) and topic not in ignored:
-            ignored.add(topic)
-            error_console.print(f"warning: {file}:{number}: topic {topic} is not ours: ignored")
-        ts = (message or {}).get("ts")
-        if isinstance(ts, int | float) and message and message.get("replay") is not True:
-            newest_ms = max(newest_ms, int(ts))
-        try:
-            yield from engine.message(topic, message, newest_ms)
-        except BadMessage as e:
-            fail(f"{file}:{number}: {e}", EXIT_USAGE)
-
-
-def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        source = sys.stdin.buffer if str(file) == "-" else file.open("rb")
-    except OSError as e:
-        fail(f"{file}: cannot be read: {e.strerror}", EXIT_USAGE)
-    with source:
-        for number, raw in enumerate(source, 1):
-            if not raw.strip():
-                continue
-            try:
-                content = orjson.loads(raw)
-            except ValueError as e:
-                fail(f"{file}:{number}: not JSON: {e}", EXIT_USAGE)
-            if not isinstance(content, dict):
-                fail(f"{file}:{number}: is no JSON object", EXIT_USAGE)
-            yield number, content
-
-
-def line(t: Transition) -> str:
-    """A transition for a person."""
-    p = t.place
-    where = "/".join(filter(None, (p.plc or p.site, p.machine, p.field)))
-    told = "notify" if t.notify else "-"
-    return f"{t.ts} {t.rule} {where} {t.from_state} -> {t.to_state} {told} ({t.reason}) {t.text}"
+    With `-c` another configuration than the running one can be tried. Heartbeats are not stored:
+    rules that need them are left out.
+    """
+    site = load_site(config)
+    if not site.config.alerts.rules:
+        fail("the configuration has no `alerts:` rules", EXIT_USAGE)
+    found = replayed(site, recorded(data) if data else stored(site))
+    for t in found:
+        sys.stdout.write(orjson.dumps(t.as_json()).decode() + "\n" if as_json else line(t) + "\n")
+    sys.stdout.flush()

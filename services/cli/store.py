@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """What waits for each output, how old it is, dead letters and the disk."""
-    with _asker(load_site(config)) as ask:
+    with asker(load_site(config)) as ask:
         answer = ask("status")
     if as_json:
         console.print_json(json.dumps(answer))
@@ -75,7 +75,7 @@ def export(
     """Writes what waits for an output as JSON lines; nothing is removed."""
     file = out.open("wb") if out else sys.stdout.buffer
     count = 0
-    with _asker(load_site(config)) as ask, Progress(console=error_console) as progress:
+    with asker(load_site(config)) as ask, Progress(console=error_console) as progress:
         if dead:
             for _, body in ask("dead", output=output):
                 file.write(body + b"\n")
@@ -98,7 +98,7 @@ def export(
 def verify(config: ConfigOption = None) -> None:
     """Reads every row and checks it; exits 1 where something is damaged."""
     problems = []
-    with _asker(load_site(config)) as ask, Progress(console=error_console) as progress:
+    with asker(load_site(config)) as ask, Progress(console=error_console) as progress:
         bar = progress.add_task("verifying", total=None)
         number = 0
         while True:
@@ -125,18 +125,19 @@ def purge(
     """Gives up what waits for an output; a gap message says what was given up."""
     if not yes:
         typer.confirm(f"Give up what waits for {output}?", abort=True)
-    with _asker(load_site(config)) as ask:
+    with asker(load_site(config)) as ask:
         console.print(f"{ask('purge', output=output, dead=dead)} messages given up")
 
 
 def retry(output: OutputOption, config: ConfigOption = None) -> None:
     """Sends an output's dead letters again, behind all that waits."""
-    with _asker(load_site(config)) as ask:
+    with asker(load_site(config)) as ask:
         console.print(f"{ask('retry', output=output)} messages queued again")
 
 
 @contextmanager
-def _asker(site: Site) -> Iterator[Any]:
+def asker(site: Site) -> Iterator[Any]:
+    """Asks the store, running or stopped."""
     runtime = Path(site.config.paths.runtime)
     runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
     # The lock that the process itself takes (runtime/process.py): whoever holds it owns the files.

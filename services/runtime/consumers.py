@@ -9,6 +9,8 @@ from typing import Any
 from bus.topology import PROCESSES, process_name
 from services.runtime.config import Config
 
+ALERTS = process_name("alerts")
+
 
 def consumers(config: Config) -> list[dict[str, Any]]:
     """Those that the configuration asks for, outputs first. A process that consumes adds its row
@@ -26,8 +28,7 @@ def consumers(config: Config) -> list[dict[str, Any]]:
         for o in config.outputs
     ]
     if config.alerts.needed:
-        name = process_name("alerts")
-        own = {"name": name, "process": name, "type": name, "locatarios": None}
+        own = {"name": ALERTS, "process": ALERTS, "type": ALERTS, "locatarios": None}
         outputs.append({**own, "from": "now", "strict": True})
     return outputs
 

@@ -74,10 +74,13 @@ class Control:
         return {**self._store.status(), "dead": self._store.outbox.state.dead()}
 
     def _rows(self, args: dict[str, Any]) -> Any:
-        """The next page of an output's undelivered rows behind ``after``: [[pos, body], …]."""
+        """The next page of an output's undelivered rows behind ``after``: [[pos, body], …]. With
+        ``all`` also of the delivered ones that are still there.
+        """
         outbox = self._store.outbox
-        name = args["output"]
-        after = max(int(args.get("after", 0)), outbox.cursors[name].done)
+        name, after = args["output"], int(args.get("after", 0))
+        if not args.get("all"):
+            after = max(after, outbox.cursors[name].done)
         return [[r.pos, r.body] for r in outbox.read(name, "live", after, PAGE_ROWS)]
 
     def _verify(self, args: dict[str, Any]) -> Any:

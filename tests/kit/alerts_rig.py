@@ -54,6 +54,8 @@ class World:
         self._rings = dict.fromkeys(self.sources, False)
         self.expected: dict[str, list[tuple[int, str, str]]] = {p: [] for p in self.sources}
         """Of HIGH: (ts, from, to) by PLC."""
+        self.fed: list[bytes] = []
+        """All messages."""
         self.start_store()
 
     def start_store(self) -> None:
@@ -86,7 +88,8 @@ class World:
                    "group": "g1", "quality": "good", "values": {"a": value}}  # fmt: skip
 
         def make(epoch: int, seq: int) -> bytes:
-            return orjson.dumps({**message, "epoch": epoch, "seq": seq})
+            self.fed.append(orjson.dumps({**message, "epoch": epoch, "seq": seq}))
+            return self.fed[-1]
 
         self.sources[plc].publish(make, ts)
         self.sources[plc].step() if wait else self.sources[plc].turn()

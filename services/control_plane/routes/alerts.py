@@ -129,13 +129,18 @@ def list_history(
         str | None, Query(pattern=r"^[0-9]{1,18}$", description="`next` of the part before")
     ] = None,
     limit: Limit = 100,
+    rule: Id | None = None,
+    plc: Id | None = None,
 ) -> Answer:
-    """Every change of an alarm, the newest first; why nobody was told stands in `reason`."""
+    """Every change of an alarm, the newest first; why nobody was told stands in `reason`. Of all,
+    of one rule, of one PLC.
+    """
     engines = _engines(unit)
     if not _has_rules(unit):
         return Answer(Page[Change](items=[], next=None))
     before = None if cursor is None else int(cursor)
-    rows = engines.ask(tenant_id, "list", history=limit, before=before)["history"]
+    of = {"rule": rule or "", "plc": plc or ""}
+    rows = engines.ask(tenant_id, "history", count=limit, before=before, **of)
     items = [Change(**row) for row in rows]
     # An id ends in its number.
     following = items[-1].id.rpartition("-")[2] if len(items) == limit else None

@@ -202,3 +202,64 @@ def test_a_damaged_database_is_put_aside() -> None:
             w.feed("p1", 90)
             w.settle()
         assert (w.run / "alerts" / "alerts.damaged").exists()
+
+
+def test_history_says_what_has_changed_and_why() -> None:
+    with HttpSink() as sink, world(webhook("fone", sink)) as w, w.alerts() as alerts:
+        alerts.wait_ready()
+        assert "nothing has changed" in plc_edge(w, "history").stdout
+        w.feed("p1", 90)
+        w.feed("p2", 91)
+        w.feed("p2", 10)
+        w.settle()
+        lines = plc_edge(w, "history").stdout.splitlines()
+        assert len(lines) == 4
+        assert "a-alto p2/a resfriando -> ok not told (cooldown_over)" in lines[0]
+        assert "a-alto p1/a ok -> disparando told (condition) a-alto: 90" in lines[3]
+        one = orjson.loads(plc_edge(w, "history", "--plc", "p2", "-n", "2", "--json").stdout)
+        assert [(t["plc_id"], t["to"]) for t in one] == [("p2", "ok"), ("p2", "resfriando")]
+        assert plc_edge(w, "history", "--rule", "b").stdout.strip() == "nothing has changed"
+
+
+def test_replay_tells_what_other_rules_would_have_said_and_nobody_else() -> None:
+    """Over the running store, over the stopped one, over an exported file: the same."""
+    other = (
+        "    - {name: a-medio, type: threshold, where: {field: a}, above: 50}\n"
+        "    - {name: mudo, type: absence, where: {plc: p2}, for: 1500ms}\n"
+        "    - {name: sem-voz, type: absence, of: heartbeat, where: {plc: p2}, for: 1s}\n"
+    )
+    with HttpSink() as sink, world(webhook("fone", sink)) as w:
+        with w.alerts() as alerts:
+            alerts.wait_ready()
+            w.feed("p1", 60)
+            w.feed("p2", 10)
+            w.drain()
+            for value in (60, 40, 70):
+                time.sleep(1)  # p2 is silent meanwhile
+                w.feed("p1", value)
+            w.drain()
+        told_before = len(sink.taken)
+        w.configure(webhook("fone", sink), other)
+        running = plc_edge(w, "replay", "--json")
+        assert running.returncode == 0, running.stderr
+        said = [orjson.loads(line) for line in running.stdout.splitlines()]
+        steps = [(t["rule"], t["plc_id"], t["to"]) for t in said if t["to"] != "ok"]
+        assert steps == [
+            ("a-medio", "p1", "disparando"),
+            ("mudo", "p2", "disparando"),
+            ("a-medio", "p1", "resfriando"),
+            ("a-medio", "p1", "disparando"),
+        ]
+        assert all(t["notify"] for t in said if t["to"] == "disparando")
+        assert "left out, heartbeats are not stored: sem-voz" in running.stderr
+        assert "5 messages; nobody was told" in running.stderr
+        w.store.terminate()
+        assert plc_edge(w, "replay", "--json").stdout == running.stdout
+        # As `store export` writes them: bare messages.
+        file = w.run / "exported.jsonl"
+        file.write_bytes(b"\n".join(w.fed))
+        assert plc_edge(w, "replay", "--data", str(file), "--json").stdout == running.stdout
+        assert len(sink.taken) == told_before
+        file.write_text('{"topic": "plc/acme/p1"}\n{"topic": 5}\nx\n')
+        bad = plc_edge(w, "replay", "--data", str(file))
+        assert (bad.returncode, f"{file}:1:" in bad.stderr) == (2, True), bad.stderr

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from services.alerts.core.engine import Engine
-from services.cli.alerts import make_engine
+from services.cli.alerts_play import make_engine
 from services.runtime import loader
 from tests.kit.common import ROOT
 from tests.kit.markdown import blocks
