@@ -21,6 +21,7 @@ from bus.frames import Heartbeat, Reply, Request
 from services.alerts.alarms import Alarms
 from services.alerts.control import Control
 from services.alerts.core.engine import BadMessage
+from services.alerts.outward import only_outward
 from services.consumer.durable import Durable
 from services.consumer.mqtt import MqttIntake
 from services.consumer.row import Row
@@ -202,6 +203,8 @@ class Tenants:
 
 def setup(process: Process) -> Callable[[], None]:
     """Begins with the tenants that there are."""
+    if process.config["alert_receivers"] == "public":
+        only_outward()
     tenants = Tenants(process)
     process.ready()
     return tenants.close

@@ -43,7 +43,8 @@ def setup(process: Process) -> Callable[[], None]:
             alerts = Publication(state, key, seal, process.log)
             engines = Engines(process.runtime)
         broker = Worker(database, config["broker"], key, process.log, alerts)
-    core = Core(database, chain, Checker(), broker, seal, engines)
+    any_receiver = config["alert_receivers"] == "any"
+    core = Core(database, chain, Checker(), broker, seal, engines, any_receiver)
     tls = serving.certificate("listen", where["tls"])
     listener = serving.listen("listen", where["host"], where["port"])
     server = serving.Server(app.make(core, process.log), listener, tls, MAX_CONNECTIONS)

@@ -54,6 +54,8 @@ class Core:
     """Of receivers' secrets."""
     engines: Engines | None
     """None: no rules are evaluated here."""
+    any_receiver: bool
+    """Tenants may have addresses of private networks told."""
 
 
 class Row(Protocol):

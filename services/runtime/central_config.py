@@ -106,6 +106,10 @@ class Central(Model):
         None, description="whose accounts are kept; without it they are made by hand"
     )
     alerts: bool = Field(False, description="evaluate the tenants' alert rules here")
+    alert_receivers: Literal["public", "any"] = Field(
+        "public",
+        description="`any`: tenants may also have addresses of this machine and its networks told",
+    )
     paths: CentralPaths = Field(default_factory=CentralPaths)
 
     _warnings: list[str] = PrivateAttr(default_factory=list)
@@ -308,10 +312,12 @@ def render(centre: Centre) -> rendering.Rendered:
         database=centre.database,
         password=centre.password,
         alerts=centre.config.alerts,
+        alert_receivers=centre.config.alert_receivers,
     )
     if centre.config.alerts and broker is not None:
         # Not the administrator's account: each tenant's session has its own.
-        add("alerts", broker={k: broker[k] for k in ("host", "port", "tls")})
+        own = {k: broker[k] for k in ("host", "port", "tls")}
+        add("alerts", broker=own, alert_receivers=centre.config.alert_receivers)
     return rendered
 
 

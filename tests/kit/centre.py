@@ -66,6 +66,7 @@ class Centre:
         self.file = self.folder / "central.yaml"
         listen = {"host": "127.0.0.1", "port": self.port, "tls": False}
         content: dict[str, Any] = {"listen": listen, "database": url, "alerts": alerts}
+        content |= {"alert_receivers": "any"} if alerts else {}
         content |= {"broker": broker} if broker else {}
         self.file.write_text(yaml.safe_dump(content))
         self.reload()

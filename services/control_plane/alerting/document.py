@@ -4,6 +4,7 @@ config.yaml, held against the newest configurations of its boxes.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from collections.abc import Iterable
@@ -130,18 +131,39 @@ def _first(alerts: Alerts, layouts: alert_rules.Layouts) -> list[Mistake]:
     return list(islice(alert_rules.check_layouts(alerts, layouts), MAX_PROBLEMS))
 
 
-def judge_receiver(name: str, spec: Spec) -> Judged:
-    """One receiver."""
+def judge_receiver(name: str, spec: Spec, *, any_address: bool) -> Judged:
+    """One receiver. Without ``any_address`` no address of a private network; what a name stands for
+    is looked at when it is told.
+    """
     judged = _judge({"receivers": [{**spec, "name": name}]}, ("receivers", 0))
     for key in _OF_A_BOX:
         if key in spec:
             hint = "leave it out; secrets are given themselves"
             message = "would name something of the centre's own machine"
             judged.problems.append({"key": key, "message": message, "hint": hint})
+    for key, host in (("url", _host(spec.get("url"))), ("host", spec.get("host"))):
+        if not any_address and isinstance(host, str) and not _may_be_public(host):
+            message = f"{host} is no public address"
+            hint = "only where central.yaml says `alert_receivers: any`"
+            judged.problems.append({"key": key, "message": message, "hint": hint})
     if isinstance(spec.get("url"), str) and "…" in spec["url"]:
         message = "is what is shown of one that is kept"
         judged.problems.append({"key": "url", "message": message, "hint": "give the whole address"})
     return judged
+
+
+def _host(url: Any) -> str | None:
+    try:
+        return urlsplit(url).hostname if isinstance(url, str) else None
+    except ValueError:
+        return None
+
+
+def _may_be_public(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return host != "localhost"
 
 
 def judge_route(session: Session, name: str, spec: Spec) -> Judged:

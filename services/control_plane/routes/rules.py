@@ -259,7 +259,8 @@ def put_receiver(unit: Writing, tenant_id: TenantId, name: Name, form: PartForm)
     can be sent to another address by who does not know it.
     """
     spec = _given(form, name)
-    return _put(unit, tenant_id, RECEIVER, name, spec, document.judge_receiver(name, spec))
+    judged = document.judge_receiver(name, spec, any_address=unit.core.any_receiver)
+    return _put(unit, tenant_id, RECEIVER, name, spec, judged)
 
 
 @receivers.delete("/{name}", status_code=204, response_model=None)

@@ -48,9 +48,18 @@ def test_a_value_rings_is_acknowledged_and_ends(world: CentralAlerts) -> None:
         assert history[0]["ts"] == ts
         world.until(lambda: sink.taken)
         assert told(sink)[0]["id"] == history[0]["id"]
-        audit = world.centre.call("GET", "/v1/tenants/acme/audit?limit=2").body["items"]
-        assert [row["action"] for row in audit] == ["alert.silence", "alert.ack"]
-        assert audit[1]["after"]["by"] == "ana"
+        for words, shown in (
+            (("list", "acme"), "severity"),
+            (("history", "acme", "--most", "2"), "cooldown_over"),
+            (("silence", "acme", "alto", "--for", "0s", "--why", "pronto", "--by", "ana"), "ana"),
+            (("ack", "acme", "alto"), "alarms: 0"),
+        ):
+            done = world.centre.cli("alerts", *words)
+            assert shown in done.stdout, done
+        audit = world.centre.call("GET", "/v1/tenants/acme/audit?limit=4").body["items"]
+        actions = [row["action"] for row in audit]
+        assert actions == ["alert.ack", "alert.silence", "alert.silence", "alert.ack"]
+        assert audit[3]["after"]["by"] == "ana"
 
 
 def test_two_tenants_of_the_same_names_never_meet(world: CentralAlerts) -> None:
@@ -271,3 +280,21 @@ def test_killed_anywhere_in_a_storm_nothing_is_missed_and_each_has_one_id(
         world.start()
         storm.check(world, "acme", ours)
         storm.check(world, "beta", theirs)
+
+
+def test_receivers_reach_nothing_that_only_this_machine_can(world: CentralAlerts) -> None:
+    with HttpSink() as sink:
+        box = high(world, "acme", sink)
+        world.alerts_stop()
+        file = world.centre.file
+        file.write_text(file.read_text().replace("alert_receivers: any", "alert_receivers: public"))
+        world.centre.reload()
+        alerts = world.start()
+        box.send(90)
+        world.until(lambda: alerts.said('"receiver_failed"'))
+        assert sink.posts == []
+        world.alerts_stop()
+        file.write_text(file.read_text().replace("alert_receivers: public", "alert_receivers: any"))
+        world.centre.reload()
+        world.start()
+        world.until(lambda: sink.taken)

@@ -124,6 +124,9 @@ def test_receivers_keep_their_secrets_to_themselves(acme: Centre) -> None:
     for key, value in (("ca", "/etc/shadow"), ("secret_file", "/etc/shadow")):
         body = {"type": "webhook", "url": "https://a.example/", key: value}
         assert key in dict(problems(put(acme, "receivers", "fone", body)))
+    for url in ("http://127.0.0.1/", "http://169.254.169.254/x", "http://[::1]:8443/"):
+        private = problems(put(acme, "receivers", "fone", {"type": "webhook", "url": url}))
+        assert private == [("url", "only where central.yaml says `alert_receivers: any`")]
     # A secret that is left out is gone: none may be sent elsewhere by who does not know it.
     other = put(acme, "receivers", "fone", {"type": "webhook", "url": "https://b.example/"})
     assert other.body["secrets"] == ["url"]
