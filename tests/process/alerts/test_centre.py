@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +16,8 @@ import pytest
 from services.runtime import secrets
 from services.runtime.clock import now_ms
 from tests.kit.central_alerts import DOWN, HIGH, OVER, UP, CentralAlerts, Storm, high, told
-from tests.kit.common import until
+from tests.kit.centre import PLC_EDGE
+from tests.kit.common import ROOT, until
 from tests.kit.dynsec import connected
 from tests.kit.http_sink import HttpSink
 
@@ -298,3 +302,31 @@ def test_receivers_reach_nothing_that_only_this_machine_can(world: CentralAlerts
         world.centre.reload()
         world.start()
         world.until(lambda: sink.taken)
+
+
+def test_plc_edge_central_runs_it_under_supervisord(world: CentralAlerts) -> None:
+    """Killed, it is back; stopped, it ends with the others."""
+    with HttpSink() as sink:
+        box = high(world, "acme", sink)
+        world.alerts_stop()
+        service = world.centre.service
+        assert service is not None
+        assert service.terminate() == 0
+        log = world.folder / "run.log"
+        command = [*PLC_EDGE, "central", "run", "-c", str(world.centre.file)]
+        with log.open("wb") as out:
+            running = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out)
+        lock = world.centre.config.runtime / "alerts.lock"
+        try:
+            box.send(90)
+            until(lambda: len(sink.taken) == 1, 40, log.read_text)
+            os.kill(int(lock.read_text()), signal.SIGKILL)
+            box.send(10)
+            until(lambda: len(sink.taken) == 2, 30, log.read_text)
+            world.until(lambda: world.ringing("acme") == [])
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(20) == 0
+        finally:
+            if running.poll() is None:
+                running.kill()
+                running.wait()
