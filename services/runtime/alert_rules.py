@@ -43,6 +43,8 @@ HEARTBEAT_FIELDS = (
 """Of CONTRACT §4; `failure` is its code, empty where there is none."""
 # How long a value counts as held behind its `max_silence`: a slow scan, a slow line.
 SLACK_S = 5.0
+# Of so many names the nearest is found in some ms.
+NAMES_COMPARED = 2_000
 _TEXT = ("STRING", "WSTRING", "CHAR", "WCHAR", "DATE", "TOD", "LTOD", "DT", "LDT", "DTL")
 
 
@@ -503,7 +505,7 @@ def _spelt(key: str) -> str:
 
 
 def _near(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1)
+    near = difflib.get_close_matches(name, list(names)[:NAMES_COMPARED], n=1)
     return f"did you mean `{near[0]}`?" if near else ""
 
 

@@ -13,11 +13,12 @@ from itertools import chain, islice
 from typing import Any
 from urllib.parse import urlsplit
 
+import orjson
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from services.control_plane.tables import AlertPart, BoxConfig, Device, Site
-from services.runtime import alert_rules, alert_series
+from services.runtime import alert_model, alert_rules, alert_series
 from services.runtime.alert_model import Alerts
 from services.runtime.alert_rules import Mistake
 from services.runtime.alert_series import Series
@@ -89,9 +90,10 @@ def series(session: Session) -> dict[str, list[Series]]:
 def unstorable(spec: Any) -> str:
     """Why it cannot be kept at all; "" where it can."""
     try:
+        orjson.dumps(spec)  # as it is handed to the engine
         text = json.dumps(spec, allow_nan=False)
-    except ValueError:
-        return "holds a number that JSON does not have"
+    except (TypeError, ValueError):
+        return "holds a number of more than 64 bits, what is no text, or is nested too deeply"
     if len(text) > MAX_CHARACTERS:
         return f"is longer than {MAX_CHARACTERS} characters"
     return "holds a NUL or half of a surrogate pair" if _UNSTORABLE.search(text) else ""
@@ -106,6 +108,11 @@ def judge_rules(session: Session, tenant: str, specs: list[Spec]) -> Judged:
     }
     judged = _judge(data, ("rules",))
     if judged.alerts is None or judged.problems:
+        return judged
+    try:
+        orjson.dumps(alert_model.specs(judged.alerts))
+    except (ArithmeticError, TypeError, ValueError):
+        judged.problems = [{"key": "", "message": "holds a time that is too long", "hint": ""}]
         return judged
     boxes = series(session)
     known = list(chain(*boxes.values()))

@@ -87,6 +87,9 @@ def test_a_rule_is_made_read_changed_and_removed(acme: Centre) -> None:
         ({"type": "limite"}, "", None),
         ({"name": "outro"}, "name", ""),
         ({"message": "\x00"}, "", ""),
+        ({"message": "\ud800"}, "", ""),
+        ({"type": "threshold", "above": None, "equal": 10**30}, "", ""),
+        ({"for": "9" * 400 + "d"}, "", None),
     ],
 )
 def test_the_boxs_check_refuses_with_key_and_fix(
