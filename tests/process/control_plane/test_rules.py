@@ -89,7 +89,7 @@ def test_a_rule_is_made_read_changed_and_removed(acme: Centre) -> None:
         ({"message": "\x00"}, "", ""),
         ({"message": "\ud800"}, "", ""),
         ({"type": "threshold", "above": None, "equal": 10**30}, "", ""),
-        ({"for": "9" * 400 + "d"}, "", None),
+        ({"for": "9" * 400 + "d"}, "for", None),
     ],
 )
 def test_the_boxs_check_refuses_with_key_and_fix(
