@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.runtime.alert_rules import SLACK_S, Known, Layouts
+from services.runtime.alert_layouts import Known, Layouts
+from services.runtime.alert_rules import SLACK_S
 from services.runtime.site import Site, machines
 from services.s7.field import Field
 

@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 
 from services.control_plane.tables import AlertPart, BoxConfig, Device, Site
 from services.runtime import alert_model, alert_rules, alert_series
+from services.runtime.alert_layouts import Layouts, Mistake
 from services.runtime.alert_model import Alerts
-from services.runtime.alert_rules import Mistake
 from services.runtime.alert_series import Series
 from services.runtime.document import Document, KeyPath, dotted, undotted
 from services.runtime.judged import Unknown
@@ -134,7 +134,7 @@ def judge_rules(session: Session, tenant: str, specs: list[Spec]) -> Judged:
     return judged
 
 
-def _first(alerts: Alerts, layouts: alert_rules.Layouts) -> list[Mistake]:
+def _first(alerts: Alerts, layouts: Layouts) -> list[Mistake]:
     return list(islice(alert_rules.check_layouts(alerts, layouts), MAX_PROBLEMS))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime import alert_rules, alert_series, loader
+from services.runtime import alert_layouts, alert_rules, alert_series, loader
 from services.runtime.alert_model import Alerts
 from services.runtime.site import Site
 from tests.kit.common import ROOT
@@ -60,7 +60,7 @@ def load(folder: Path) -> Site:
 
 def test_as_the_configuration_itself(tmp_path_factory: object) -> None:
     site = load(tmp_path_factory.mktemp("series"))  # type: ignore[attr-defined]
-    own = alert_rules.Layouts.of(site)
+    own = alert_layouts.Layouts.of(site)
     series = alert_series.unpack(json.loads(json.dumps(alert_series.of_site(site))))
     kept = alert_series.layouts("acme", ["planta-sp"], series)
     assert alert_series.holds_ms(series) == [
