@@ -60,7 +60,7 @@ WIRES: dict[str, Wire] = {
         Wire("raw", "pubsub", binds="pub", hwm=LIVE_HWM, per="plc"),
         # CLI -> store_forward: Request, Reply
         Wire("control", "reqrep", binds="rep", hwm=10),
-        # CLI -> alerts: Request, Reply
+        # CLI (at the centre control_plane) -> alerts: Request, Reply
         Wire("alarms", "reqrep", binds="rep", hwm=10),
     )
 }
@@ -80,7 +80,7 @@ class ProcessClass:
     priority: int = 100
     # On a box (`plc-edge run`, supervisord.conf) or at the centre (`plc-edge central run`,
     # deploy/supervisord-central.conf).
-    where: Literal["box", "centre"] = "box"
+    where: Literal["box", "centre", "both"] = "box"
     # Takes rows from the store under its item's name, or its prefix: services/runtime/consumers.py
     # says which ones a site has.
     consumes: bool = False
@@ -101,7 +101,15 @@ PROCESSES: dict[str, ProcessClass] = {
         ProcessClass(
             "publisher", "publisher", per="output", stop_order=4, priority=30, consumes=True
         ),
-        ProcessClass("alerts", "alerts", stop_order=4, priority=35, consumes=True, optional=True),
+        ProcessClass(
+            "alerts",
+            "alerts",
+            stop_order=4,
+            priority=35,
+            where="both",
+            consumes=True,
+            optional=True,
+        ),
         # Stops with the first: processes that are told to stop are no fault of a configuration.
         ProcessClass("fleet", "fleet", stop_order=1, priority=60, optional=True),
         ProcessClass("mirror", "mirror", per="mirror", stop_order=2, priority=40),

@@ -32,7 +32,7 @@ SEVERITIES = ("informacao", "aviso", "critica")
 
 
 class Alarms:
-    """One box's alarms."""
+    """One box's alarms; at the centre one tenant's (services/alerts/centre.py)."""
 
     window = 2_000
     # A commit is an fdatasync: some ms, so that it is not made for each row.
@@ -46,7 +46,8 @@ class Alarms:
         self._receivers = [r["name"] for r in config["receivers"]]
         self._known = {(tenant, plc) for tenant, _, plc, _ in config["roster"]}
         """PLCs of the configuration: of another one nothing would ever end an alarm."""
-        self._memory = Memory(process.state_dir / "alerts" / "alerts.db", self._damaged)
+        file = process.state_dir / "alerts" / config.get("file", "alerts.db")
+        self._memory = Memory(file, self._damaged)
         self._telling = Telling(config, self._rules, self._memory)
         self._notifier = Notifier(process, self._memory, config["receivers"])
         self._engine = Engine(self._rules)
@@ -60,7 +61,7 @@ class Alarms:
         self._listened = False
 
     def _damaged(self, path: Any, why: str) -> None:
-        text = f"alerts.db was damaged and lies in {path}: alarms begin anew"
+        text = f"{path.stem}.db was damaged and lies in {path}: alarms begin anew"
         self._process.event("error", "alerts_damaged", text, error=why)
 
     def open(self) -> None:
@@ -128,7 +129,7 @@ class Alarms:
         topic = f"plc/{fields.pop('locatario')}/{fields.pop('plc')}/heartbeat"
         message = None
         if not fields.pop("removed"):
-            site = self._process.config["site"]
+            site = self._site_of(beat)
             message = {**fields, "ts": fields.pop("ts_ms"), "site": site}
         self._said += self._engine.message(topic, message, now_ms())
 
@@ -154,13 +155,20 @@ class Alarms:
 
     def _pass_time(self) -> None:
         now = now_ms()
-        # This box lives: only its PLCs may be silent here.
-        for tenant in {tenant for tenant, _ in self._known}:
-            topic = f"edge/{tenant}/{self._process.config['site']}/status"
-            self._said += self._engine.message(topic, {"status": "online", "ts": now}, now)
+        self._say_what_lives(now)
         self._said += self._engine.tick(now)
         self._tell(now)
         self._telling.pass_time(now)
+
+    def _site_of(self, _beat: Heartbeat) -> str:
+        """The box that a heartbeat comes from."""
+        return str(self._process.config["site"])
+
+    def _say_what_lives(self, now: int) -> None:
+        """This box lives: only its PLCs may be silent here."""
+        for tenant in {tenant for tenant, _ in self._known}:
+            topic = f"edge/{tenant}/{self._process.config['site']}/status"
+            self._said += self._engine.message(topic, {"status": "online", "ts": now}, now)
 
     def _tell(self, now: int) -> None:
         said, self._said = self._said, []
@@ -214,9 +222,11 @@ class Alarms:
         """How many are not ok."""
         return len(self._engine.ringing())
 
-    def history(self, count: int, rule: str = "", plc: str = "") -> list[Any]:
-        """The last transitions, newest first."""
-        return self._memory.history(count, rule, plc)
+    def history(
+        self, count: int, rule: str = "", plc: str = "", before: int | None = None
+    ) -> list[Any]:
+        """The last transitions, newest first; of those before a number (the end of their `id`)."""
+        return self._memory.history(count, rule, plc, before)
 
     def acknowledge(self, rule: str, only: Mapping[str, str], who: str) -> list[dict[str, Any]]:
         """Those that ring under a rule are taken care of; ``only``: those of a place
@@ -259,7 +269,7 @@ class Alarms:
 
 
 def setup(process: Process) -> Callable[[], None]:
-    """Joins it with the store."""
+    """Joins it with the store, of a box."""
     alarms = Alarms(process)
     stop = Durable(process, alarms).open()
     alarms.open()

@@ -21,8 +21,12 @@ class Asked(Protocol):
     def count(self) -> int:
         """How many there are."""
 
-    def history(self, count: int, rule: str = "", plc: str = "") -> list[Any]:
-        """The last transitions, newest first; of one rule or PLC, where they are named."""
+    def history(
+        self, count: int, rule: str = "", plc: str = "", before: int | None = None
+    ) -> list[Any]:
+        """The last transitions, newest first; of one rule or PLC, where they are named; before a
+        number.
+        """
 
     def acknowledge(self, rule: str, only: Mapping[str, str], who: str) -> list[dict[str, Any]]:
         """Those that were."""
@@ -76,7 +80,8 @@ class Control:
 
     def _history(self, args: dict[str, Any]) -> Any:
         count = min(int(args["count"]), HISTORY_ROWS)
-        return self._alarms.history(count, args.get("rule", ""), args.get("plc", ""))
+        rule, plc = args.get("rule", ""), args.get("plc", "")
+        return self._alarms.history(count, rule, plc, args.get("before"))
 
     def _ack(self, args: dict[str, Any]) -> Any:
         return self._alarms.acknowledge(args["rule"], _place(args), args["who"])

@@ -96,6 +96,10 @@ class Memory:
                 self._db.close()
             raise
 
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
     def _meta(self, key: str) -> bytes | None:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
@@ -155,12 +159,17 @@ class Memory:
 
     # -- history --------------------------------------------------------------------------------
 
-    def history(self, count: int, rule: str = "", plc: str = "") -> list[Any]:
-        """The last ones, newest first; of one rule or PLC, where they are named."""
+    def history(
+        self, count: int, rule: str = "", plc: str = "", before: int | None = None
+    ) -> list[Any]:
+        """The last ones, newest first; of one rule or PLC, where they are named; with a number
+        less than ``before``.
+        """
         wanted = [(key, value) for key, value in (("rule", rule), ("plc_id", plc)) if value]
-        where = " AND ".join(f"json_extract(CAST(body AS TEXT), '$.{k}') = ?" for k, _ in wanted)
-        sql = f"SELECT body FROM history {where and f'WHERE {where}'} ORDER BY number DESC LIMIT ?"
-        rows = self._db.execute(sql, (*(value for _, value in wanted), count))
+        where = "".join(f" AND json_extract(CAST(body AS TEXT), '$.{k}') = ?" for k, _ in wanted)
+        sql = f"SELECT body FROM history WHERE number < ?{where} ORDER BY number DESC LIMIT ?"
+        end = 2**62 if before is None else before
+        rows = self._db.execute(sql, (end, *(value for _, value in wanted), count))
         return [orjson.loads(body) for (body,) in rows]
 
     def prune(self, now_ms: int, receivers: Iterable[str]) -> dict[str, int]:

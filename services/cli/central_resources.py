@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from services.cli import central_configs, central_effects, central_fleet
+from services.cli import central_alerts, central_configs, central_effects, central_fleet
 from services.cli.central_effects import EFFECT
 from services.cli.central_show import (
     Site,
@@ -376,6 +376,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
             "release": usage_release,
         },
     ),
+    **central_alerts.GROUPS,
     "audit": ("Who changed what.", {"list": audit_list}),
     "effects": ("What still has to happen outside.", {"list": central_effects.show}),
 }

@@ -38,6 +38,10 @@ RETRY_MAX_S = 3
 NUMBER_MAX = 2**53
 
 
+OnStatus = Callable[[str, str, dict[str, Any]], None]
+"""(tenant, box, message) of what the broker keeps of a box's connection: CONTRACT §4."""
+
+
 class MqttIntake(Source):
     """One persistent session. The process's configuration has ``mqtt``: ``host``, ``port``,
     ``client_id`` (the session's name, never another's), and ``username``, ``password`` (a
@@ -51,11 +55,16 @@ class MqttIntake(Source):
         topics: Sequence[str] = TOPICS,
         *,
         others: bool = False,
+        on_status: OnStatus | None = None,
     ) -> None:
-        """``others``: what is no message of ours is a row too (``OTHER_ROW``)."""
+        """``others``: what is no message of ours is a row too (``OTHER_ROW``). ``on_status``, for
+        who asks for ``edge/…/status`` too, is called in the loop; live, as a heartbeat: it may be
+        lost with the process, and comes again with the next connection because it is retained.
+        """
         super().__init__(process, taker)
         self._topics = topics
         self._others = others
+        self._on_status = on_status
         self._config: dict[str, Any] = process.config["mqtt"]
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         """From paho's thread to the loop."""
@@ -67,6 +76,7 @@ class MqttIntake(Source):
         self._orders = 0
         self._rows: list[Row] = []
         self._client: paho.Client | None = None
+        self._expiry_s = SESSION_S
         self._malformed = process.stats.counter("plc_edge_published_total", output=self.name,
                                                 result="malformed")  # fmt: skip
 
@@ -118,7 +128,9 @@ class MqttIntake(Source):
     def _disconnect(self) -> None:
         if self._client is not None:
             client, self._client = self._client, None
-            client.disconnect()
+            properties = Properties(PacketTypes.DISCONNECT)
+            properties.SessionExpiryInterval = self._expiry_s
+            client.disconnect(properties=properties)
             client.loop_stop()
         self._connection += 1
         self._up, self._flying = False, 0
@@ -181,9 +193,17 @@ class MqttIntake(Source):
     def _came(self, client: paho.Client, topic: str, payload: bytes, mid: int) -> None:
         if client is not self._client:
             return
-        _, locatario, plc, *kind = topic.split("/")
+        root, locatario, plc, *kind = topic.split("/")
         try:
+            if not payload and kind == ["heartbeat"]:  # it clears the retained one
+                self._taker.beat(Heartbeat(plc, locatario, removed=True))
+                self._ack(mid)
+                return
             message = orjson.loads(payload)
+            if root == "edge" and self._on_status is not None:
+                self._on_status(locatario, plc, message)
+                self._ack(mid)
+                return
             if kind == ["heartbeat"]:
                 self._taker.beat(_heartbeat(locatario, plc, message))
                 self._ack(mid)
@@ -197,7 +217,7 @@ class MqttIntake(Source):
                 raise ValueError(f"ts, epoch and seq are {numbers}")
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
             # Nobody can mend it, and held back it would fill the window.
-            if payload:  # an empty one clears a retained heartbeat
+            if payload or root != "edge":  # an empty status clears the retained one
                 self._malformed.inc()
                 self._process.log.warning("no message of ours", topic=topic, error=repr(e))
             if not payload or not self._others:
@@ -241,6 +261,12 @@ class MqttIntake(Source):
     def close(self) -> None:
         """Leaves; the session stays at the broker."""
         self._disconnect()
+        self._process.forget(self._wake)
+        os.close(self._wake)
+
+    def forget_session(self) -> None:
+        """Has the broker keep nothing for us after ``close``, if it is there to be told."""
+        self._expiry_s = 0
 
 
 def _heartbeat(locatario: str, plc: str, message: dict[str, Any]) -> Heartbeat:

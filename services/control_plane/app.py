@@ -17,9 +17,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.control_plane import problems
-from services.control_plane.identity import identify
+from services.control_plane.identity import Actor, identify
 from services.control_plane.problems import Refusal
 from services.control_plane.routes import (
+    alerts,
     audit,
     certificates,
     configs,
@@ -31,6 +32,7 @@ from services.control_plane.routes import (
     overview,
     plans,
     rollouts,
+    rules,
     sites,
     targets,
     tenants,
@@ -62,15 +64,24 @@ ROUTERS = (
     effects.router,
     overview.router,
     overview.one,
+    rules.rules,
+    rules.receivers,
+    rules.routes,
+    alerts.router,
     audit.platform,
     audit.router,
 )
+# Whoever has a key of a tenant may leave out which one it is: `/v1/rules`.
+OF_ONES_OWN = ("rules", "receivers", "routes", "alerts")
 DESCRIPTION = """\
 The control plane of plc-edge: tenants, boxes, credentials, quotas, usage and configurations.
 
 Every request carries `Authorization: Bearer KEY`; a box shows its certificate instead (mutual
 TLS). Refusals are problem documents (RFC 9457), in
 English or Portuguese (`Accept-Language`). Lists come in parts: give `next` back as `cursor`.
+
+With a tenant's own key `/v1/rules`, `/v1/receivers`, `/v1/routes` and `/v1/alerts` stand for the
+same below `/v1/tenants/{tenant_id}`.
 """
 
 
@@ -109,6 +120,7 @@ class Gate:
                 if actor is None:
                     raise Refusal("unauthenticated")
                 scope["actor"] = actor
+                scope["path"] = _whole(scope["path"], actor)
             await self.app(scope, _bounded(headers, receive), send_on)
         except Exception as e:  # Starlette raises again what it has answered already
             refusal = as_refusal(e)
@@ -118,6 +130,14 @@ class Gate:
             if not started:
                 answer = problems.response(refusal, headers, scope["path"])
                 await answer(scope, receive, send)
+
+
+def _whole(path: str, actor: Actor) -> str:
+    """The address that says whose."""
+    own = path.split("/", 3)[2:3]
+    if actor.tenant_id is None or not path.startswith("/v1/") or own[0] not in OF_ONES_OWN:
+        return path
+    return path.replace("/v1/", f"/v1/tenants/{actor.tenant_id}/", 1)
 
 
 def _bounded(headers: Headers, receive: Receive) -> Receive:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from services.infra import tenant
-from services.runtime import estimate, loader, secrets, yaml_lines
+from services.runtime import alert_series, estimate, loader, secrets, yaml_lines
 from services.runtime.config import Credentials
 from services.runtime.errors import ConfigError, Problem
 from services.runtime.site import Site
@@ -106,6 +106,7 @@ def look(folder: Path, yaml: str, layouts: Mapping[str, str]) -> Found:
         "plcs": [{"id": p.id, "tenant": site.config.tenant(p)} for p in site.config.plcs],
         "tenants": site.config.tenants(),
         "kinds": [sorted(names) for names in _kinds(site)],
+        "series": alert_series.of_site(site),
     }
 
 

@@ -27,7 +27,12 @@ SHOWS_AT = {
     "device": (BROKER,),
     "credential": (BROKER,),
     "limits": (BROKER,),
-    "config": (INFLUXDB,),  # names of fields stand in the tasks
+    # Names of fields stand in the tasks, and in what the alert engine must know, which goes with
+    # the accounts.
+    "config": (BROKER, INFLUXDB),
+    "rule": (BROKER,),
+    "receiver": (BROKER,),
+    "route": (BROKER,),
 }
 READY, PENDING, REFUSED = "ready", "pending", "refused"
 

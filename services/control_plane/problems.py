@@ -61,6 +61,19 @@ _TEXTS: dict[str, tuple[int, tuple[str, str], tuple[str, str]]] = {
         ("No broker", "central.yaml names no broker: accounts there are made by hand."),
         ("Sem broker", "central.yaml não diz qual é o broker: as contas dele se criam à mão."),
     ),
+    "no-alerts": (
+        409,
+        ("No alert engine", "central.yaml does not say `alerts: true`: no rule is evaluated here."),
+        (
+            "Sem motor de alertas",
+            "central.yaml não diz `alerts: true`: nenhuma regra é avaliada aqui.",
+        ),
+    ),
+    "too-many-parts": (
+        409,
+        ("Too many", "A tenant has at most {limit} of {resource}."),
+        ("Demais", "Um locatário tem no máximo {limit} de {resource}."),
+    ),
     "reserved": (
         409,
         ("Reserved name", "{id} is the platform's own; choose another name."),
@@ -177,6 +190,11 @@ _TEXTS: dict[str, tuple[int, tuple[str, str], tuple[str, str]]] = {
         ("Configuration refused", "The box's check finds {count} mistakes; see `problems`."),
         ("Configuração recusada", "O check da caixa acha {count} erros; veja `problems`."),
     ),
+    "invalid-alert": (
+        422,
+        ("Refused", "The check of `alerts:` finds {count} mistakes; see `problems`."),
+        ("Recusado", "O check de `alerts:` acha {count} erros; veja `problems`."),
+    ),
     "quota-points": (
         422,
         (
@@ -199,6 +217,11 @@ _TEXTS: dict[str, tuple[int, tuple[str, str], tuple[str, str]]] = {
         500,
         ("Our mistake", "Something failed here; the log of control_plane says what."),
         ("Erro nosso", "Algo falhou aqui; o log de control_plane diz o quê."),
+    ),
+    "alerts-away": (
+        503,
+        ("Alert engine away", "The alert engine could not be asked: {reason}."),
+        ("Motor de alertas fora", "O motor de alertas não pôde ser consultado: {reason}."),
     ),
     "unavailable": (
         503,

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from services.control_plane import app, audit, restore
+from services.control_plane.alerting.asking import Engines
+from services.control_plane.alerting.publication import Publication
+from services.control_plane.alerting.sealing import Seal
+from services.control_plane.broker import accounts
 from services.control_plane.checking import Checker
 from services.control_plane.db import Database
 from services.control_plane.fleet import ca
@@ -39,10 +43,17 @@ def setup(process: Process) -> Callable[[], None]:
         raise ConfigError([Problem("database", "", message, hint=hint)])
     state = Path(config["state"])
     chain = audit.Chain(audit.load_key(state))
+    seal = Seal.load(state)
+    alerts: Publication | None = None
+    engines: Engines | None = None
+    if config["broker"] is not None and config["alerts"]:
+        alerts = Publication(state, accounts.load_key(state), seal, process.log)
+        engines = Engines(process.runtime)
     checker = Checker()
-    broker, targets = outside.make(config, database, checker, process.log)
+    broker, targets = outside.make(config, database, checker, alerts, process.log)
     fleet = Desk(database, chain, ca.load(state), process.log)
-    core = Core(database, chain, checker, broker, targets, fleet)
+    any_receiver = config["alert_receivers"] == "any"
+    core = Core(database, chain, checker, broker, targets, fleet, seal, engines, any_receiver)
     sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
     tls = serving.certificate("listen", where["tls"])
     listener = serving.listen("listen", where["host"], where["port"], BACKLOG)

@@ -149,6 +149,20 @@ class BoxConfig(Base):
     created_ms: Mapped[int]
 
 
+class AlertPart(Versioned, Base):
+    """One rule, receiver or route (``kind``) of a tenant's ``alerts:``, as config.yaml has it."""
+
+    __tablename__ = "alert_parts"
+
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(_Id, primary_key=True)
+    spec: Mapped[Any] = mapped_column(JSON)
+    """Without its name and without secrets."""
+    sealed: Mapped[bytes | None]
+    """A receiver's secrets (services/control_plane/alerting/sealing.py)."""
+
+
 class Usage(Base):
     """What one PLC sent in one minute, hour or day (``span``) that began at ``start_s``."""
 

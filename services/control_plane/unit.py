@@ -23,6 +23,8 @@ from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from services.control_plane import effects, replies
+from services.control_plane.alerting.asking import Engines
+from services.control_plane.alerting.sealing import Seal
 from services.control_plane.audit import Chain
 from services.control_plane.db import Database
 from services.control_plane.identity import BOX, NOBODY, OPERATOR, Actor
@@ -51,6 +53,12 @@ class Core:
     targets: Mapping[str, Worker]
     """What follows a change outside, by its name; the broker among them."""
     fleet: Desk
+    seal: Seal
+    """Of receivers' secrets."""
+    engines: Engines | None
+    """None: no rules are evaluated here."""
+    any_receiver: bool
+    """Tenants may have addresses of private networks told."""
 
 
 class Row(Protocol):
@@ -106,6 +114,11 @@ class Unit:
         given = [tag.strip().removeprefix("W/") for tag in (self._if_match or "*").split(",")]
         if "*" not in given and etag not in given:
             raise Refusal("version-conflict", etag=etag)
+
+    @property
+    def has_condition(self) -> bool:
+        """Whether the caller wants to change one version, so that it must be there."""
+        return self._if_match is not None
 
     @staticmethod
     def touch(row: Row) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import string
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
+from services.runtime.alert_layouts import Layouts, Mistake, near, spelt
 from services.runtime.alert_model import (
     OPERATORS,
     AlertAbsence,
     AlertOperators,
     AlertPercentage,
-    AlertRateChange,
     Alerts,
     AlertSeveralRule,
     AlertStateFor,
@@ -23,7 +22,7 @@ from services.runtime.alert_model import (
     joined,
 )
 from services.runtime.alert_routes import AlertMqtt
-from services.runtime.config import Group, MqttOutput, Plc
+from services.runtime.config import MqttOutput
 from services.runtime.document import KeyPath
 from services.runtime.errors import Problem
 from services.runtime.judged import Unknown
@@ -35,23 +34,8 @@ WORDS = (
     "rule", "value", "unit", "plc", "machine", "field", "group", "site", "locatario", "severity",
 )  # fmt: skip
 """What a message template may name."""
-HEARTBEAT = "heartbeat"
-HEARTBEAT_FIELDS = (
-    "status", "scan_ms", "latency_ms", "reads_ok", "reads_failed", "uptime_s", "pending",
-    "interval_s", "failure",
-)  # fmt: skip
-"""Of CONTRACT §4; `failure` is its code, empty where there is none."""
 # How long a value counts as held behind its `max_silence`: a slow scan, a slow line.
 SLACK_S = 5.0
-_TEXT = ("STRING", "WSTRING", "CHAR", "WCHAR", "DATE", "TOD", "LTOD", "DT", "LDT", "DTL")
-
-
-class Mistake(NamedTuple):
-    """One broken rule, at a key below ``alerts``."""
-
-    path: KeyPath
-    message: str
-    hint: str = ""
 
 
 def hold_ms(alerts: Alerts) -> int:
@@ -97,7 +81,7 @@ def _check_boards(site: Site) -> Iterator[Mistake]:
         with suppress(Unknown):
             output = outputs.get(board.output)
             if output is None:
-                hint = _near(board.output, outputs) or "add the output, or name one of type mqtt"
+                hint = near(board.output, outputs) or "add the output, or name one of type mqtt"
                 message = f"no MQTT output is named {board.output!r}"
                 yield Mistake((*at, "output"), message, hint)
                 continue
@@ -121,10 +105,13 @@ def _usernames(site: Site, holder: AlertMqtt | MqttOutput) -> Iterator[tuple[str
 
 
 def _check_layouts(site: Site) -> Iterator[Mistake]:
-    if not site.config.alerts.rules:
-        return
-    layout = _Layout(site)
-    for at, rule in _known_rules(site.config.alerts):
+    if site.config.alerts.rules:
+        yield from check_layouts(site.config.alerts, Layouts.of(site))
+
+
+def check_layouts(alerts: Alerts, layout: Layouts) -> Iterator[Mistake]:
+    """What the rules name and nothing has, and what does not fit what they name."""
+    for at, rule in _known_rules(alerts):
         if isinstance(rule, AlertSeveralRule):
             for k, condition in _known(rule.of):
                 with suppress(Unknown):
@@ -196,7 +183,7 @@ def _routes(alerts: Alerts) -> Iterator[Mistake]:
     for at, rule in _known_rules(alerts):
         with suppress(Unknown):
             if rule.route is not None and receivers and rule.route not in known:
-                hint = _near(rule.route, known) or f"one of: {', '.join(known[:10])}"
+                hint = near(rule.route, known) or f"one of: {', '.join(known[:10])}"
                 yield Mistake((*at, "route"), f"no route is named {rule.route!r}", hint)
 
 
@@ -205,7 +192,7 @@ def _receivers(
 ) -> Iterator[Mistake]:
     for i, name in enumerate(names):
         if name not in known:
-            hint = _near(name, known) or "add it to `receivers:`"
+            hint = near(name, known) or "add it to `receivers:`"
             yield Mistake((*at, i), f"no receiver is named {name!r}", hint)
         elif name in boards:
             message = f"{name!r} shows the state, it is nobody who can be told"
@@ -231,7 +218,7 @@ def _message(text: str | None, at: KeyPath) -> Iterator[Mistake]:
             continue
         if name not in WORDS:
             hint = f"known words: {', '.join(WORDS)}"
-            yield Mistake((*at, "message"), f"knows no {{{name}}}", _near(name, WORDS) or hint)
+            yield Mistake((*at, "message"), f"knows no {{{name}}}", near(name, WORDS) or hint)
         elif form or conversion:
             yield Mistake((*at, "message"), f"{{{name}}} takes no format", f"write {{{name}}}")
 
@@ -240,7 +227,7 @@ def _member(condition: Any, outer: AlertWhere, at: KeyPath) -> Iterator[Mistake]
     for key in ("tenant", "site", "plc"):
         if getattr(condition.where, key) is not None:
             message = "all conditions of a rule look at the same PLC"
-            path = (*at, "where", _spelt(key))
+            path = (*at, "where", spelt(key))
             yield Mistake(path, message, "say it in the rule's own `where:`")
     where = joined(condition, outer)
     if where.field is not None and "*" in where.field:
@@ -257,7 +244,7 @@ def _condition(c: Any, where: AlertWhere, at: KeyPath) -> Iterator[Mistake]:
             "plc": ("locatario", "site", "plc"),
             "heartbeat": ("locatario", "site", "plc"),
         }.get(c.what(where))
-        for key in map(_spelt, c.where.model_fields_set if allowed else ()):
+        for key in map(spelt, c.where.model_fields_set if allowed else ()):
             if allowed and key not in allowed:
                 message = f"means nothing where `of` is {c.of}"
                 yield Mistake(
@@ -322,167 +309,24 @@ def _reference(c: AlertPercentage, at: KeyPath) -> Iterator[Mistake]:
         yield Mistake(at, "`increase` and `with` go together", "give the other counter as `with:`")
 
 
-# --- against the layouts ---------------------------------------------------------------------
-
-
-class _Layout:
-    """The site's series, and which of them a rule means."""
-
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        config = site.config
-        self._tenants = config.tenants()
-        self._groups: list[tuple[str, Plc, Group, list[str], dict[str, Field]]] = [
-            (
-                config.tenant(plc),
-                plc,
-                group,
-                [m or "" for m, _ in machines(group)],
-                {f.name: f for f in site.fields_of(plc, group)},
-            )
-            for plc in config.plcs
-            for group in plc.groups
-        ]
-
-    def check(self, c: Any, where: AlertWhere, at: KeyPath, unit: str | None) -> Iterator[Mistake]:
-        """The first mistake at each key of one condition."""
-        said: dict[KeyPath, Mistake] = {}
-        for mistake in self._check(c, where, at, unit):
-            said.setdefault(mistake.path, mistake)
-        yield from said.values()
-
-    def _check(self, c: Any, where: AlertWhere, at: KeyPath, unit: str | None) -> Iterator[Mistake]:
-        kind = c.what(where) if isinstance(c, AlertAbsence) else ""
-        known: list[tuple[str, Iterable[str]]] = [
-            ("tenant", self._tenants),
-            ("site", [self.site.config.site]),
-        ]
-        for key, names in known:
-            if mistake := _unknown(where, key, names, at):
-                yield mistake
-                return
-        if kind in ("box", "link"):
-            return
-        groups = [g for g in self._groups if matches(where.tenant or "*", g[0])]
-        if mistake := _unknown(where, "plc", dict.fromkeys(p.id for _, p, *_ in groups), at):
-            yield mistake
-            return
-        groups = [g for g in groups if matches(where.plc or "*", g[1].id)]
-        if kind in ("plc", "heartbeat"):
-            return
-        if where.group == HEARTBEAT:
-            if mistake := _unknown(where, "field", HEARTBEAT_FIELDS, at):
-                yield mistake
-            return
-        if mistake := _unknown(where, "group", dict.fromkeys(g.name for _, _, g, *_ in groups), at):
-            yield mistake
-            return
-        groups = [g for g in groups if matches(where.group or "*", g[2].name)]
-        machines = dict.fromkeys(m for *_, names, _ in groups for m in names)
-        if mistake := _unknown(where, "machine", machines, at):
-            yield mistake
-            return
-        groups = [g for g in groups if any(matches(where.machine or "*", name) for name in g[3])]
-        fields = dict.fromkeys(name for *_, found in groups for name in found)
-        if mistake := _unknown(where, "field", fields, at):
-            yield mistake
-            return
-        if where.field is None and not kind:
-            return  # said already
-        pattern = where.field or "*"
-        for _, plc, group, _, found in groups:
-            if "*" in pattern:
-                mine = [f for name, f in found.items() if matches(pattern, name)]
-            else:
-                mine = [found[pattern]] if pattern in found else []
-            if mine:
-                yield from self._group(c, kind, plc, group, mine, found, at, unit)
-
-    def _group(
-        self,
-        c: Any,
-        kind: str,
-        plc: Plc,
-        group: Group,
-        fields: list[Field],
-        all_fields: dict[str, Field],
-        at: KeyPath,
-        unit: str | None,
-    ) -> Iterator[Mistake]:
-        place = f"{plc.id}/{group.name}"
-        if kind == "value":
-            if group.publish == "on_change" and c.for_s < group.max_silence + group.scan:
-                message = (
-                    f"is shorter than values of {place} may be silent: {group.max_silence:g} s"
-                )
-                yield Mistake((*at, "for"), message, "lengthen it, or shorten `max_silence:`")
-            return
-        if 0 < c.for_s < group.scan:
-            message = f"is shorter than the scan of {place}: {group.scan:g} s"
-            yield Mistake((*at, "for"), message, "lengthen it, or scan faster")
-        numeric = not isinstance(c, AlertStateFor) and c.operator()[0] != "equal"
-        for f in fields:
-            base = f.type.partition("[")[0]
-            if numeric and (base in _TEXT or f.s7_type.dims):
-                message = f"{f.name} of {place} is {f.type}: no number to compare"
-                yield Mistake((*at, "where", "field"), message, "compare with `equal:`")
-            if unit is not None and f.unit != unit and not isinstance(c, AlertRateChange):
-                message = f"is not {f.name}'s unit in {place}: {f.unit or 'none'}"
-                yield Mistake((at[0], at[1], "unit"), message, "correct it, or remove `unit:`")
-            counter = getattr(c, "counter", None) or getattr(
-                getattr(c, "of", None), "counter", None
-            )
-            if isinstance(counter, str) and counter not in ("any", base):
-                at_counter = "of" if isinstance(c, AlertPercentage) else ""
-                path = (*at, *filter(None, (at_counter,)), "counter")
-                yield Mistake(
-                    path, f"is not {f.name}'s type in {place}", f"write `counter: {base}`"
-                )
-        if isinstance(c, AlertPercentage):
-            for key, other in (("field", c.of.field), ("with", c.of.with_field)):
-                if other is not None and other not in all_fields:
-                    message = f"no field of {place} is named {other!r}"
-                    yield Mistake((*at, "of", key), message, _near(other, all_fields))
-
-
-def _unknown(where: AlertWhere, key: str, names: Iterable[str], at: KeyPath) -> Mistake | None:
-    """A mistake where no name is meant."""
-    pattern = getattr(where, key)
-    names = list(names)
-    if pattern is None or any(matches(pattern, name) for name in names):
-        return None
-    key = _spelt(key)
-    path = (*at, "where", key)
-    if "*" in pattern:
-        return Mistake(path, f"matches no {key}", _some(names))
-    return Mistake(path, f"no {key} is named {pattern!r}", _near(pattern, names) or _some(names))
-
-
-def _spelt(key: str) -> str:
-    """A key of ``where`` as a file spells it."""
-    return AlertWhere.model_fields[key].alias or key
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f"did you mean `{near[0]}`?" if near else ""
-
-
-def _some(names: list[str]) -> str:
-    shown = [n for n in names if n]
-    return f"one of: {', '.join(shown[:10])}" + (", …" if len(shown) > 10 else "") if shown else ""
-
-
 def units(site: Site) -> dict[str, str]:
     """By rule: the unit that all its fields share."""
+    groups = [(plc, group, fields) for (plc, group), fields in site.fields.items()]
+    return shared_units(site.config.alerts, groups)
+
+
+def shared_units(
+    alerts: Alerts, groups: Sequence[tuple[str, str, Sequence[Field]]]
+) -> dict[str, str]:
+    """The same of (PLC, group, its fields)."""
     found: dict[str, str] = {}
-    for rule in site.config.alerts.rules:
+    for rule in alerts.rules:
         pattern = rule.where.field
         if isinstance(rule, AlertSeveralRule) or pattern is None:
             continue
         mine = {
             f.unit
-            for (plc, group), fields in site.fields.items()
+            for plc, group, fields in groups
             if matches(rule.where.plc or "*", plc) and matches(rule.where.group or "*", group)
             for f in fields
             if matches(pattern, f.name)

@@ -10,6 +10,9 @@ from typing import Any
 
 from services.runtime.process import Process
 
+# Of the threads: who guards what they do (services/alerts/outward.py) knows them by it.
+THREAD = "background"
+
 
 class Background:
     """Runs a call in a thread; its outcome comes back as a call in the process's loop."""
@@ -31,7 +34,11 @@ class Background:
             os.eventfd_write(self._wake, 1)
 
         # A daemon: a name look-up that hangs must not hold up the end of the process.
-        threading.Thread(target=call, daemon=True).start()
+        threading.Thread(target=call, name=THREAD, daemon=True).start()
+
+    def __del__(self) -> None:
+        """When no call is under way any more: one may outlive the part of a process it is of."""
+        os.close(self._wake)
 
     def _collect(self) -> None:
         os.eventfd_read(self._wake)

@@ -106,6 +106,11 @@ class Central(Model):
     oidc: central_oidc.Oidc | None = Field(
         None, description="people sign in with it on the admin page; without it, with an API key"
     )
+    alerts: bool = Field(False, description="evaluate the tenants' alert rules here")
+    alert_receivers: Literal["public", "any"] = Field(
+        "public",
+        description="`any`: tenants may also have addresses of this machine and its networks told",
+    )
     paths: CentralPaths = Field(default_factory=CentralPaths)
 
     @rule
@@ -129,6 +134,12 @@ class Central(Model):
                 "is no database URL: `sqlite:///FILE` or `postgresql://user@host:5432/name`"
             )
         return value
+
+    @rule
+    def _alerts_need_a_broker(self) -> str | None:
+        if self.alerts and self.broker is None:
+            return "`alerts: true` needs `broker:`: that is where the values come from"
+        return None
 
     @property
     def warnings(self) -> list[str]:
@@ -293,7 +304,7 @@ def write_clear_password(centre: Centre) -> None:
 
 
 def render(centre: Centre) -> rendering.Rendered:
-    """The JSON of the centre's processes, by process name."""
+    """The JSON of the centre's processes, by process name; control_plane's first."""
     listen = centre.config.listen
     base = centre.file.absolute().parent
     broker = _rendered_broker(centre.config.broker, base)
@@ -305,25 +316,35 @@ def render(centre: Centre) -> rendering.Rendered:
             "process": name,
             "folder": folder,
             "item": "",
+            "where": "centre",
             "runtime": str(centre.runtime),
             "state": str(centre.state),
             "logs": str(centre.state / "log"),
-            "database": centre.database,
-            "password": centre.password,
-            "broker": broker,
             **content,
         }
 
+    own = {"database": centre.database, "password": centre.password, "broker": broker}
     where = {
         "host": listen.host,
         "port": listen.port,
         "tls": {k: str(base / f) for k, f in listen.tls} if listen.tls else None,
     }
-    outside = central_outside.render(centre.config.influxdb, centre.config.grafana, base)
-    oidc = central_oidc.rendered(centre.config.oidc, base)
-    add("control_plane", listen=where, oidc=oidc, **outside)
+    receivers = centre.config.alert_receivers
+    add(
+        "control_plane",
+        listen=where,
+        oidc=central_oidc.rendered(centre.config.oidc, base),
+        alerts=centre.config.alerts,
+        alert_receivers=receivers,
+        **central_outside.render(centre.config.influxdb, centre.config.grafana, base),
+        **own,
+    )
     if broker is not None:
-        add("meter")
+        add("meter", **own)
+    if centre.config.alerts and broker is not None:
+        # Not the administrator's account: each tenant's session has its own.
+        sessions = {k: broker[k] for k in ("host", "port", "tls")}
+        add("alerts", broker=sessions, alert_receivers=receivers)
     return rendered
 
 

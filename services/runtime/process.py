@@ -92,7 +92,7 @@ class Process:
         self.live: Port | None = None
         # At the centre nobody gathers live frames; there HTTP and the log say how it is.
         at_centre = [p.folder for p in topology.PROCESSES.values() if p.where == "centre"]
-        if self.folder not in ("metrics", *at_centre):
+        if self.folder not in ("metrics", *at_centre) and config.get("where") != "centre":
             self.live = self.bus.connect("live")
             self.every(STATS_INTERVAL_S, self._send_stats)
 

@@ -244,12 +244,13 @@ def _alerts(site: Site) -> dict[str, Any]:
         "holds_ms": [[plc, group, hold_ms] for (plc, group), hold_ms in holds],
         "late_after_ms": round(alerts.late_after * 1_000),
         "receivers": [_receiver(site, r) for r in alerts.receivers],
-        "routes": {name: _route(route) for name, route in alerts.routes.items()},
+        "routes": {name: alert_route(route) for name, route in alerts.routes.items()},
         "timezone": alerts.timezone,
     }
 
 
-def _route(route: AlertRoute) -> dict[str, Any]:
+def alert_route(route: AlertRoute) -> dict[str, Any]:
+    """As the engine takes it: times in ms, days as numbers."""
     return {
         "receivers": route.receivers,
         "group": [round(route.group.wait * 1_000), route.group.max] if route.group else None,

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from sqlalchemy import insert, select
 
+from services.control_plane.alerting.sealing import Seal
 from services.control_plane.backup import write
 from services.control_plane.checking import Checker, look
 from services.control_plane.fleet import ca
@@ -80,7 +81,10 @@ def fill(fleet: Fleet) -> None:
         operator = session.scalars(select(Credential.id)).one()
     actor = Actor(operator, "operator", None, None, centre.key)
     desk = Desk(centre.database, centre.chain, ca.load(centre.config.state), Log("bench"))
-    core = Core(centre.database, centre.chain, Checker(), None, {}, desk)
+    seal = Seal.load(centre.config.state)
+    core = Core(
+        centre.database, centre.chain, Checker(), None, {}, desk, seal, None, any_receiver=False
+    )
 
     def work(tenant_id: str | None, *routes: Callable[[Unit], Any]) -> None:
         """In one transaction."""

@@ -81,8 +81,8 @@ class World:
         finally:
             running.end()
 
-    def feed(self, plc: str, value: float) -> None:
-        """One message; what HIGH makes of it is expected."""
+    def feed(self, plc: str, value: float, *, wait: bool = True) -> None:
+        """One message; what HIGH makes of it is expected. Without ``wait`` nothing slows it."""
         ts = self._ts[plc] = max(self._ts[plc] + 1, now_ms())
         message = {"v": 1, "site": "planta-sp", "locatario_id": "acme", "plc_id": plc, "ts": ts,
                    "group": "g1", "quality": "good", "values": {"a": value}}  # fmt: skip
@@ -92,7 +92,7 @@ class World:
             return self.fed[-1]
 
         self.sources[plc].publish(make, ts)
-        self.sources[plc].step()
+        self.sources[plc].step() if wait else self.sources[plc].turn()
         rings, self._rings[plc] = self._rings[plc], value > 80
         if self._rings[plc] and not rings:
             self.expected[plc].append((ts, "ok", "disparando"))

@@ -61,9 +61,11 @@ class Centre:
         more: Callable[[Path, str], dict[str, Any]] | dict[str, Any] | None = None,
         *,
         tls: bool = False,
+        alerts: bool = False,
     ) -> None:
         """``broker`` as central.yaml has it; ``more`` is further sections of it, or makes them from
-        the folder and the address; with ``tls`` its own certificate is of ``ca_file``.
+        the folder and the address; with ``tls`` its own certificate is of ``ca_file``. With
+        ``alerts``, its process is the test's to run.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="pec", dir="/tmp"))
         self.port = free_port()
@@ -77,7 +79,12 @@ class Centre:
             authority = Ca(self.folder, "api-ca")
             cert, key = authority.issue("localhost")
             listen["tls"], self.ca_file = {"cert": cert, "key": key}, authority.file
-        content = {"listen": listen, "database": url, **({"broker": broker} if broker else {})}
+        content: dict[str, Any] = {
+            "listen": listen,
+            "database": url,
+            **({"broker": broker} if broker else {}),
+        }
+        content |= {"alerts": True, "alert_receivers": "any"} if alerts else {}
         content |= more(self.folder, self.url) if callable(more) else more or {}
         self.file.write_text(yaml.safe_dump(content, sort_keys=False))
         self.reload()

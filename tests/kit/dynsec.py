@@ -22,8 +22,8 @@ OTHER = "outro-admin"
 class Accounts(Broker):
     """With TLS, and the plugin."""
 
-    def __init__(self) -> None:
-        super().__init__(tls=True, dynsec=PASSWORD)
+    def __init__(self, options: str = "") -> None:
+        super().__init__(tls=True, dynsec=PASSWORD, options=options)
         self.password_file = self.folder / "admin.pw"
         self.password_file.write_text(PASSWORD)
         found = self.on_disk()

@@ -30,6 +30,11 @@ class Source:
         """A turn of the loop: sends, takes acknowledgements."""
         self._process.step()
 
+    def turn(self) -> None:
+        """The same, waiting for nothing."""
+        self._process.at(time.monotonic() + 0.001, lambda: None)
+        self._process.step()
+
     def drain(self, timeout_s: float = 20) -> None:
         """Returns when all is acknowledged."""
         deadline_s = time.monotonic() + timeout_s

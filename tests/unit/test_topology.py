@@ -54,7 +54,7 @@ def conf(where: str) -> configparser.RawConfigParser:
 @pytest.mark.parametrize("where", CONFS)
 def test_supervisord_conf_lists_the_processes_of_the_table(where: str) -> None:
     parser = conf(where)
-    here = [p for p in topology.PROCESSES.values() if p.where == where]
+    here = [p for p in topology.PROCESSES.values() if p.where in (where, "both")]
     programs = {s.removeprefix("program:") for s in parser.sections() if s.startswith("program:")}
     assert programs == {p.prefix for p in here if not p.rendered}
     text = (ROOT / CONFS[where]).read_text()

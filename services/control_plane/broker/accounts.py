@@ -142,6 +142,18 @@ def wanted(session: Session, key: bytes, tenant_id: str, now_ms: int) -> Wanted:
     return found
 
 
+def add_own(found: Wanted, session: Session, key: bytes, tenant_id: str, name: str) -> None:
+    """An account of the centre's own that reads all of one tenant."""
+    own = role(tenant_id, None)
+    found.roles.setdefault(own, _acls(session, tenant_id, None, may_send=False))
+    found.accounts[name] = Account(own, own_password(key, name), True)
+
+
+def own_password(key: bytes, name: str) -> str:
+    """Of such an account: it has no secret in the database."""
+    return _password(key, name)
+
+
 def _acls(session: Session, tenant: str, site: str | None, may_send: bool) -> set[Acl]:
     """A box writes its own PLCs' topics, its own status, and what its tenant's alarms show; a
     reader reads all of its tenant. Of a tenant far over its plan the boxes still say that they and

@@ -6,13 +6,14 @@ from typing import Any, ClassVar
 
 from sqlalchemy import select
 
+from services.control_plane.alerting.publication import Publication
 from services.control_plane.broker import accounts
 from services.control_plane.broker.accounts import Acl, Wanted
 from services.control_plane.broker.dynsec import Command, Dynsec
 from services.control_plane.db import Database
 from services.control_plane.effects import BROKER
 from services.control_plane.tables import Tenant
-from services.control_plane.worker import Worker
+from services.control_plane.worker import Refused, Worker
 from services.runtime.clock import now_ms
 from services.runtime.log import Log
 
@@ -34,10 +35,20 @@ class BrokerWorker(Worker):
     batch: ClassVar[int] = TENANTS
     join_s: ClassVar[float] = 10.0
 
-    def __init__(self, database: Database, config: dict[str, Any], key: bytes, log: Log) -> None:
-        """``config`` as rendered from central.yaml's ``broker``."""
+    def __init__(
+        self,
+        database: Database,
+        config: dict[str, Any],
+        key: bytes,
+        log: Log,
+        alerts: Publication | None = None,
+    ) -> None:
+        """``config`` as rendered from central.yaml's ``broker``; ``alerts`` follows the accounts,
+        where tenants' rules are evaluated here.
+        """
         super().__init__(database, log)
         self.key = key
+        self._alerts = alerts
         self._said: str | None = ""
         self._dynsec = Dynsec(config, self._changed)
 
@@ -83,6 +94,8 @@ class BrokerWorker(Worker):
         for tenant in tenants:
             with self._database.reading(tenant) as session:
                 own = accounts.wanted(session, self.key, tenant, now_ms())
+                if self._alerts is not None:
+                    self._alerts.add_account(session, tenant, own)
             want.roles |= own.roles
             want.accounts |= own.accounts
         commands = self._difference(want, there["clients"], there["roles"])
@@ -91,6 +104,16 @@ class BrokerWorker(Worker):
             done = [c["command"] for c in commands]
             said = {name: done.count(name) for name in sorted(set(done))}
             self._log.info("broker set right", tenants=tenants[:10], **said)
+        if self._alerts is not None:
+            self._publish(self._alerts, tenants)
+
+    def _publish(self, alerts: Publication, tenants: list[str]) -> None:
+        try:
+            for tenant in tenants:
+                with self._database.reading(tenant) as session:
+                    alerts.publish(session, tenant)
+        except OSError as e:
+            raise Refused(f"alert rules cannot be written: {e}") from None
 
     def _defaults(self) -> None:
         """What no role allows is denied."""

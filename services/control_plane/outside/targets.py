@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from services.control_plane.alerting.publication import Publication
 from services.control_plane.broker import accounts
 from services.control_plane.broker.worker import BrokerWorker
 from services.control_plane.checking import Checker
@@ -22,14 +23,21 @@ _KNOWN = 4_096
 
 
 def make(
-    config: dict[str, Any], database: Database, checker: Checker, log: Log
+    config: dict[str, Any],
+    database: Database,
+    checker: Checker,
+    alerts: Publication | None,
+    log: Log,
 ) -> tuple[BrokerWorker | None, dict[str, Worker]]:
-    """The broker's, which accounts are made with, and all by name; their threads run."""
+    """The broker's, which accounts are made with (and which ``alerts`` follows), and all by name;
+    their threads run.
+    """
     state = Path(config["state"])
     workers: list[Worker] = []
     broker = None
     if config["broker"] is not None:
-        broker = BrokerWorker(database, config["broker"], accounts.load_key(state), log)
+        key = accounts.load_key(state)
+        broker = BrokerWorker(database, config["broker"], key, log, alerts)
         workers.append(broker)
     if config["influxdb"] is not None:
         secrets, fields, grafana = Secrets(state), Fields(checker), None

@@ -259,7 +259,7 @@ def create_config(unit: Writing, tenant_id: TenantId, site_id: SiteId, form: New
         sha256=sha256,
         comment=form.comment,
         points_per_min=checked.points_per_min,
-        check=checked.model_dump(),
+        check={**checked.model_dump(), "series": unit.prepared["series"]},
         author=unit.actor.id,
         created_ms=now_ms(),
     )

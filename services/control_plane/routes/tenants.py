@@ -27,6 +27,7 @@ from services.control_plane.identity import ADMIN, OPERATOR, READER
 from services.control_plane.problems import Refusal
 from services.control_plane.routes import configs, effects, plans
 from services.control_plane.tables import (
+    AlertPart,
     BoxConfig,
     Credential,
     Device,
@@ -231,8 +232,8 @@ def purge_tenant(unit: Writing, tenant_id: TenantId) -> Answer:
     before = view(tenant)
     keys = select(Credential.id).where(Credential.tenant_id == tenant_id)
     session.execute(delete(Secret).where(Secret.credential_id.in_(keys)))
-    tables = (*store.OF_TENANT, WebSession, Credential, Usage, Standing, LimitEvent, Metered)
-    for table in (*tables, BoxConfig, Device, Site):
+    own = (*store.OF_TENANT, WebSession, AlertPart, Credential, Usage)
+    for table in (*own, Standing, LimitEvent, Metered, BoxConfig, Device, Site):
         session.execute(delete(table).where(table.tenant_id == tenant_id))
     session.delete(tenant)
     unit.record("tenant.purge", f"tenants/{tenant_id}", before, None)

@@ -40,6 +40,10 @@ BODIES: dict[str, Any] = {
     "NewConfig": {
         "yaml": BOX_CONFIG.format(site="caixa-1", tenant="vitima", plc="clp-1", scan="9s")
     },
+    "PartForm": {"type": "absence", "for": "1m"},
+    "RulesToCheck": {"rules": [{"name": "intruso", "type": "absence", "for": "1m"}]},
+    "Ack": {"rule": "alto"},
+    "Silence": {"rule": "alto", "for_s": 60, "why": "intruso"},
     "Draft": {"yaml": BOX_CONFIG.format(site="caixa-1", tenant="vitima", plc="clp-1", scan="9s")},
 }
 QUERIES = {"old": "1", "new": "1"}
@@ -72,6 +76,12 @@ READER = {
     ("GET", "/v1/tenants/{tenant_id}/rollouts"),
     ("GET", "/v1/tenants/{tenant_id}/rollouts/{rollout_id}"),
     ("GET", "/v1/tenants/{tenant_id}/limits/events"),
+    ("GET", "/v1/tenants/{tenant_id}/rules"),
+    ("GET", "/v1/tenants/{tenant_id}/rules/{name}"),
+    ("GET", "/v1/tenants/{tenant_id}/routes"),
+    ("GET", "/v1/tenants/{tenant_id}/routes/{name}"),
+    ("GET", "/v1/tenants/{tenant_id}/alerts"),
+    ("GET", "/v1/tenants/{tenant_id}/alerts/history"),
 }
 BOX = {
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}"),
@@ -103,6 +113,13 @@ class Victim:
         centre.call("PATCH", f"{base}/devices/clp-1", {"name": MARK})
         made = centre.make(f"{base}/credentials", {"role": "reader", "name": MARK})
         centre.make(f"{base}/sites/caixa-1/configs", {**BODIES["NewConfig"], "comment": MARK})
+        hook = {"type": "webhook", "url": f"https://{MARK}.example/", "secret": MARK}
+        rule = {"type": "absence", "for": "1m", "message": MARK, "route": "alto"}
+        for what, spec in (
+            ("receivers", hook), ("routes", {"receivers": ["alto"]}), ("rules", rule)
+        ):  # fmt: skip
+            reply = centre.call("PUT", f"{base}/{what}/alto", spec)
+            assert reply.status == 201, reply
         centre.make(f"{base}/sites", {"id": "caixa-2"})
         rollout = centre.make(f"{base}/rollouts", {"sites": ["caixa-1"], "comment": MARK})
         CentralBox(centre, "vitima", "caixa-1", self.own["box"]).report("applied", 1, software=MARK)
@@ -125,6 +142,7 @@ class Victim:
             "plan_id": "pro",
             "version": "1",
             "rollout_id": rollout["id"],
+            "name": "alto",
         }
         document = centre.call("GET", "/openapi.json").body
         self.routes = [
@@ -257,3 +275,16 @@ def test_a_box_with_a_certificate_has_no_more_rights_than_one_with_a_key() -> No
         for box in boxes.values():
             assert box.call("GET", box.path).status == 200
         assert victim.head() == before
+
+
+def test_the_short_form_is_of_ones_own_tenant(victim: Victim) -> None:
+    call = victim.centre.call
+    for what in ("rules", "receivers", "routes"):
+        own = call("GET", f"/v1/{what}", key=victim.own["admin"])
+        assert [part["name"] for part in own.body["items"]] == ["alto"]
+        assert call("GET", f"/v1/{what}/alto", key=victim.own["admin"]).status == 200
+        assert call("GET", f"/v1/{what}", key=victim.foreign["admin"]).body["items"] == []
+        assert call("GET", f"/v1/{what}/alto", key=victim.foreign["admin"]).status == 404
+        assert call("GET", f"/v1/{what}").status == 404, "an operator has no tenant"
+        assert call("GET", f"/v1/{what}", key=victim.own["box"]).status == 403
+    assert call("GET", "/v1/receivers", key=victim.own["reader"]).status == 403

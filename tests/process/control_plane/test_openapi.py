@@ -33,6 +33,7 @@ NAMES = """\
 "path.plan_id" = ["free", "meu"]
 "path.version" = [1, 2]
 "path.rollout_id" = ["ROLLOUT"]
+"path.name" = ["alto", "plantao"]
 """
 # What would leave the others without a tenant has one of its own.
 ENDS = """

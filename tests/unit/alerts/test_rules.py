@@ -9,7 +9,7 @@ import pytest
 
 from services.alerts.core.rule import COUNTER_BITS, HEARTBEAT, Rule, Shift
 from services.alerts.core.watch import WORDS
-from services.runtime import alert_model, alert_rules, loader
+from services.runtime import alert_layouts, alert_model, alert_rules, loader
 from services.runtime.errors import ConfigError, Problem
 from services.runtime.site import Site
 from tests.kit.common import ROOT
@@ -213,7 +213,7 @@ def test_a_changed_rule_has_another_digest(tmp_path: Path) -> None:
 
 def test_words_that_stand_twice_are_the_same() -> None:
     assert alert_rules.WORDS == WORDS
-    assert alert_rules.HEARTBEAT == HEARTBEAT
+    assert alert_layouts.HEARTBEAT == HEARTBEAT
     counters = alert_model.Counter.__args__  # type: ignore[attr-defined]
     assert set(counters) == {"any", *COUNTER_BITS}
 

@@ -57,6 +57,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
             add_fleet(session, t)
             effects.add(session, "broker", t, 1)
             wanted.keep(session, "influxdb", t, "org", "1", 1)
+            session.add(tables.AlertPart(tenant_id=t, kind="rule", name="r1", spec={}, **times))
             add(session, [Count(t, "d1", 60, 1, 1, 1)])
             chain.append(session, "x", "admin", t, "a", "r", None, None)
     yield made
@@ -98,7 +99,7 @@ def test_the_table_of_owned_things_is_complete() -> None:
     assert owned == {
         "tenants", "sites", "devices", "credentials", "configs", "usage", "audit",
         "effects", "claims", "certificates", "targets", "reports", "rollouts", "rollout_boxes",
-        "standings", "limit_events", "metered", "externals", "sessions",
+        "standings", "limit_events", "metered", "externals", "sessions", "alert_parts",
     }  # fmt: skip
     # What else there is belongs to nobody, or is reached through what is owned only.
     rest = {"plans", "secrets", "audit_head", "replies"}

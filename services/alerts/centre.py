@@ -1,0 +1,211 @@
+"""The same engine at the centre: one process, and in it an engine of its own for each tenant that
+has rules, with a memory file, a session and an account at the broker of its own. What one tenant
+has, another's engine never gets to see: neither by this code, nor by the broker's permissions.
+
+Who has rules stands in ``<state>/alerts/tenants/<tenant>.json``, written by the control plane and
+looked at once a second: a new file begins an engine, a changed one begins it anew from its memory,
+a file that is gone ends it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from bus.frames import Heartbeat, Reply, Request
+from services.alerts.alarms import Alarms
+from services.alerts.control import Control
+from services.alerts.core.engine import BadMessage
+from services.alerts.outward import only_outward
+from services.consumer.durable import Durable
+from services.consumer.mqtt import MqttIntake
+from services.consumer.row import Row
+from services.consumer.source import Source, Taker
+from services.runtime.clock import now_ms
+from services.runtime.part import Part
+from services.runtime.process import Process
+
+LOOK_S = 1.0
+FOLDER = Path("alerts")
+TENANTS = FOLDER / "tenants"
+
+
+class TenantAlarms(Alarms):
+    """One tenant's alarms, on all its boxes."""
+
+    def __init__(self, part: Process) -> None:
+        super().__init__(part)
+        self.target = f"alert rules of {part.item}"
+        self._sites = {plc: site for _, site, plc, _ in part.config["roster"]}
+
+    def _site_of(self, beat: Heartbeat) -> str:
+        return str(self._sites.get(beat.plc, ""))
+
+    def _say_what_lives(self, now: int) -> None:
+        """Nothing: of a box only its own word and the broker's tell."""
+
+    def status(self, tenant: str, site: str, message: dict[str, Any]) -> None:
+        """What the broker says of a box's connection; kept by the next commit."""
+        topic = f"edge/{tenant}/{site}/status"
+        try:
+            self._said += self._engine.message(topic, message, now_ms())
+        except BadMessage as e:
+            text = f"a message of {topic} cannot be understood: {e}"
+            self._process.event("warning", "alerts_bad_message", text)
+
+    def close(self) -> None:
+        """Nobody is told any more, and nothing is written."""
+        super().close()
+        self._memory.close()
+
+
+class _Untold:
+    """No progress is kept beside the engine's state: that tells by (epoch, seq) what it has had."""
+
+    def __init__(self, _packed: bytes) -> None:
+        pass
+
+    def take(self, rows: Iterable[Row]) -> list[Row]:
+        return list(rows)
+
+    def pack(self) -> bytes:
+        return b""
+
+
+class Running:
+    """One tenant's engine."""
+
+    def __init__(self, process: Process, tenant: str, config: dict[str, Any]) -> None:
+        config = {**config, "mqtt": {**process.config["broker"], **config["mqtt"]}}
+        self._part = Part(process, tenant, config)
+        self._intake: MqttIntake | None = None
+        try:
+            self._alarms = TenantAlarms(self._part)
+            self.control = Control(self._alarms)
+            self._durable = Durable(self._part, self._alarms, self._source, _Untold)
+            self._durable.open()
+            self._alarms.open()
+        except Exception:
+            self._part.end()
+            raise
+
+    def _source(self, part: Process, taker: Taker) -> Source:
+        tenant = part.item
+        own = f"plc/{tenant}/+"
+        topics = (own, f"{own}/gap", f"{own}/heartbeat", f"edge/{tenant}/+/status")
+        status = partial(self._status, tenant)
+        self._intake = MqttIntake(part, taker, topics, on_status=status)
+        return self._intake
+
+    def _status(self, own: str, tenant: str, site: str, message: dict[str, Any]) -> None:
+        if tenant == own:  # the broker lets no other through; here neither
+            self._alarms.status(tenant, site, message)
+
+    def close(self, *, for_good: bool = False) -> None:
+        """Commits what was taken. ``for_good``: the broker keeps nothing for it any more."""
+        if for_good and self._intake is not None:
+            self._intake.forget_session()
+        self._durable.close()
+        self._part.end()
+        self._alarms.close()
+
+
+class Tenants:
+    """Who has an engine, as the files want it."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._folder = process.state_dir / TENANTS
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._seen: dict[str, tuple[int, int]] = {}
+        """Tenant → (mtime, inode) of the file as it was taken up."""
+        self._running: dict[str, Running] = {}
+        self._port = process.bus.bind("alarms")
+        process.on_readable(self._port, self._serve)
+        process.every(LOOK_S, self.look)
+        self.look()
+
+    def look(self) -> None:
+        """Takes up what has changed."""
+        with os.scandir(self._folder) as entries:
+            files = {
+                e.name.removesuffix(".json"): (e.stat().st_mtime_ns, e.inode())
+                for e in entries
+                if e.name.endswith(".json")
+            }
+        for tenant in self._seen.keys() - files.keys():
+            del self._seen[tenant]
+            self._end(tenant, for_good=True)
+        for tenant, version in sorted(files.items()):
+            if self._seen.get(tenant) != version:
+                self._seen[tenant] = version
+                self._begin(tenant)
+
+    def _begin(self, tenant: str) -> None:
+        """One tenant's file that is no use must not be the end of all the others."""
+        file = self._folder / f"{tenant}.json"
+        try:
+            config = orjson.loads(file.read_bytes())
+            self._end(tenant, for_good="gone" in config)
+            if "gone" in config:
+                self._remove(tenant, file)
+                return
+            self._running[tenant] = Running(self._process, tenant, config)
+        except Exception as e:
+            text = f"the alert rules of {tenant} cannot be evaluated: {e!r}"
+            self._process.event("error", "tenant_failed", text)
+            return
+        rules = len(config["rules"])
+        self._process.event("info", "tenant_begun", f"{tenant}: {rules} rules", item=tenant)
+
+    def _end(self, tenant: str, *, for_good: bool) -> None:
+        running = self._running.pop(tenant, None)
+        if running is None:
+            return
+        running.close(for_good=for_good)
+        if for_good:
+            text = f"{tenant} has no rules to evaluate any more"
+            self._process.event("info", "tenant_ended", text, item=tenant)
+
+    def _remove(self, tenant: str, file: Path) -> None:
+        """The tenant is purged: so is what was remembered of it. No name of a tenant has a dot."""
+        for found in (self._process.state_dir / FOLDER).glob(f"{escape(tenant)}.*"):
+            found.unlink()
+        file.unlink()
+        del self._seen[tenant]
+        self._process.event("info", "tenant_purged", f"{tenant}: removed", item=tenant)
+
+    # -- the control socket ---------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while (frame := self._port.receive()) is not None:
+            self._port.send(self._answer(frame))
+
+    def _answer(self, frame: Any) -> Reply:
+        if not isinstance(frame, Request):
+            return Reply(None, "that is no request")
+        tenant = str(frame.args.get("tenant", ""))
+        running = self._running.get(tenant)
+        if running is None:
+            return Reply(None, f"no rules of {tenant!r} are evaluated here (yet)")
+        return running.control.answer(frame)
+
+    def close(self) -> None:
+        """Ends them all; each goes on from there with the next start."""
+        for running in self._running.values():
+            running.close()
+
+
+def setup(process: Process) -> Callable[[], None]:
+    """Begins with the tenants that there are."""
+    if process.config["alert_receivers"] == "public":
+        only_outward()
+    tenants = Tenants(process)
+    process.ready()
+    return tenants.close
