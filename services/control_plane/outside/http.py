@@ -76,11 +76,13 @@ class Http:
         document = _document(answer.data)
         if answer.status < 300:
             return document
-        words = f"{self.where} answers {answer.status} to {method} {path}: {_said(document)}"
+        said = _said(document)
+        # Why nobody is served is shown to every tenant: the path may hold another one's name.
         if answer.status == 401:
-            raise Away(f"{self.where} refuses the credentials (401): {_said(document)}")
+            raise Away(f"{self.where} refuses the credentials (401): {said}")
         if answer.status in _AWAY:
-            raise Away(words)
+            raise Away(f"{self.where} answers {answer.status}: {said}")
+        words = f"{self.where} answers {answer.status} to {method} {path}: {said}"
         raise (Missing if answer.status == 404 else Refused)(words)
 
     def _send(

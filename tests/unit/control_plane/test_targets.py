@@ -141,9 +141,12 @@ def test_a_read_is_repeated_and_a_change_never(way: HttpFaults) -> None:
         asked.ask("POST", "/api/orgs", {"name": "x"})
     assert len(way.seen) == 1
     way.all(AWAY)
-    with pytest.raises(Away, match="answers 503 to POST /api/orgs"):
+    with pytest.raises(Away, match="answers 503: made up"):
         asked.ask("POST", "/api/orgs", {"name": "y"})
     assert len(way.seen) == 2
+    with pytest.raises(Away) as caught:
+        asked.find("/api/orgs/name/outra")
+    assert "outra" not in str(caught.value), "every tenant is shown why nobody is served"
     way.all(PASS)
     with pytest.raises(Refused, match="Organization name taken"):
         asked.ask("POST", "/api/orgs", {"name": "x"})
