@@ -60,7 +60,7 @@ class Broker:
         if control_plane:
             run("broker-users.sh", *words, "--dynsec", str(self.folder / names[0]))
             shutil.copy(self.secrets / "dynamic-security.json", self.folder / "data")
-            its_own = (("/usr/lib/mosquitto_dynamic_security.so", PLUGIN),)
+            its_own = [("/usr/lib/mosquitto_dynamic_security.so", PLUGIN)]
         else:
             run("broker-users.sh", *words)
             its_own = [
