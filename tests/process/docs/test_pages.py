@@ -114,7 +114,8 @@ def wrong_with(text: str) -> str:
         if word in ("|", "&&", ";", "||", ">", "2>"):
             break
         option = word.partition("=")[0]
-        if option.startswith("-") and option not in known:
+        # "-" alone is a pipe's end.
+        if option.startswith("-") and option not in (*known, "-"):
             return f"`{text}`: no option {option}"
     return ""
 
