@@ -22,7 +22,7 @@ from tests.bench.result import Options, Result
 QUICK = ("decode", "change", "frames", "outbox", "keep", "scan")
 BENCHES = (
     *QUICK, "network", "reader", "new-values", "publisher", "latency", "drain", "mirror",
-    "dashboard", "readers", "jitter", "site", "alerts",
+    "dashboard", "readers", "jitter", "site", "alerts", "central-poll",
 )  # fmt: skip
 
 

@@ -19,3 +19,10 @@ class Desk:
         self.attempts = Attempts()
         self.waiters = Waiters(database)
         self.conductor = Conductor(database, chain, self.waiters, log)
+
+    def check(self) -> None:
+        """Raises RuntimeError where what goes on by itself has ended."""
+        if self.waiters.failed is not None:
+            raise RuntimeError("nobody looks for who waits") from self.waiters.failed
+        if self.conductor.error is not None:
+            raise RuntimeError("the roll-outs' thread failed") from self.conductor.error

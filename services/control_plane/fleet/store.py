@@ -121,9 +121,13 @@ def keep(session: Session, stored: Stored, new: Rollout, targets: Targets, at_ms
         if box != old[box.site]:
             own = stored.rows[box.site]
             own.state, own.asked_ms, own.why = box.state, box.asked_ms, box.why
+    # Found at once, not one by one; held, or the session would forget them.
+    query = select(Target).where(Target.tenant_id == row.tenant_id)
+    known = session.scalars(query.where(Target.site_id.in_(targets))).all() if targets else ()
     for site, version in targets.items():
         given = {"author": row.author, "at_ms": at_ms, "rollout_id": row.id}
         set_target(session, row.tenant_id, site, version, **given)  # type: ignore[arg-type]
+    del known
     stored.now = new
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import deque
 from collections.abc import Iterator
 
@@ -22,8 +23,9 @@ from services.control_plane.tables import Target
 LOOK_S = 1.0
 # Polls of one box at once; one more, and the oldest is sent home. So nobody's key fills the place.
 PER_SITE = 8
-# Threads in which those that were woken look: a push to a thousand boxes leaves others enough.
-THREADS = 8
+# Threads in which boxes look for their targets, and in which they report: what a thousand of them
+# do at once after a push leaves all others theirs.
+LOOKING, REPORTING = 8, 4
 
 Site = tuple[str, str]
 
@@ -64,17 +66,27 @@ class Waiters:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._looker: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
-        self._limiter: anyio.CapacityLimiter | None = None
         self._closed = False
         with database.reading(None) as session:
             self._seen = session.scalar(select(func.max(Target.seq))) or 0
 
-    @property
-    def limiter(self) -> anyio.CapacityLimiter:
+    @functools.cached_property
+    def looking(self) -> anyio.CapacityLimiter:
         """For the threads of who waits."""
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(THREADS)
-        return self._limiter
+        return anyio.CapacityLimiter(LOOKING)
+
+    @functools.cached_property
+    def reporting(self) -> anyio.CapacityLimiter:
+        """For the threads of who reports: each may wait for the writers before it."""
+        return anyio.CapacityLimiter(REPORTING)
+
+    @property
+    def failed(self) -> BaseException | None:
+        """Why nobody looks any more; None while somebody does."""
+        looker = self._looker
+        if looker is None or not looker.done() or looker.cancelled():
+            return None
+        return looker.exception()
 
     # -- in the event loop ---------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path
 from pydantic import Field, field_validator
 from sqlalchemy import func, select
 
-from services.control_plane.fields import Cursor, Form, Id, Limit, Line, Page, TenantId, page
+from services.control_plane.fields import Cursor, Form, Id, Limit, Line, Page, TenantId, View, page
 from services.control_plane.fleet import rollout, store, views
 from services.control_plane.fleet.rollout import Box, Rollout, Targets
 from services.control_plane.fleet.store import Stored
@@ -59,6 +59,12 @@ class NewRollout(Form):
         if numbers and (numbers != sorted(set(numbers)) or numbers[-1] != 100):
             raise ValueError("percentages rise from stage to stage, and the last is 100")
         return value
+
+
+class Name(View):
+    """A roll-out, before its boxes are counted."""
+
+    id: str
 
 
 def _wrong(key: str, message: str) -> Refusal:
@@ -203,17 +209,21 @@ def list_rollouts(
     unit: Reading, tenant_id: TenantId, cursor: Cursor = None, limit: Limit = 100
 ) -> Answer:
     """Every roll-out, the newest first."""
-    keys = [RolloutRow.created_ms, RolloutRow.id]
-    found = page(
-        unit.session,
-        select(RolloutRow),
-        keys,
-        cursor,
-        limit,
-        lambda row: views.rollouts(unit.session, [row])[0],
-        newest_first=True,
-    )
-    return Answer(found)
+    return Answer(listed(unit, cursor, limit))
+
+
+def listed(unit: Unit, cursor: str | None, limit: int) -> Page[RolloutView]:
+    """Those that this request may see, the newest first."""
+    keys, rows = [RolloutRow.created_ms, RolloutRow.id], []
+
+    def name(row: RolloutRow) -> Name:
+        rows.append(row)
+        return Name(id=row.id)
+
+    query = select(RolloutRow)
+    names = page(unit.session, query, keys, cursor, limit, name, newest_first=True)
+    # Counted together: one by one a hundred of them took 60 ms.
+    return Page(items=views.rollouts(unit.session, rows), next=names.next)
 
 
 @router.get("/{rollout_id}", response_model=RolloutDetail)

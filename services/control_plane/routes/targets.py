@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import anyio
 from fastapi import APIRouter, Query
 from pydantic import Field
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from starlette.responses import Response
 
 from services.control_plane import identity
@@ -174,7 +174,7 @@ def waits(
         with waiters.waiting((arguments["tenant_id"], arguments["site_id"])) as waiter:
             while True:
                 waiter.begin()
-                answer = await anyio.to_thread.run_sync(look, limiter=waiters.limiter)
+                answer = await anyio.to_thread.run_sync(look, limiter=waiters.looking)
                 left_s = until_s - loop.time()
                 if answer.status_code != 204 or left_s <= 0 or not await waiter.rung(left_s):
                     return answer
@@ -185,13 +185,27 @@ def waits(
     return run
 
 
+def apart(route: Callable[..., Response]) -> Callable[..., Coroutine[Any, Any, Response]]:
+    """Runs a route in threads that only boxes use."""
+
+    @functools.wraps(route)
+    async def run(**arguments: Any) -> Response:
+        unit: Unit = arguments["unit"]
+        limiter = unit.core.fleet.waiters.reporting
+        return await anyio.to_thread.run_sync(
+            functools.partial(route, **arguments), limiter=limiter
+        )
+
+    return run
+
+
 @router.get(
     "/target",
     response_model=TargetView,
     responses={204: {"description": "nothing else than `have` is wanted"}},
 )
 @waits
-@reads(OPERATOR, ADMIN, BOX)
+@reads(OPERATOR, ADMIN, READER, BOX)
 def get_target(
     unit: Reading,
     tenant_id: TenantId,
@@ -271,16 +285,21 @@ def _said(form: ReportForm) -> dict[str, Any]:
     return form.model_dump(mode="json", exclude={"health"})
 
 
-def _older(unit: Unit) -> Any:
-    """Certificates of the caller that one it now uses has replaced."""
-    if unit.actor.serial is None:
-        return None
-    own = unit.session.get_one(Certificate, unit.actor.serial)
+def _others(unit: Unit) -> Select[Certificate]:
+    """Certificates of the caller, besides the one it shows, that have no end yet."""
     return select(Certificate).where(
-        Certificate.credential_id == own.credential_id,
-        Certificate.created_ms < own.created_ms,
+        Certificate.credential_id == unit.actor.id,
+        Certificate.serial != unit.actor.serial,
         Certificate.ends_ms.is_(None),
     )
+
+
+def _end_older(unit: Unit, now: int) -> None:
+    """Those that the one it shows has replaced: a box that uses the new one needs them no more."""
+    own = unit.session.get_one(Certificate, unit.actor.serial)
+    for row in unit.session.scalars(_others(unit)):
+        if row.created_ms < own.created_ms:
+            row.ends_ms = min(row.not_after_ms, now + OVERLAP_MS)
 
 
 def _nothing_new(
@@ -292,8 +311,7 @@ def _nothing_new(
     row = unit.session.get(Report, (tenant_id, site_id))
     if row is None or row.said != _said(form):
         return None
-    older = _older(unit)
-    if older is not None and unit.session.scalars(older.limit(1)).first() is not None:
+    if unit.actor.serial is not None and unit.session.scalars(_others(unit).limit(1)).first():
         return None
     health = form.health.model_dump() if form.health else None
     unit.core.fleet.conductor.heard((tenant_id, site_id), now_ms(), health)
@@ -301,6 +319,7 @@ def _nothing_new(
 
 
 @router.put("/report", response_model=ReportTaken)
+@apart
 @writes(BOX, states=(ACTIVE, SUSPENDED), instead=_nothing_new)
 def put_report(unit: Writing, tenant_id: TenantId, site_id: SiteId, form: ReportForm) -> Answer:
     """What a box says of itself: at every change, and once a minute."""
@@ -323,10 +342,8 @@ def put_report(unit: Writing, tenant_id: TenantId, site_id: SiteId, form: Report
         and (form.state, form.version) == ("applied", target.version)
     ):
         target.overwrite = False
-    older = _older(unit)
-    if older is not None:
-        for certificate in session.scalars(older):
-            certificate.ends_ms = min(certificate.not_after_ms, now + OVERLAP_MS)
+    if unit.actor.serial is not None:
+        _end_older(unit, now)
     unit.unrecorded()
     unit.then(unit.core.fleet.conductor.wake)
     return _taken(unit)

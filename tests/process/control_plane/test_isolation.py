@@ -66,6 +66,7 @@ READER = {
     ("GET", "/v1/tenants/{tenant_id}/usage"),
     ("GET", "/v1/tenants/{tenant_id}/limits"),
     ("GET", "/v1/tenants/{tenant_id}/boxes"),
+    ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/target"),
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/overview"),
     ("GET", "/v1/tenants/{tenant_id}/sites/{site_id}/report"),
     ("GET", "/v1/tenants/{tenant_id}/rollouts"),
@@ -82,6 +83,9 @@ BOX = {
 OPERATOR_ONLY = re.compile(
     r"/v1/(plans|credentials|audit)|/v1/tenants(/\{tenant_id\}(/(suspend|resume|purge))?)?$"
 )
+
+
+OTHER = ("vitima", "caixa-2")
 
 
 class Victim:
@@ -227,3 +231,27 @@ def test_a_tenants_administrator_has_no_right_of_the_platform(victim: Victim) ->
     assert victim.head() == before
     listed = victim.centre.call("GET", "/v1/tenants", key=victim.own["admin"]).body["items"]
     assert [tenant["id"] for tenant in listed] == ["vitima"]
+
+
+def test_a_box_with_a_certificate_has_no_more_rights_than_one_with_a_key() -> None:
+    """Real TLS: the certificate of another tenant's box, and of another box of the same tenant."""
+    with Centre(tls=True) as centre:
+        victim = Victim(centre)
+        boxes = {name: CentralBox(centre, *name) for name in (("outra", "caixa-1"), OTHER)}
+        for (tenant, site), box in boxes.items():
+            claim = centre.make(f"/v1/tenants/{tenant}/sites/{site}/claims", {})
+            assert box.claim(claim["code"]).status == 201
+        before = victim.head()
+        for (method, template, operation), (name, box) in itertools.product(
+            victim.routes, boxes.items()
+        ):
+            if (method, template) in ANYBODY:
+                continue
+            path = victim.path(template, operation)
+            reply = box.call(method, path, victim.body(operation))
+            wanted = (404,) if "{tenant_id}" in template and name != OTHER else (403, 404)
+            assert reply.status in wanted, (method, template, name, reply)
+            assert MARK not in str(reply.body)
+        for box in boxes.values():
+            assert box.call("GET", box.path).status == 200
+        assert victim.head() == before

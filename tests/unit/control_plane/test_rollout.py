@@ -289,3 +289,29 @@ def test_shares_take_every_box_once_in_order(count: int, percent: set[int]) -> N
 )
 def test_shares_by_example(count: int, percent: list[int], sizes: list[int]) -> None:
     assert [len(s) for s in rollout.plan([str(n) for n in range(count)], percent)] == sizes
+
+
+def test_a_box_in_drift_ends_it_at_once() -> None:
+    world = World([[DRIFTED, GOOD]])
+    world.turn()
+    world.plants["s0"].poll(NEW, "rol_1")
+    world.plants["s0"].report(world.now_ms)
+    world.turn()
+    assert (world.rollout.state, world.rollout.reason) == (rollout.ROLLING_BACK, "s0: drift")
+
+
+def test_a_box_that_still_has_the_new_one_is_not_back() -> None:
+    world = World([[GOOD, REFUSES]])
+    world.turn()
+    for plant in world.plants.values():
+        plant.poll(NEW, "rol_1")
+    for _ in range(3):
+        for plant in world.plants.values():
+            plant.report(world.now_ms)
+    world.turn()
+    world.now_ms += 1
+    world.plants["s0"].report(world.now_ms)
+    assert world.plants["s0"].running == NEW
+    world.turn()
+    states = {b.site: b.state for b in world.rollout.boxes}
+    assert (world.rollout.state, states["s0"]) == (rollout.ROLLING_BACK, rollout.RETURNING)
