@@ -7,7 +7,6 @@ from typing import Any
 
 from fastapi import APIRouter
 from sqlalchemy import Select, func, select, tuple_
-from sqlalchemy.orm import InstrumentedAttribute
 
 from services.control_plane.fields import (
     Cursor,
@@ -16,14 +15,13 @@ from services.control_plane.fields import (
     Page,
     SiteId,
     TenantId,
-    View,
     moment_or_none,
     page,
 )
 from services.control_plane.fleet import views
 from services.control_plane.identity import ADMIN, OPERATOR, READER
-from services.control_plane.routes import sites, tenants, usage
-from services.control_plane.tables import BoxConfig, Device, RolloutRow, Site, Tenant
+from services.control_plane.routes import rollouts, sites, tenants, usage
+from services.control_plane.tables import BoxConfig, Device, Site, Tenant
 from services.control_plane.unit import Answer, Reading, Unit, reads
 from services.runtime.clock import now_ms
 
@@ -44,10 +42,6 @@ class BoxOverview(views.BoxView):
     devices: int
     newest_version: int | None
     newest_at: datetime | None
-
-
-class _Key(View):
-    id: str
 
 
 def _count(unit: Unit, query: Select[*tuple[Any, ...]]) -> dict[Any, Any]:
@@ -125,17 +119,4 @@ def _boxes(unit: Unit, keys: list[tuple[str, str]]) -> list[BoxOverview]:
 @reads(OPERATOR, ADMIN, READER)
 def overview_rollouts(unit: Reading, cursor: Cursor = None, limit: Limit = 100) -> Answer:
     """Every roll-out that the caller may see, the newest first."""
-    keys: list[InstrumentedAttribute[Any]] = [RolloutRow.created_ms, RolloutRow.id]
-    part = page(
-        unit.session,
-        select(RolloutRow),
-        keys,
-        cursor,
-        limit,
-        _Key.model_validate,
-        newest_first=True,
-    )
-    # Read already: of all of them at once, what their boxes are at.
-    rows = [unit.session.get_one(RolloutRow, k.id) for k in part.items]
-    shown = views.rollouts(unit.session, rows)
-    return Answer(Page[views.RolloutView](items=shown, next=part.next))
+    return Answer(rollouts.listed(unit, cursor, limit))

@@ -323,7 +323,7 @@ def test_plans_can_be_changed(centre: Centre) -> None:
     ("method", "path", "body", "status"),
     [
         ("GET", "/v1/nothing", None, 404),
-        ("GET", "/", None, 404),
+        ("GET", "/v2", None, 404),
         ("PUT", "/v1/tenants", None, 405),
         ("POST", "/v1/tenants", b"{", 422),
         ("POST", "/v1/tenants", b"\xff", 422),
