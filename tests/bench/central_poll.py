@@ -45,6 +45,8 @@ class Box:
     have: int = 1
     rollout: str | None = None
     got_s: dict[int, float] = field(default_factory=dict)
+    saying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One report at a time: an older one must not come after a newer."""
 
     @property
     def path(self) -> str:
@@ -218,12 +220,18 @@ class Fleet:
             link.close()
 
     async def _say(self, link: Link, box: Box, state: str) -> None:
-        health = {"plcs": {"clp-1": "online"}, "outputs": {"central": "up"}}
-        pending = {"pending": random.randrange(1_000)}
-        form = {"state": state, "version": box.have, "running": box.have, "rollout": box.rollout}
-        body = {**form, "health": {**health, **pending}}
-        status, answer = await link.ask("PUT", f"{box.path}/report", body)
-        assert status == 200, answer
+        async with box.saying:
+            health = {"plcs": {"clp-1": "online"}, "outputs": {"central": "up"}}
+            pending = {"pending": random.randrange(1_000)}
+            form = {
+                "state": state,
+                "version": box.have,
+                "running": box.have,
+                "rollout": box.rollout,
+            }
+            body = {**form, "health": {**health, **pending}}
+            status, answer = await link.ask("PUT", f"{box.path}/report", body)
+            assert status == 200, answer
 
 
 async def _waiting(fleet: Fleet, pid: int, seconds: float) -> Figures:

@@ -16,6 +16,8 @@ from tests.kit.central_box import CentralBox, Course, good
 from tests.kit.centre import BOX_CONFIG, DATABASES, Centre
 from tests.kit.common import until
 
+pytestmark = pytest.mark.timeout(180)
+
 
 def refuses(version: int) -> list[str]:
     """Takes the first version only."""
@@ -67,7 +69,7 @@ class Plant:
             found = self.shown(made)
             return found if found["state"] in states else None
 
-        return until(ended, 30, lambda: str(self.shown(made)))
+        return until(ended, 60, lambda: str(self.shown(made)))
 
     def states(self, made: Any) -> dict[str, str]:
         """Of each box."""
@@ -91,11 +93,11 @@ def test_a_good_version_reaches_everybody_stage_by_stage(centre: Centre) -> None
         for site in sites:
             target = plant.boxes[site].poll()
             assert (target is not None) == (site in stage), (n, site)
-        until(lambda n=n: plant.shown(made)["stage"] == n, 10, "its stage")  # type: ignore[misc]
+        until(lambda n=n: plant.shown(made)["stage"] == n, 30, "its stage")  # type: ignore[misc]
         for site in stage:
             plant.boxes[site].take_target(plant.boxes[site].poll())
         if stage != sites[3:]:
-            until(lambda n=n: plant.shown(made)["stage"] == n + 1, 10, "the next")  # type: ignore[misc]
+            until(lambda n=n: plant.shown(made)["stage"] == n + 1, 30, "the next")  # type: ignore[misc]
     done = plant.ends(made, "done")
     assert done["boxes"] == {"applied": 5}
     actions = [r["action"] for r in centre.call("GET", f"{plant.base}/audit").body["items"]]
@@ -133,7 +135,7 @@ def test_halted_by_hand_resumed_and_taken_back(centre: Centre) -> None:
     path = f"{plant.base}/rollouts/{made['id']}"
     assert centre.call("POST", f"{path}/halt").body["state"] == "halted"
     first.take_target(first.poll())
-    until(lambda: plant.states(made)["caixa-1"] == "applied", 10, "it is watched all the same")
+    until(lambda: plant.states(made)["caixa-1"] == "applied", 30, "it is watched all the same")
     assert second.poll() is None
     # While it has not ended its boxes are its own.
     by_hand = centre.call("POST", f"{first.path}/target", {"version": 1})
@@ -144,7 +146,7 @@ def test_halted_by_hand_resumed_and_taken_back(centre: Centre) -> None:
     assert gone.status == 204
     assert centre.call("DELETE", second.path).status == 409
     assert centre.call("POST", f"{path}/resume").body["state"] == "running"
-    until(lambda: second.poll() is not None, 10, "sent")
+    until(lambda: second.poll() is not None, 30, "sent")
     second.take_target(second.poll())
     plant.ends(made, "done")
     assert centre.call("POST", f"{path}/halt").status == 409
@@ -187,7 +189,7 @@ def test_a_silent_box_ends_it(centre: Centre) -> None:
     first = plant.boxes["caixa-1"]
     made = plant.begin(stages=[100], timeout_s=30)
     first.take_target(first.poll())
-    until(lambda: plant.states(made)["caixa-1"] == "applied", 10, "applied")
+    until(lambda: plant.states(made)["caixa-1"] == "applied", 30, "applied")
 
     def ago(seconds: int) -> None:
         """Puts the moment of asking back."""
