@@ -80,6 +80,8 @@ class Link:
         self._last: Given | None = None
         self._faults: dict[str, tuple[str, str]] = {"poll": ("unclaimed", "not claimed yet")}
         """By kind of call: that reports are taken mends no target that nobody understands."""
+        self._refused = ""
+        """A digest of the code that the centre has refused; it is asked again now and then."""
         self.reached_ms: int | None = None
         """When the centre last answered well, Unix ms."""
         self.limits: dict[str, Any] = {}
@@ -111,7 +113,11 @@ class Link:
         if now_s - self._looked_s >= LOOK_S:
             self._looked_s = now_s
             self._look()
-        if self._polling or now_s < self._poll.at_s:
+        if self._polling:
+            return
+        if self._refused and digest(self._new_code()) != self._refused:
+            self._refused, self._poll = "", Backoff()  # another code is in the file
+        if now_s < self._poll.at_s:
             return
         if self._identity is None or (self.code in ("tls_client_certificate", "not_accepted")):
             code = self._new_code()
@@ -164,6 +170,7 @@ class Link:
                 self._look()
             else:
                 refused = getattr(result, "code", "") == "claim"
+                self._refused = digest(code) if refused else ""
                 self._failed("poll", result, self._poll, CLAIM_RETRY_S if refused else 0.0)
 
         self._run(work, done)

@@ -54,6 +54,8 @@ NOT_RUN = (
     "reboot",
     "systemctl",
     "timedatectl",
+    "chmod",
+    "chown",
     "cp",
     "tee",
     "python3",

@@ -145,6 +145,10 @@ def test_a_wrong_code_is_not_hammered(tmp_path: Path, centre: ScriptedCentre) ->
         time.sleep(5)
         assert len(centre.claimed) == 1
         assert not fleet.said(CODE)
+        # Corrected in the file, it is used at once.
+        centre.codes.add("RIGHT-RIGHT-RIGHT-RIGHT")
+        (tmp_path / "claim.txt").write_text("RIGHT-RIGHT-RIGHT-RIGHT\n")
+        until(lambda: centre.reports, 15, fleet.stderr)
 
 
 def test_the_certificate_is_renewed_with_a_new_key(tmp_path: Path, centre: ScriptedCentre) -> None:
