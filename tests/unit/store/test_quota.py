@@ -249,7 +249,7 @@ def test_the_centre_s_file_is_taken_while_it_runs_and_a_broken_one_changes_nothi
         rig.step(1.1)
         assert rig.store is not None
         found = rig.store.status().get("quotas", {}).get("acme")
-        return found and found["points_per_min"]
+        return int(found["points_per_min"]) if found else None
 
     assert limit() == 6_000
     file.write_text('{"v": 1, "points_per_min": {"acme": 600, "nobody": 1}}')
