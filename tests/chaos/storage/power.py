@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 from tests.kit.power_vfs import PowerDisk
@@ -11,19 +12,19 @@ from tests.kit.store_rig import Rig
 def one(seed: int, disk: PowerDisk, tell: Counter[str]) -> None:
     """A site that loses its power one to three times, then lives on."""
     rig = Rig(seed, outputs=("a", "b"))
-    rng = rig.random
+    rng, own = rig.random, random.Random(seed)
     rig.config["store"]["max_size_bytes"] = 2**24
     if seed % 4 == 0:  # a tenant over its quota: rows wait, and notices
         tell["with a quota"] += 1
         plcs = [{"id": plc, "locatario": "acme"} for plc in rig.plcs]
-        rig.config |= {"plcs": plcs, "quotas": {"acme": rng.choice((60, 6_000))}}
+        rig.config |= {"plcs": plcs, "quotas": {"acme": own.choice((60, 6_000))}}
     try:
         for _ in range(rng.randint(1, 3)):
             rig.start()
             for _ in range(rng.randint(3, 40)):
                 for plc in rig.plcs:
                     for _ in range(rng.choice((0, 1, 1, 1, 20))):
-                        rig.publish(plc, rng.choice((10, 100, 3_000)), _members(rng.choice("gh")))
+                        rig.publish(plc, rng.choice((10, 100, 3_000)), _members(own.choice("gh")))
                 rig.step(rng.choice((0.002, 0.01, 0.3)), lazy=0.4)
                 rig.outputs["b"].on = rng.random() < 0.7
             rig.note_acked()
