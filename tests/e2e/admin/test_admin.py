@@ -18,7 +18,8 @@ from services.control_plane import metering
 from services.control_plane.pages.app import PAGES
 from services.runtime.clock import now_ms
 from tests.kit.browser import DESKTOP, artefact, chromium, page
-from tests.kit.central_box import CentralBox
+from tests.kit.central_box import CentralBox, Course
+from tests.kit.central_box import good as good_course
 from tests.kit.centre import BOX_CONFIG, Centre
 from tests.kit.common import until
 from tests.kit.oidc import IdentityProvider
@@ -295,11 +296,9 @@ def test_the_audit_is_filtered_while_typing_and_paged(browser: Browser, site: Si
 
 def test_a_bad_version_is_seen_to_go_back(browser: Browser, site: Site) -> None:
     """A roll-out over two boxes, begun, halted, resumed; then one that its first box refuses."""
-    first, second = site.box("caixa-1"), site.box("planta-sp")
     path = f"/v1/tenants/acme/rollouts/{site.rollout}"
     until(lambda: site.centre.call("GET", path).body["state"] == "done", 10, "the one before")
-    first.running, second.running = 1, 2
-    second.report("applied", 2)
+    site.box("planta-sp").report("applied", 2, running=2)
     for name in ("caixa-1", "planta-sp"):
         site.send(name, "5s", "boa")
     with page(browser) as (tab, console):
@@ -309,26 +308,36 @@ def test_a_bad_version_is_seen_to_go_back(browser: Browser, site: Site) -> None:
         tab.locator(".top-acts summary", has_text="Parar").click()
         tab.locator("form[action$=halt] button").click()
         expect(tab.locator(".head .pill")).to_have_text("parada")
-        first.take_target(first.poll(5))
+        take(site, "caixa-1", 1)
         tab.locator(".top-acts summary", has_text="Prosseguir").click()
         tab.locator("form[action$=resume] button").click()
         row = tab.locator("tr", has_text="caixa-1")
         # The page looks again by itself.
         expect(row.locator(".pill")).to_have_text("aplicada", timeout=15_000)
-        second.take_target(second.poll(20))
+        take(site, "planta-sp", 2)
         expect(tab.locator(".head .pill")).to_have_text("concluída", timeout=15_000)
         good(tab, console)
 
         site.send("caixa-1", "9s", "ruim")
         begin(tab, site, "uma ruim")
-        bad = first.poll(20)
-        first.take_target(bad, lambda _: ["applying", "rolled_back"])
+        bad = take(site, "caixa-1", 2, lambda _: ["applying", "rolled_back"])
         expect(tab.locator(".notice.bad")).to_contain_text("caixa-1", timeout=15_000)
-        first.take_target(first.poll(20))
+        take(site, "caixa-1", 2, have=bad)
         expect(tab.locator(".head .pill")).to_have_text("revertida", timeout=15_000)
         tab.goto(f"{site.centre.url}/admin/rollouts")
         expect(tab.locator(".roll", has_text="uma ruim")).to_contain_text("revertida")
         good(tab, console)
+
+
+def take(site: Site, name: str, running: int, course: Course = good_course, have: int = 0) -> int:
+    """A box deals with its target; that version. On a new connection each time: the centre closes
+    one that was idle.
+    """
+    box = site.box(name)
+    box.running, box.have = running, have
+    target = box.poll(20)
+    box.take_target(target, course)
+    return int(target["version"])
 
 
 def begin(tab: Page, site: Site, comment: str) -> None:
