@@ -194,6 +194,9 @@ class Alarms:
             counter("plc_edge_alert_transitions_total", to=t.to_state).inc()
         if said:
             self._count_firing()
+        for why, count in self._telling.kept_back().items():
+            gauge = self._process.stats.gauge("plc_edge_alert_notifications_held", reason=why)
+            gauge.set(count)
         if change.queue or change.board:
             self._notifier.wake()
 

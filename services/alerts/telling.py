@@ -97,6 +97,10 @@ class Telling:
         self._routing.pass_time(now_ms)
         self._messages += self._routing.said()
 
+    def kept_back(self) -> dict[str, int]:
+        """How many notifications wait, by why."""
+        return self._routing.kept_back()
+
     def pending(self, now_ms: int) -> bool:
         """Whether there is something to commit."""
         said = self._history or self._messages or self._board or self._routing.dirty

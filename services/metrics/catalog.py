@@ -48,5 +48,6 @@ HELP = {
     "plc_edge_alert_transitions_total": "Changes of alarms, by the state they came to.",
     "plc_edge_alert_notifications_total": "Attempts to tell a receiver, by result.",
     "plc_edge_alert_notifications_pending": "Notifications that wait for a receiver.",
+    "plc_edge_alert_notifications_held": "Notifications a route or a limit keeps back, by why.",
     "plc_edge_live_stale_total": "Live frames thrown away because they came too old.",
 }

@@ -196,6 +196,14 @@ class Routing:
         out, self._out = self._out, []
         return out
 
+    def kept_back(self) -> dict[str, int]:
+        """How many notifications wait, by why."""
+        return {
+            "quiet_hours": len(self._held),
+            "group": sum(group.digest.count for group in self._groups.values()),
+            "rate_limit": sum(digest.count for digest in self._over.values()),
+        }
+
     # -- routes -----------------------------------------------------------------------------------
 
     def _route(self, name: str) -> Route:

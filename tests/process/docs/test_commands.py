@@ -161,7 +161,7 @@ class Plant:
             (self.folder / name).write_text(SOURCE)
         (self.folder / "regras.yaml").write_text(RULES)
         manual = ROOT / "docs" / "ESPECIFICACAO_MOTOR_ALERTAS.md"
-        recorded = next(b.text for b in blocks(manual) if b.language == "json")
+        recorded = next(b.text for b in blocks(manual) if b.text.startswith('{"topic"'))
         (self.folder / "mensagens.jsonl").write_text(recorded)
         pki = [ROOT / "deploy" / "scripts" / "pki.sh", self.folder / "pki"]
         for words in (["create"], ["server", "broker.example.com", "broker.example.com"]):

@@ -257,7 +257,9 @@ def test_a_storm_is_one_message_that_counts_all() -> None:
         t = Transition(n, "mudo", place, OK, FIRING, 1, True, "condition", n)
         routing.take(t, {"id": f"x-{n}", **t.as_json()}, n)
     assert routing.said() == []
+    assert routing.kept_back() == {"quiet_hours": 0, "group": 5_000, "rate_limit": 0}
     routing.pass_time(10_000)
+    assert not any(routing.kept_back().values())
     (message,) = routing.said()
     assert message.body["count"] == 5_000
     assert message.body["rules"] == {"mudo": [5_000, 0]}
