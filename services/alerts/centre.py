@@ -9,6 +9,7 @@ a file that is gone ends it.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -169,6 +170,8 @@ class Tenants:
         if running is None:
             return
         running.close(for_good=for_good)
+        del running
+        gc.collect()  # it is all in circles, and connections to receivers are open in it
         if for_good:
             text = f"{tenant} has no rules to evaluate any more"
             self._process.event("info", "tenant_ended", text, item=tenant)

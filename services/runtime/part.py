@@ -63,5 +63,11 @@ class Part(Process):
         self.ended = True
         for timer in self._timers_of_part:
             timer.cancel()
+            timer.fn = _nothing  # the loop holds it until its time comes
+        self._timers_of_part.clear()
         for source in list(self._sources):
             self.forget(source)
+
+
+def _nothing() -> None:
+    """What is left of a timer."""
