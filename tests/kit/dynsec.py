@@ -10,6 +10,7 @@ from typing import Any, Self
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from services.control_plane.broker.accounts import METER
 from services.control_plane.broker.dynsec import Dynsec
 from tests.kit.broker import Broker
 from tests.kit.common import until
@@ -71,8 +72,8 @@ class Accounts(Broker):
         return found
 
     def accounts(self) -> set[str]:
-        """Beside the administrators."""
-        return {c["username"] for c in self.on_disk()["clients"]} - {"admin", OTHER}
+        """Beside the administrators and the meter."""
+        return {c["username"] for c in self.on_disk()["clients"]} - {"admin", OTHER, METER}
 
     def usable(self, tenant: str) -> tuple[set[str], dict[str, set[str]]]:
         """A tenant's accounts that can connect now, and what their roles allow: topics by role."""

@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy import text as sql
 
 from services.control_plane import restore as restoring
+from services.control_plane.backup import keys as key_files
 from services.control_plane.backup import reflect
 from services.control_plane.tables import Base
 from tests.kit.centre import BOX_CONFIG, DATABASES, PLC_EDGE, Centre
@@ -188,7 +189,8 @@ def test_what_cannot_be_right_is_refused_and_changes_nothing(database: str, tmp_
                 connection.execute(sql("DROP TABLE alembic_version"))
             code, said = command(fresh, "restore", bad)
             assert (code, "is another key than the backup's" in said) == (1, True), said
-            (fresh.config.state / "audit.key").unlink()
+            for key in key_files(fresh.config.state):
+                key.unlink()
             code, said = command(fresh, "restore", bad)
             assert (code, "does not fit the backup's audit.key" in said) == (1, True), said
             assert not (fresh.config.state / "audit.key").exists()
@@ -390,7 +392,8 @@ def test_it_goes_through_a_pipe(tmp_path: Path) -> None:
     try:
         words = [*PLC_EDGE, "central", "restore", "-", "-c", str(other.file), "--force", "--json"]
         back = subprocess.run(words, cwd=ROOT, capture_output=True, check=True, input=done.stdout)
-        assert json.loads(back.stdout)["keys"] == ["audit.key"]
+        keys = ["audit.key", "box-ca.key", "box-ca.pem", "receivers.key"]
+        assert json.loads(back.stdout)["keys"] == keys
         assert but_the_restore(content(other)) == but_the_restore(before)
     finally:
         other.__exit__(None, None, None)

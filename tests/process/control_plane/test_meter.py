@@ -115,8 +115,8 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     made.close()
 
 
-ALL = {f"plc/acme/clp-1{t}" for t in ("", "/gap", "/heartbeat")} | {"edge/acme/caixa-1/status"}
-ALIVE = {"plc/acme/clp-1/heartbeat", "edge/acme/caixa-1/status"}
+ALIVE = {"plc/acme/clp-1/heartbeat", "edge/acme/caixa-1/status", "alertas/acme/#"}
+ALL = ALIVE | {"plc/acme/clp-1", "plc/acme/clp-1/gap"}
 
 
 def test_five_minutes_beyond_twice_the_plan_and_the_next_hour(bench: Bench) -> None:
