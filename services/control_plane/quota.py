@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +41,14 @@ def arithmetic(groups: Sequence[GroupPoints], others: Mapping[str, int]) -> str:
     parts = [f"{g} = {g.per_min}" for g in groups]
     parts += [f"box {site} = {points}" for site, points in others.items() if points]
     return "; ".join(parts)
+
+
+def share(limit: int, others: Iterable[int]) -> int:
+    """What one box may send in a minute: the plan's number, less what the configurations of the
+    tenant's other boxes may send. So they never meet above it, and no box has less than its own
+    configuration may send, as long as these passed the check against the plan. At least 1.
+    """
+    return max(1, limit - sum(others))
 
 
 def state(used: int, limit: int) -> str:

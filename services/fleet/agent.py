@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from services.fleet.core import health as health_of
 from services.fleet.core.decide import Action, Local
 from services.fleet.core.health import CENTRE, STATUS, Health, Watch
 from services.fleet.core.journal import Attempt, Damaged, Journal
-from services.fleet.files import Folder, Texts
+from services.fleet.files import Folder, Texts, write
 from services.fleet.helper import Outcome, work
 from services.fleet.link import REPORT_S, WATCH_WAIT_S, Link
 from services.fleet.status_file import StatusFile
@@ -63,6 +64,8 @@ class Agent:
         self._busy = ""
         self._not_before_s = 0.0
         self._checks = 0
+        self._quotas: dict[str, Any] | None = None
+        """As it was written last."""
         self._trouble = ""
         """Why the last thing could not be done; it is tried again."""
         self._background = Background(process)
@@ -340,6 +343,7 @@ class Agent:
             "drift": self._drift if said.state == "drift" else None,
         }
         self._link.report(document, _pause_s)
+        self._keep_quota()
         who = self._link.identity
         self._status.write(
             {
@@ -364,6 +368,21 @@ class Agent:
                 },
             }
         )
+
+    def _keep_quota(self) -> None:
+        """The number that came with the answer to a report, where the store looks for it."""
+        points, who = self._link.limits.get("points_per_min"), self._link.identity
+        if who is None or type(points) is not int or points < 1:
+            return
+        told = {"v": 1, "points_per_min": {who.tenant: points}}
+        if told == self._quotas:
+            return
+        try:
+            write(Path(self._process.config["state"]) / "quotas.json", json.dumps(told))
+        except OSError as e:  # the next report brings it again
+            self._process.log.warning("quotas.json not written", error=str(e))
+            return
+        self._quotas = told
 
 
 def _pause_s(old: dict[str, Any], new: dict[str, Any]) -> float:

@@ -14,7 +14,7 @@ from pydantic import Field
 from sqlalchemy import Select, select
 from starlette.responses import Response
 
-from services.control_plane import identity
+from services.control_plane import identity, quota
 from services.control_plane.fields import (
     Cursor,
     Form,
@@ -33,7 +33,7 @@ from services.control_plane.fleet import store, views
 from services.control_plane.fleet.views import BoxView
 from services.control_plane.identity import ADMIN, BOX, OPERATOR, READER
 from services.control_plane.problems import Refusal
-from services.control_plane.routes import plans, sites
+from services.control_plane.routes import configs, plans, sites
 from services.control_plane.tables import BoxConfig, Certificate, Report, Site, Target
 from services.control_plane.unit import (
     ACTIVE,
@@ -125,7 +125,10 @@ class ReportForm(Form):
 class ReportTaken(View):
     """What a box must know."""
 
-    points_per_min: int = Field(description="what the tenant's plan allows, all its boxes together")
+    points_per_min: int = Field(
+        description="what it may send: the plan's number, less what the configurations of the"
+        " tenant's other boxes may send"
+    )
     poll_s: int
 
 
@@ -276,9 +279,11 @@ def set_target(unit: Writing, tenant_id: TenantId, site_id: SiteId, form: NewTar
 # -- reports ---------------------------------------------------------------------------------
 
 
-def _taken(unit: Unit) -> Answer:
+def _taken(unit: Unit, site_id: str) -> Answer:
     plan = plans.of(unit, unit.tenant.plan_id)
-    return Answer(ReportTaken(points_per_min=plan.points_per_min, poll_s=MAX_WAIT_S))
+    others = (p for site, p in configs.points_of_sites(unit).items() if site != site_id)
+    share = quota.share(plan.points_per_min, others)
+    return Answer(ReportTaken(points_per_min=share, poll_s=MAX_WAIT_S))
 
 
 def _said(form: ReportForm) -> dict[str, Any]:
@@ -315,7 +320,7 @@ def _nothing_new(
         return None
     health = form.health.model_dump() if form.health else None
     unit.core.fleet.conductor.heard((tenant_id, site_id), now_ms(), health)
-    return _taken(unit)
+    return _taken(unit, site_id)
 
 
 @router.put("/report", response_model=ReportTaken)
@@ -346,7 +351,7 @@ def put_report(unit: Writing, tenant_id: TenantId, site_id: SiteId, form: Report
         _end_older(unit, now)
     unit.unrecorded()
     unit.then(unit.core.fleet.conductor.wake)
-    return _taken(unit)
+    return _taken(unit, site_id)
 
 
 @router.get("/report", response_model=ReportView)

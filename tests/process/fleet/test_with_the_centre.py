@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -48,6 +49,13 @@ class Plant:
         return until(said, timeout_s, why)
 
 
+def quota_of(box: FleetBox) -> int | None:
+    """Points a minute that the box's store holds acme to."""
+    store = json.loads(box.site.run("status", "--json").stdout)["store"] or {}
+    limit: int | None = store.get("quotas", {}).get("acme", {}).get("points_per_min")
+    return limit
+
+
 def test_claim_pull_apply_go_back_drift_and_roll_out() -> None:
     with Centre(tls=True) as centre:
         assert centre.ca_file is not None
@@ -66,6 +74,10 @@ def test_claim_pull_apply_go_back_drift_and_roll_out() -> None:
             plant.target(first)
             plant.wait("applied", first, 150)
             assert "reader-prensa-02" in box.site.table()
+            # What the plan allows is where the store looks for it, and holds.
+            told = json.loads((box.site.state / "quotas.json").read_text())
+            assert told == {"v": 1, "points_per_min": {"acme": 50_000}}
+            until(lambda: quota_of(box) == 50_000, 30, box.why)
 
             # A PLC that would be lost: a staged roll-out halts, and the box is where it was.
             before = box.site.file.read_text()

@@ -35,6 +35,20 @@ def test_never_less_than_what_is_sent(group: GroupPoints) -> None:
     assert exact <= group.per_min < exact + 1
 
 
+@given(st.lists(st.integers(1, 10_000), min_size=1, max_size=6), st.integers(0, 10_000))
+def test_boxes_within_their_shares_never_meet_above_the_plan(used: list[int], spare: int) -> None:
+    limit = sum(used) + spare
+    for at, own in enumerate(used):
+        others = used[:at] + used[at + 1 :]
+        share = quota.share(limit, others)
+        assert own <= share
+        assert share + sum(others) <= limit
+
+
+def test_a_box_may_always_send_something() -> None:
+    assert quota.share(500, [700]) == 1
+
+
 @given(st.lists(ROWS, max_size=5))
 def test_the_arithmetic_names_every_addend(groups: list[GroupPoints]) -> None:
     text = quota.arithmetic(groups, {"caixa-2": 7, "caixa-3": 0})
