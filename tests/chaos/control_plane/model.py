@@ -15,6 +15,8 @@ DEVICES = {"free": 2, "pro": 20}
 POINTS = {"free": 500, "pro": 5_000}
 # `scan:` of the pushed configuration -> its points a minute (two fields).
 SCANS = {"1s": 120, "300ms": 400, "100ms": 1_200}
+# What a tenant's readers may see.
+TREES = ("plc", "edge", "alertas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +220,14 @@ class Model:
             if tenant.revoked[index]:
                 continue
             if site is None:
-                found[f"{tenant_id}.*"] = {f"plc/{tenant_id}/#", f"edge/{tenant_id}/#"}
+                found[f"{tenant_id}.*"] = {f"{tree}/{tenant_id}/#" for tree in TREES}
                 continue
             plcs = [f"plc/{tenant_id}/{plc}" for plc, at in tenant.devices.items() if at == site]
             topics = {f"{plc}{end}" for plc in plcs for end in ("", "/heartbeat", "/gap")}
-            found[f"{tenant_id}.{site}"] = topics | {f"edge/{tenant_id}/{site}/status"}
+            found[f"{tenant_id}.{site}"] = topics | {
+                f"edge/{tenant_id}/{site}/status",
+                f"alertas/{tenant_id}/#",
+            }
         return found
 
 
