@@ -43,12 +43,13 @@ def arithmetic(groups: Sequence[GroupPoints], others: Mapping[str, int]) -> str:
     return "; ".join(parts)
 
 
-def share(limit: int, others: Iterable[int]) -> int:
+def share(limit: int, own: int, others: Iterable[int]) -> int:
     """What one box may send in a minute: the plan's number, less what the configurations of the
-    tenant's other boxes may send. So they never meet above it, and no box has less than its own
-    configuration may send, as long as these passed the check against the plan. At least 1.
+    tenant's other boxes may send, so that they never meet above it. Never less than its own
+    configuration may send (``own``), which passed the check: a tenant above a plan whose number was
+    lowered keeps what it has. At least 1.
     """
-    return max(1, limit - sum(others))
+    return max(1, own, limit - sum(others))
 
 
 def state(used: int, limit: int) -> str:

@@ -16,7 +16,7 @@ from services.fleet.core import health as health_of
 from services.fleet.core.decide import Action, Local
 from services.fleet.core.health import CENTRE, STATUS, Health, Watch
 from services.fleet.core.journal import Attempt, Damaged, Journal
-from services.fleet.files import Folder, Texts, write
+from services.fleet.files import Folder, Texts, read_json, write
 from services.fleet.helper import Outcome, work
 from services.fleet.link import REPORT_S, WATCH_WAIT_S, Link
 from services.fleet.status_file import StatusFile
@@ -64,8 +64,6 @@ class Agent:
         self._busy = ""
         self._not_before_s = 0.0
         self._checks = 0
-        self._quotas: dict[str, Any] | None = None
-        """As it was written last."""
         self._trouble = ""
         """Why the last thing could not be done; it is tried again."""
         self._background = Background(process)
@@ -375,14 +373,13 @@ class Agent:
         if who is None or type(points) is not int or points < 1:
             return
         told = {"v": 1, "points_per_min": {who.tenant: points}}
-        if told == self._quotas:
+        file = self._folder.quotas
+        if told == read_json(file):
             return
         try:
-            write(Path(self._process.config["state"]) / "quotas.json", json.dumps(told))
+            write(file, json.dumps(told))
         except OSError as e:  # the next report brings it again
             self._process.log.warning("quotas.json not written", error=str(e))
-            return
-        self._quotas = told
 
 
 def _pause_s(old: dict[str, Any], new: dict[str, Any]) -> float:

@@ -66,6 +66,11 @@ class Folder:
         """``render.FLEET_KEPT``."""
         return self.own / "kept.json"
 
+    @property
+    def quotas(self) -> Path:
+        """What the centre allows, where the store looks (services/store_forward/thinning.py)."""
+        return self.state / "quotas.json"
+
     def make(self) -> None:
         """It exists, closed to others."""
         (self.own / "versions").mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -238,6 +238,7 @@ def _present(layouts: dict[str, str | None]) -> dict[str, str]:
 def leave(folder: Folder, _sha256: str) -> Answer:
     """A good configuration without ``fleet:``: the site goes on without this process."""
     folder.kept.unlink(missing_ok=True)
+    folder.quotas.unlink(missing_ok=True)
     hit("fleet.leave")
     return {"said": applying.apply(loader.load(folder.config_file))}
 

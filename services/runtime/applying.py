@@ -61,6 +61,9 @@ def _alone(runtime: Path) -> Iterator[None]:
         fd = os.open(runtime / "apply.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError as e:
         raise NotRunning(_not_running(runtime, e)) from None
+    except OSError as e:
+        text = f"{e.filename}: {e.strerror}: run it as the user that runs the site"
+        raise PlcEdgeError(text) from None
     try:
         deadline_s = time.monotonic() + LOCK_WAIT_S
         while True:

@@ -281,8 +281,9 @@ def set_target(unit: Writing, tenant_id: TenantId, site_id: SiteId, form: NewTar
 
 def _taken(unit: Unit, site_id: str) -> Answer:
     plan = plans.of(unit, unit.tenant.plan_id)
-    others = (p for site, p in configs.points_of_sites(unit).items() if site != site_id)
-    share = quota.share(plan.points_per_min, others)
+    others = configs.points_of_sites(unit)
+    own = others.pop(site_id, 0)
+    share = quota.share(plan.points_per_min, own, others.values())
     return Answer(ReportTaken(points_per_min=share, poll_s=MAX_WAIT_S))
 
 

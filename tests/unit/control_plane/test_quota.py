@@ -40,13 +40,14 @@ def test_boxes_within_their_shares_never_meet_above_the_plan(used: list[int], sp
     limit = sum(used) + spare
     for at, own in enumerate(used):
         others = used[:at] + used[at + 1 :]
-        share = quota.share(limit, others)
+        share = quota.share(limit, own, others)
         assert own <= share
         assert share + sum(others) <= limit
 
 
-def test_a_box_may_always_send_something() -> None:
-    assert quota.share(500, [700]) == 1
+def test_a_lowered_plan_takes_nothing_from_who_is_above_it() -> None:
+    assert quota.share(5_000, 5_000, [5_000]) == 5_000
+    assert quota.share(5_000, 0, [5_000]) == 1, "a box may always send something"
 
 
 @given(st.lists(ROWS, max_size=5))
