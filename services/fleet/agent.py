@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,15 +96,17 @@ class Agent:
 
     # -- the centre -----------------------------------------------------------------------
 
-    def _wants(self) -> tuple[int, float]:
+    def _wants(self) -> tuple[int, float, str]:
         target = self._given.target if self._given else None
         if self._journal.attempt is not None:
-            return self._journal.attempt.target.version, WATCH_WAIT_S
+            return self._journal.attempt.target.version, WATCH_WAIT_S, ""
         if core.is_open(self._journal, target, self._local) and target is not None:
+            if target.word:
+                return target.version, WAIT_S, target.word
             # Another one is told at once; the same one, said anew by a person, is looked for.
             self._looks_anew = not self._looks_anew
-            return (0, 0.0) if self._looks_anew else (target.version, WAIT_S)
-        return self._journal.running.version if self._journal.running else 0, WAIT_S
+            return (0, 0.0, "") if self._looks_anew else (target.version, WAIT_S, "")
+        return self._journal.running.version if self._journal.running else 0, WAIT_S, ""
 
     def _take(self, given: Given) -> None:
         watch_s = self._process.config["watch_s"] or given.target.watch_s or WATCH_S
@@ -265,7 +267,7 @@ class Agent:
                 return
             now_s = time.monotonic()
             worked = [n for n, at_s in self._worked_s.items() if now_s - at_s <= WORKED_S]
-            attempt = Attempt(target, (*sorted(worked), CENTRE), leaves)
+            attempt = Attempt(target, (*sorted({*worked} - {CENTRE}), CENTRE), leaves)
             self._process.log.info("applying", version=target.version, worked=worked)
             self._write(self._journal.begin(attempt))
 
@@ -291,7 +293,9 @@ class Agent:
         if outcome.done:
             attempt, why = self._journal.attempt, self._journal.reason
             version = attempt.target.version if attempt else 0
-            self._end_watch()
+            # What worked before it is what must work again: an attempt that follows at once is
+            # held to it, although nobody has had the time to see it.
+            self._end_watch(attempt.worked if attempt else ())
             self._write(self._journal.reverted())
             text = f"version {version} was taken back: {why}"
             self._process.event("error", "fleet_rolled_back", text)
@@ -304,10 +308,10 @@ class Agent:
         self._process.event("info", "fleet_applied", f"version {version} is in use and works")
         self._folder.prune([attempt.target.sha256, *([former.sha256] if former else [])])
 
-    def _end_watch(self) -> None:
+    def _end_watch(self, worked: Iterable[str] = ()) -> None:
         self._watch = None
-        self._worked_s.clear()
-        self._looked_s = -FILES_S
+        self._worked_s = dict.fromkeys(worked, time.monotonic())
+        self._looked_s, self._asked_s = -FILES_S, -HEALTH_S
 
     def _write(self, journal: Journal) -> None:
         """The journal first; where the disk does not take it, nothing has happened."""

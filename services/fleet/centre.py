@@ -66,9 +66,12 @@ class Centre:
         """The answer with another certificate."""
         return self._call("POST", identity.path("certificate"), {"csr": csr})
 
-    def target(self, identity: Identity, have: int, wait_s: float) -> Given | None:
-        """What is wanted here; None where that is ``have``, for as long as was waited."""
-        query = urlencode({"have": have, "wait_s": int(wait_s)})
+    def target(self, identity: Identity, have: int, wait_s: float, word: str = "") -> Given | None:
+        """What is wanted here; None where that is ``have`` (and was not said anew since ``word``,
+        where that is known), for as long as was waited.
+        """
+        asked = {"have": have, "wait_s": int(wait_s), **({"word": word} if word else {})}
+        query = urlencode(asked)
         answer = self._call("GET", f"{identity.path('target')}?{query}", wait_s=wait_s)
         return None if answer is None else understand(answer)
 

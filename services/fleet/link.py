@@ -52,15 +52,15 @@ class Backoff:
 
 
 class Link:
-    """``wants()``: (the version we have, seconds to wait for another). ``reached(began_s)``: a call
-    that began then was answered well.
+    """``wants()``: (the version we have, seconds to wait for another, the word by which it came).
+    ``reached(began_s)``: a call that began then was answered well.
     """
 
     def __init__(
         self,
         process: Process,
         folder: Folder,
-        wants: Callable[[], tuple[int, float]],
+        wants: Callable[[], tuple[int, float, str]],
         given: Callable[[Given], None],
         reached: Callable[[float], None],
     ) -> None:
@@ -195,7 +195,7 @@ class Link:
     # -- target and report ----------------------------------------------------------------
 
     def _ask(self, who: Identity) -> None:
-        have, wait_s = self._wants()
+        have, wait_s, word = self._wants()
         if self.code:
             wait_s = 0.0  # to know at once that it answers again
         began_s = time.monotonic()
@@ -212,7 +212,7 @@ class Link:
                 self._last = result
                 self._given(result)
 
-        self._run(lambda: self._open().target(who, have, min(wait_s, WAIT_S)), done)
+        self._run(lambda: self._open().target(who, have, min(wait_s, WAIT_S), word), done)
 
     def report(self, document: dict[str, Any], pause_s: Callable[[Any, Any], float]) -> None:
         """Tells the centre, once a minute, and sooner what is new: ``pause_s(old, new)`` after the

@@ -87,6 +87,9 @@ class TargetView(View):
     rollout: str | None
     overwrite: bool = Field(description="also over files that were changed at the box")
     watch_s: int = Field(description="how long to watch it before it counts as applied")
+    word: str = Field(
+        description="another one each time that the target was set: what failed once is tried anew"
+    )
 
 
 class Health(Form):
@@ -215,13 +218,18 @@ def get_target(
     site_id: SiteId,
     have: Annotated[int, Query(ge=0, le=2**31, description="the version dealt with last")] = 0,
     wait_s: Annotated[int, Query(ge=0, le=MAX_WAIT_S, description="for another one")] = 0,
+    word: Annotated[
+        str | None,
+        Query(max_length=20, description="of the target dealt with last: `have` said anew counts"),
+    ] = None,
 ) -> Answer:
     """The version that a box must have, as soon as it is another than ``have``."""
     sites.of(unit, tenant_id, site_id)
     target = unit.session.get(Target, (tenant_id, site_id))
     if target is None or target.version is None:
         return Answer(None)
-    if target.version == have and not target.overwrite:
+    said_anew = word is not None and word != str(target.seq)
+    if target.version == have and not target.overwrite and not said_anew:
         return Answer(None)
     row = unit.session.get(BoxConfig, (tenant_id, site_id, target.version))
     if row is None:
@@ -234,6 +242,7 @@ def get_target(
         rollout=target.rollout_id,
         overwrite=target.overwrite,
         watch_s=WATCH_S,
+        word=str(target.seq),
     )
     return Answer(view)
 

@@ -92,6 +92,15 @@ def test_claim_pull_apply_go_back_drift_and_roll_out() -> None:
             plant.wait("applied", first, 60)
             assert box.site.file.read_text() == before
 
+            # The same once more, because a person says so: tried anew, and taken back again.
+            for _ in range(2):
+                plant.target(bad)
+                plant.wait("watching", bad, 60)
+                plant.wait("rolled_back", bad, 60)
+            assert box.site.file.read_text() == before
+            plant.target(first)
+            plant.wait("applied", first, 60)
+
             # Changed at the box: told, not overwritten, until somebody says so.
             box.site.file.write_text(before.replace("100ms", "250ms"))
             report = plant.wait("drift", first, 60)
