@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -35,12 +34,16 @@ from services.control_plane.problems import Refusal
 from services.control_plane.routes import devices, plans, sites
 from services.control_plane.tables import BoxConfig, Device
 from services.control_plane.unit import Answer, Reading, Unit, Writing, reads, writes
+from services.runtime import line_diff
 from services.runtime.clock import now_ms
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/sites/{site_id}/configs", tags=["configs"])
 MAX_LAYOUTS = 100
 MAX_CHARACTERS = 1_000_000
+MAX_DIFF_BYTES = 256 * 2**10
 _LAYOUT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){0,5}")
+# Those of a box and of a centre.
+_NO_LAYOUT = ("config.yaml", "central.yaml")
 Version = Annotated[int, Path(ge=1, le=2**31)]
 
 
@@ -59,7 +62,7 @@ class Draft(Form):
     def _inside(cls, value: dict[str, str]) -> dict[str, str]:
         folders = {str(parent) for name in value for parent in PurePosixPath(name).parents}
         for name in value:
-            if len(name) > 200 or not _LAYOUT.fullmatch(name) or name == "config.yaml":
+            if len(name) > 200 or not _LAYOUT.fullmatch(name) or name in _NO_LAYOUT:
                 raise ValueError("is no path of a layout file beside config.yaml")
             if name in folders:
                 raise ValueError("names a file that is also a folder")
@@ -106,7 +109,10 @@ class Diff(View):
 
     old: int
     new: int
-    diff: str = Field(description="unified diff, empty where nothing changes")
+    diff: str = Field(
+        description="unified diff, empty where nothing changes; what is beyond 256 KiB is left out,"
+        " and its last line says so"
+    )
 
 
 def view(row: BoxConfig) -> ConfigView:
@@ -309,17 +315,9 @@ def diff_configs(
     """What changes from one version to another, layouts included."""
     before = _files(_of(unit, tenant_id, site_id, old)) if old else {}
     after = _files(_of(unit, tenant_id, site_id, new))
-    lines = [
-        line if line.endswith("\n") else f"{line}\n"
-        for name in sorted({*before, *after})
-        for line in difflib.unified_diff(
-            before.get(name, "").splitlines(keepends=True),
-            after.get(name, "").splitlines(keepends=True),
-            f"{name} (version {old})",
-            f"{name} (version {new})",
-        )
-    ]
-    return Answer(Diff(old=old, new=new, diff="".join(lines)))
+    lines = line_diff.unified(before, after, f"version {old}", f"version {new}")
+    text = "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+    return Answer(Diff(old=old, new=new, diff=line_diff.cut(text, MAX_DIFF_BYTES)))
 
 
 @router.get("/{version}", response_model=ConfigText)
@@ -337,5 +335,7 @@ def _of(unit: Unit, tenant_id: str, site_id: str, version: int) -> BoxConfig:
     return row
 
 
-def _files(row: BoxConfig) -> dict[str, str]:
-    return {"config.yaml": row.yaml, **row.layouts}
+def _files(row: BoxConfig) -> dict[str, list[str]]:
+    """Their lines, with the ends."""
+    files = {"config.yaml": row.yaml, **dict(sorted(row.layouts.items()))}
+    return {name: text.splitlines(keepends=True) for name, text in files.items()}
