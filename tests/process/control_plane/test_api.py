@@ -133,6 +133,14 @@ def test_a_request_repeated_with_its_key_is_answered_once_more_and_done_once(
     # The key is the caller's own: another's request with the same text is a new one.
     admin = centre.make(path, {"role": "admin"})["secret"]
     assert centre.call("POST", path, form, admin, header).body["id"] != one.body["id"]
+    # After a rotation the answer, sealed with the old key, is nobody's: nothing is done again.
+    own = centre.make(path, {"role": "admin"})
+    header = {"idempotency-key": "pedido-2"}
+    assert centre.call("POST", path, form, own["secret"], header).status == 201
+    rotated = centre.make(f"{path}/{own['id']}/rotate", {"overlap_s": 600})["secret"]
+    refused = centre.call("POST", path, form, rotated, header)
+    assert (refused.status, refused.body["type"][-18:]) == (422, "idempotency-reused")
+    assert centre.call("POST", path, form, own["secret"], header).status == 201
     secret = one.body["secret"].rpartition("_")[2]
     with centre.database.engine.connect() as connection:
         rows = connection.exec_driver_sql("SELECT body FROM replies").all()
