@@ -6,7 +6,7 @@ and last lines; and where that is long, all of it is shown as taken out and put 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from itertools import takewhile
 
@@ -56,7 +56,7 @@ def _common(a: Lines, b: Lines) -> int:
     return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(a, b, strict=False)))
 
 
-def _compared(a: Lines, b: Lines) -> Iterator[list[Opcode]]:
+def _compared(a: Lines, b: Lines) -> Iterable[list[Opcode]]:
     return SequenceMatcher(None, a, b, autojunk=False).get_grouped_opcodes(CONTEXT)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from pydantic import Field, field_validator
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import defer
 
 from services.control_plane import quota
@@ -32,7 +32,7 @@ from services.control_plane.fields import (
 from services.control_plane.identity import ADMIN, BOX, OPERATOR, READER
 from services.control_plane.problems import Refusal
 from services.control_plane.routes import devices, plans, sites
-from services.control_plane.tables import BoxConfig, Device
+from services.control_plane.tables import BoxConfig, Device, Report, RolloutBox, Target
 from services.control_plane.unit import Answer, Reading, Unit, Writing, reads, writes
 from services.runtime import line_diff
 from services.runtime.clock import now_ms
@@ -40,6 +40,8 @@ from services.runtime.clock import now_ms
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/sites/{site_id}/configs", tags=["configs"])
 MAX_LAYOUTS = 100
 MAX_CHARACTERS = 1_000_000
+# Besides those that a target, a report or a roll-out names.
+KEPT_VERSIONS = 200
 MAX_DIFF_BYTES = 256 * 2**10
 _LAYOUT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){0,5}")
 # Those of a box and of a centre.
@@ -236,11 +238,30 @@ def _register_devices(unit: Unit, tenant_id: str, site_id: str) -> None:
         devices.register(unit, tenant_id, new, site_id)
 
 
+def _forget_old(unit: Unit, newest: BoxConfig) -> None:
+    """Deletes the box's versions that are old and named nowhere."""
+    named = (
+        *(Target.version, Report.version, Report.running),
+        *(RolloutBox.version, RolloutBox.previous),
+    )
+    old = delete(BoxConfig).where(
+        BoxConfig.tenant_id == newest.tenant_id,
+        BoxConfig.site_id == newest.site_id,
+        BoxConfig.version <= newest.version - KEPT_VERSIONS,
+    )
+    for column in named:
+        table = column.class_
+        of_box = (table.tenant_id == newest.tenant_id) & (table.site_id == newest.site_id)
+        old = old.where(BoxConfig.version.not_in(select(column).where(of_box, column.is_not(None))))
+    unit.session.execute(old)
+
+
 @router.post("", status_code=201, response_model=ConfigText)
 @writes(OPERATOR, ADMIN, before=_check_first)
 def create_config(unit: Writing, tenant_id: TenantId, site_id: SiteId, form: NewConfig) -> Answer:
     """Checks a configuration and keeps it as the box's next version. PLCs in it that are not
-    registered yet are. The same text as the newest version makes no new one.
+    registered yet are. The same text as the newest version makes no new one. Beyond the newest 200,
+    versions that no target, report or roll-out names are deleted.
     """
     sites.of(unit, tenant_id, site_id)
     checked = _judge(unit, tenant_id, site_id)
@@ -270,6 +291,7 @@ def create_config(unit: Writing, tenant_id: TenantId, site_id: SiteId, form: New
         created_ms=now_ms(),
     )
     unit.session.add(row)
+    _forget_old(unit, row)
     before = view(newest) if newest else None
     unit.record("config.create", f"{path}/{row.version}", before, view(row))
     return Answer(_full(row), 201, row.version, f"/v1/{path}/{row.version}")
@@ -292,7 +314,7 @@ def list_configs(
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Answer:
-    """Every version, the newest first."""
+    """Every version that is kept, the newest first."""
     sites.of(unit, tenant_id, site_id)
     # Not their texts: a hundred versions of 50 PLCs would be megabytes.
     without = [
