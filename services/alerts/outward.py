@@ -7,20 +7,12 @@ checked and another when it is used gains nothing.
 
 from __future__ import annotations
 
-import ipaddress
 import sys
 import threading
 from typing import Any
 
+from services.runtime.addresses import is_public
 from services.runtime.background import THREAD
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the Internet at large."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)
-    ip = mapped if mapped is not None else ip
-    return ip.is_global and not ip.is_multicast
 
 
 def only_outward() -> None:

@@ -120,18 +120,24 @@ _NO_SECRET = "the centre keeps every version: use `password_file:` or `${VARIABL
 
 
 def _outside(file: Path, layouts: Mapping[str, str]) -> Iterator[Problem]:
-    """Layouts that were not sent along: nothing else of this machine may be read."""
+    """Layouts that were not sent along: nothing else of this machine may be read. And files that
+    were, and are none: the centre keeps no others, and no box takes them.
+    """
+    named = set()
     document = yaml_lines.load(file)
     document.file = _FILE
     for p, plc in enumerate(_list(document.data, "plcs")):
         for g, group in enumerate(_list(plc, "groups")):
             name = group.get("layout") if isinstance(group, dict) else None
+            named.add(str(PurePosixPath(str(name))))
             if name is None or str(PurePosixPath(str(name))) in layouts:
                 continue
             key = ("plcs", p, "groups", g, "layout")
             message = f"layout {name} was not sent along"
             hint = "add its text to `layouts`, under this name"
             yield document.problem(key, message, hint)
+    for name in sorted(layouts.keys() - named):
+        yield Problem(name, "", "no group names it", hint="leave it out, or name it in `layout:`")
 
 
 def _list(data: Any, key: str) -> list[Any]:

@@ -182,8 +182,14 @@ _TEXTS: dict[str, tuple[int, tuple[str, str], tuple[str, str]]] = {
     ),
     "idempotency-reused": (
         422,
-        ("Key used before", "This Idempotency-Key was used for another request."),
-        ("Chave já usada", "Esta Idempotency-Key foi usada em outro pedido."),
+        (
+            "Key used before",
+            "This Idempotency-Key was used for another request, or with another API key.",
+        ),
+        (
+            "Chave já usada",
+            "Esta Idempotency-Key foi usada em outro pedido, ou com outra chave da API.",
+        ),
     ),
     "invalid-config": (
         422,

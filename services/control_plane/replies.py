@@ -12,6 +12,7 @@ import hmac
 import secrets
 from dataclasses import dataclass
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
@@ -45,14 +46,19 @@ class Request:
 
 
 def find(session: Session, request: Request) -> Response | None:
-    """The answer that was given before. Raises Refusal where the request was another one."""
+    """The answer that was given before. Raises Refusal where the request was another one, or came
+    with another key of the same credential: nobody but the first can open it.
+    """
     reply = session.get(Reply, request.id)
     if reply is None or reply.created_ms < now_ms() - KEPT_MS:
         return None
     if reply.request != request.digest:
         raise Refusal("idempotency-reused")
     nonce, sealed = reply.body[:_NONCE_BYTES], reply.body[_NONCE_BYTES:]
-    body = AESGCM(request.seal_key()).decrypt(nonce, sealed, request.digest.encode())
+    try:
+        body = AESGCM(request.seal_key()).decrypt(nonce, sealed, request.digest.encode())
+    except InvalidTag:
+        raise Refusal("idempotency-reused") from None
     return Response(body, reply.status, {**reply.headers, "idempotency-replayed": "true"})
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ RETRY_S = 5.0
 WATCH_S = 60.0
 MAX_CHECKS = 3
 # What the centre takes of each.
-MAX_ERROR, MAX_PROBLEMS = 4_000, 100
+MAX_ERROR, MAX_PROBLEMS, MAX_PROBLEM_TEXT = 4_000, 100, 1_000
 
 
 class Agent:
@@ -338,7 +339,7 @@ class Agent:
             "running": journal.running.version if journal.running else None,
             "state": said.state,
             "error": said.error and said.error[:MAX_ERROR],
-            "problems": list(said.problems[:MAX_PROBLEMS]),
+            "problems": _short(said.problems),
             "software": self._link.software,
             "health": health.as_report() if health else {"plcs": {}, "outputs": {}, "pending": 0},
             "rollout": said.target.rollout if said.target else None,
@@ -384,6 +385,14 @@ class Agent:
             write(file, json.dumps(told))
         except OSError as e:  # the next report brings it again
             self._process.log.warning("quotas.json not written", error=str(e))
+
+
+def _short(problems: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """As many, and as much of each, as the centre takes."""
+    return [
+        {k: v[:MAX_PROBLEM_TEXT] if isinstance(v, str) else v for k, v in problem.items()}
+        for problem in islice(problems, MAX_PROBLEMS)
+    ]
 
 
 def _pause_s(old: dict[str, Any], new: dict[str, Any]) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 
 from services.fleet.files import Texts
+from services.runtime import line_diff
 
 MAX_BYTES = 64 * 2**10
-# Comparing line by line may cost the square of it.
+# Of a text that is looked at line by line.
 MAX_COMPARED = 2**20
 HIDDEN = "***"
 # Keys whose value nobody but this box may see; a reference to one is none.
@@ -78,15 +78,13 @@ def diff(given: Texts, local: Texts, config_name: str, version: str) -> str:
         names = [n for n in {**old, **new} if old.get(n) != new.get(n)]
         lines.append(f"too large to be compared line by line: {', '.join(names)}"[:MAX_BYTES])
         old = new = {}
-    for name in dict.fromkeys([*old, *new]):
-        before, after = (redact(t.get(name, "")).splitlines() for t in (old, new))
-        if old.get(name) != new.get(name) and before == after:
-            lines.append(f"{name}: differs in a secret, or in its line ends")
-        lines += difflib.unified_diff(
-            before, after, f"{name} ({version})", f"{name} (at the box)", lineterm=""
-        )
-    text = "\n".join(lines)
-    data = text.encode("utf-8", "replace")
-    if len(data) <= MAX_BYTES:
-        return data.decode()
-    return data[: MAX_BYTES - 40].decode("utf-8", "ignore") + "\n… (the rest is left out)"
+    before, after = (
+        {name: redact(text).splitlines() for name, text in texts.items()} for texts in (old, new)
+    )
+    lines += [
+        f"{name}: differs in a secret, or in its line ends"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name) and before.get(name, []) == after.get(name, [])
+    ]
+    lines += line_diff.unified(before, after, version, "at the box")
+    return line_diff.cut("\n".join(lines), MAX_BYTES)

@@ -196,7 +196,9 @@ def unsafe(name: str, config_name: str) -> str:
         return "is no plain path"
     if path.suffix not in (".yaml", ".yml"):
         return "does not end in .yaml"
-    return "is the configuration itself" if name == config_name else ""
+    if name == config_name:
+        return "is the configuration itself"
+    return "is that of a centre" if path.name == "central.yaml" else ""
 
 
 def read(file: Path) -> str | None:

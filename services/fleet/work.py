@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from services.fleet import identity
@@ -52,6 +52,13 @@ def check(folder: Folder, sha256: str) -> Answer:
         )
         for layout in texts.layouts
         if (why := unsafe(layout, name))
+    ]
+    # Any other file beside the configuration is somebody else's.
+    named = set(_named(yaml_lines.parse(texts.yaml, name).data))
+    wrong += [
+        Problem(layout, "", "no group names it", hint="leave it out, or name it in `layout:`")
+        for layout in texts.layouts
+        if layout not in named and not unsafe(layout, name)
     ]
     if wrong:
         raise ConfigError(wrong)
@@ -143,7 +150,8 @@ def prepare(folder: Folder, sha256: str) -> Answer:
     applied = folder.applied()
     local = folder.local(layouts)
     yaml = local.yaml if applied is None else applied
-    layouts |= set(_named(yaml))
+    with contextlib.suppress(ConfigError):
+        layouts |= set(_named(yaml_lines.parse(yaml, "config.yaml").data))
     before = {
         "yaml": yaml,
         "layouts": {name: read(folder.at(name)) for name in sorted(layouts)},
@@ -164,16 +172,13 @@ def prepare(folder: Folder, sha256: str) -> Answer:
     return answer
 
 
-def _named(yaml: str) -> Iterator[str]:
+def _named(data: Any) -> Iterator[str]:
     """The layouts beside it that a configuration names."""
-    try:
-        data = yaml_lines.parse(yaml, "config.yaml").data
-    except ConfigError:
-        return
     for plc in _list(data, "plcs"):
         for group in _list(plc, "groups"):
             name = group.get("layout") if isinstance(group, dict) else None
-            if isinstance(name, str) and not unsafe(name, ""):
+            name = str(PurePosixPath(name)) if isinstance(name, str) else ""
+            if not unsafe(name, ""):
                 yield name
 
 

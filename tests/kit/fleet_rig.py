@@ -45,10 +45,16 @@ class FleetBox:
         self._claim, self._watch, self._count = claim, watch, plcs
         self._other = centre
 
-    def plc(self, number: int = 1, scan: str = "100ms", port: int | None = None) -> dict[str, Any]:
+    def plc(
+        self,
+        number: int = 1,
+        scan: str = "100ms",
+        port: int | None = None,
+        layout: str = "layouts/db500.yaml",
+    ) -> dict[str, Any]:
         """A PLC of the configuration."""
         name = f"prensa-{number:02d}"
-        return plc(name, port or self.plc_ports[number - 1], scan, layout="layouts/db500.yaml")
+        return plc(name, port or self.plc_ports[number - 1], scan, layout=layout)
 
     def text(self, **changes: Any) -> str:
         """A config.yaml for this box, as the centre would send it."""

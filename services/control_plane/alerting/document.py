@@ -4,7 +4,6 @@ config.yaml, held against the newest configurations of its boxes.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from services.control_plane.tables import AlertPart, BoxConfig, Device, Site
 from services.runtime import alert_model, alert_rules, alert_series
+from services.runtime.addresses import is_public
 from services.runtime.alert_layouts import Layouts, Mistake
 from services.runtime.alert_model import Alerts
 from services.runtime.alert_series import Series
@@ -168,7 +168,7 @@ def _host(url: Any) -> str | None:
 
 def _may_be_public(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_global
+        return is_public(host)
     except ValueError:
         return host != "localhost"
 

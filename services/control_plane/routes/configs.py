@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from pydantic import Field, field_validator
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import defer
 
 from services.control_plane import quota
@@ -33,14 +32,20 @@ from services.control_plane.fields import (
 from services.control_plane.identity import ADMIN, BOX, OPERATOR, READER
 from services.control_plane.problems import Refusal
 from services.control_plane.routes import devices, plans, sites
-from services.control_plane.tables import BoxConfig, Device
+from services.control_plane.tables import BoxConfig, Device, Report, RolloutBox, Target
 from services.control_plane.unit import Answer, Reading, Unit, Writing, reads, writes
+from services.runtime import line_diff
 from services.runtime.clock import now_ms
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/sites/{site_id}/configs", tags=["configs"])
 MAX_LAYOUTS = 100
 MAX_CHARACTERS = 1_000_000
+# Besides those that a target, a report or a roll-out names.
+KEPT_VERSIONS = 200
+MAX_DIFF_BYTES = 256 * 2**10
 _LAYOUT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){0,5}")
+# Those of a box and of a centre.
+_NO_LAYOUT = ("config.yaml", "central.yaml")
 Version = Annotated[int, Path(ge=1, le=2**31)]
 
 
@@ -59,7 +64,7 @@ class Draft(Form):
     def _inside(cls, value: dict[str, str]) -> dict[str, str]:
         folders = {str(parent) for name in value for parent in PurePosixPath(name).parents}
         for name in value:
-            if len(name) > 200 or not _LAYOUT.fullmatch(name) or name == "config.yaml":
+            if len(name) > 200 or not _LAYOUT.fullmatch(name) or name in _NO_LAYOUT:
                 raise ValueError("is no path of a layout file beside config.yaml")
             if name in folders:
                 raise ValueError("names a file that is also a folder")
@@ -106,7 +111,10 @@ class Diff(View):
 
     old: int
     new: int
-    diff: str = Field(description="unified diff, empty where nothing changes")
+    diff: str = Field(
+        description="unified diff, empty where nothing changes; what is beyond 256 KiB is left out,"
+        " and its last line says so"
+    )
 
 
 def view(row: BoxConfig) -> ConfigView:
@@ -230,11 +238,30 @@ def _register_devices(unit: Unit, tenant_id: str, site_id: str) -> None:
         devices.register(unit, tenant_id, new, site_id)
 
 
+def _forget_old(unit: Unit, newest: BoxConfig) -> None:
+    """Deletes the box's versions that are old and named nowhere."""
+    named = (
+        *(Target.version, Report.version, Report.running),
+        *(RolloutBox.version, RolloutBox.previous),
+    )
+    old = delete(BoxConfig).where(
+        BoxConfig.tenant_id == newest.tenant_id,
+        BoxConfig.site_id == newest.site_id,
+        BoxConfig.version <= newest.version - KEPT_VERSIONS,
+    )
+    for column in named:
+        table = column.class_
+        of_box = (table.tenant_id == newest.tenant_id) & (table.site_id == newest.site_id)
+        old = old.where(BoxConfig.version.not_in(select(column).where(of_box, column.is_not(None))))
+    unit.session.execute(old)
+
+
 @router.post("", status_code=201, response_model=ConfigText)
 @writes(OPERATOR, ADMIN, before=_check_first)
 def create_config(unit: Writing, tenant_id: TenantId, site_id: SiteId, form: NewConfig) -> Answer:
     """Checks a configuration and keeps it as the box's next version. PLCs in it that are not
-    registered yet are. The same text as the newest version makes no new one.
+    registered yet are. The same text as the newest version makes no new one. Beyond the newest 200,
+    versions that no target, report or roll-out names are deleted.
     """
     sites.of(unit, tenant_id, site_id)
     checked = _judge(unit, tenant_id, site_id)
@@ -264,6 +291,7 @@ def create_config(unit: Writing, tenant_id: TenantId, site_id: SiteId, form: New
         created_ms=now_ms(),
     )
     unit.session.add(row)
+    _forget_old(unit, row)
     before = view(newest) if newest else None
     unit.record("config.create", f"{path}/{row.version}", before, view(row))
     return Answer(_full(row), 201, row.version, f"/v1/{path}/{row.version}")
@@ -286,7 +314,7 @@ def list_configs(
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Answer:
-    """Every version, the newest first."""
+    """Every version that is kept, the newest first."""
     sites.of(unit, tenant_id, site_id)
     # Not their texts: a hundred versions of 50 PLCs would be megabytes.
     without = [
@@ -309,17 +337,9 @@ def diff_configs(
     """What changes from one version to another, layouts included."""
     before = _files(_of(unit, tenant_id, site_id, old)) if old else {}
     after = _files(_of(unit, tenant_id, site_id, new))
-    lines = [
-        line if line.endswith("\n") else f"{line}\n"
-        for name in sorted({*before, *after})
-        for line in difflib.unified_diff(
-            before.get(name, "").splitlines(keepends=True),
-            after.get(name, "").splitlines(keepends=True),
-            f"{name} (version {old})",
-            f"{name} (version {new})",
-        )
-    ]
-    return Answer(Diff(old=old, new=new, diff="".join(lines)))
+    lines = line_diff.unified(before, after, f"version {old}", f"version {new}")
+    text = "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+    return Answer(Diff(old=old, new=new, diff=line_diff.cut(text, MAX_DIFF_BYTES)))
 
 
 @router.get("/{version}", response_model=ConfigText)
@@ -337,5 +357,7 @@ def _of(unit: Unit, tenant_id: str, site_id: str, version: int) -> BoxConfig:
     return row
 
 
-def _files(row: BoxConfig) -> dict[str, str]:
-    return {"config.yaml": row.yaml, **row.layouts}
+def _files(row: BoxConfig) -> dict[str, list[str]]:
+    """Their lines, with the ends."""
+    files = {"config.yaml": row.yaml, **dict(sorted(row.layouts.items()))}
+    return {name: text.splitlines(keepends=True) for name, text in files.items()}

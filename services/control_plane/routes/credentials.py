@@ -44,6 +44,8 @@ from services.runtime.clock import now_ms
 platform = APIRouter(prefix="/v1/credentials", tags=["credentials"])
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/credentials", tags=["credentials"])
 CredentialId = Annotated[str, Path(pattern=r"^crd_[0-9a-f]{16}$")]
+# Of a tenant, those that are not revoked; certificates are bounded by its boxes.
+MAX_CREDENTIALS = 1_000
 MAX_OVERLAP_S = 30 * 86_400
 
 
@@ -277,6 +279,13 @@ def create_credential(unit: Writing, tenant_id: TenantId, form: NewCredential) -
     if form.site is not None and unit.session.get(Site, (tenant_id, form.site)) is None:
         message = f"there is no site {form.site}"
         raise Refusal("invalid-request", problems=[{"key": "site", "message": message}])
+    live = select(func.count()).where(
+        Credential.tenant_id == tenant_id,
+        Credential.kind != CERTIFICATE,
+        Credential.revoked_ms.is_(None),
+    )
+    if (unit.session.scalar(live) or 0) >= MAX_CREDENTIALS:
+        raise Refusal("too-many-parts", resource="credentials", limit=MAX_CREDENTIALS)
     return _create(unit, tenant_id, form.role, form.site, form)
 
 

@@ -132,6 +132,16 @@ def _previous(unit: Unit) -> dict[str, int]:
     return found
 
 
+def _active(unit: Unit) -> dict[str, str]:
+    """The roll-out of each box that is in one that has not ended."""
+    query = (
+        select(RolloutBox.site_id, RolloutRow.id)
+        .join(RolloutRow, RolloutBox.rollout_id == RolloutRow.id)
+        .where(RolloutRow.state.in_(rollout.ACTIVE))
+    )
+    return dict(unit.session.execute(query).tuples().all())
+
+
 @router.post("", status_code=201, response_model=RolloutDetail)
 @writes(OPERATOR, ADMIN)
 def create_rollout(unit: Writing, tenant_id: TenantId, form: NewRollout) -> Answer:
@@ -139,10 +149,7 @@ def create_rollout(unit: Writing, tenant_id: TenantId, form: NewRollout) -> Answ
     session, now = unit.session, now_ms()
     sites = _sites(unit, form)
     stages, versions, previous = _stages(form, sites), _versions(unit, form, sites), _previous(unit)
-    busy = select(RolloutBox.site_id, RolloutRow.id).join(
-        RolloutRow, RolloutBox.rollout_id == RolloutRow.id
-    )
-    active = dict(session.execute(busy.where(RolloutRow.state.in_(rollout.ACTIVE))).tuples().all())
+    active = _active(unit)
     for site in sites:
         if site in active:
             raise Refusal("rollout-active", site=site, rollout=active[site])
@@ -263,12 +270,16 @@ def resume_rollout(unit: Writing, tenant_id: TenantId, rollout_id: RolloutId) ->
 @writes(OPERATOR, ADMIN)
 def roll_back_rollout(unit: Writing, tenant_id: TenantId, rollout_id: RolloutId) -> Answer:
     """Sends every box back to the version it had. Of one that is done, those whose target no other
-    has changed since.
+    has changed since; refused while one of its boxes is in another that has not ended.
     """
     needs = (rollout.RUNNING, rollout.HALTED, rollout.DONE, rollout.ROLLING_BACK)
     stored = _by_hand(unit, rollout_id, "rollback", (*needs, rollout.ROLLED_BACK))
     if stored.now.state in (rollout.ROLLING_BACK, rollout.ROLLED_BACK):
         return _become(unit, stored, stored.now, {}, "rollback")
+    active = _active(unit)
+    for box in stored.now.boxes:
+        if (other := active.get(box.site, rollout_id)) != rollout_id:
+            raise Refusal("rollout-active", site=box.site, rollout=other)
     ours = set(unit.session.scalars(select(Target.site_id).where(Target.rollout_id == rollout_id)))
     step = rollout.send_back(stored.now, rollout.BY_HAND, now_ms(), ours)
     return _become(unit, stored, *step, "rollback")

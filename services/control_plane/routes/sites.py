@@ -27,6 +27,7 @@ from services.control_plane.tables import BoxConfig, Credential, Device, Site
 from services.control_plane.unit import Answer, Reading, Unit, Writing, reads, writes
 from services.runtime.clock import now_ms
 
+MAX_SITES = 10_000
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/sites", tags=["sites"])
 
 
@@ -82,6 +83,9 @@ def create_site(unit: Writing, tenant_id: TenantId, form: NewSite) -> Answer:
     """Registers a box."""
     if unit.session.get(Site, (tenant_id, form.id)) is not None:
         raise Refusal("exists", resource="site", id=form.id)
+    there = select(func.count()).where(Site.tenant_id == tenant_id)
+    if (unit.session.scalar(there) or 0) >= MAX_SITES:
+        raise Refusal("too-many-parts", resource="sites", limit=MAX_SITES)
     now = now_ms()
     site = Site(
         tenant_id=tenant_id,

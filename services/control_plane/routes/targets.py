@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import anyio
 from fastapi import APIRouter, Query
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from sqlalchemy import Select, select
 from starlette.responses import Response
 
@@ -55,6 +55,7 @@ WATCH_S = 60
 # How long the certificate before works beside one that has been used.
 OVERLAP_MS = 3_600_000
 MAX_ITEMS = 500
+MAX_PROBLEM_TEXT = 1_000
 Version = Annotated[int, Field(ge=1, le=2**31)]
 RolloutId = Annotated[str, Field(pattern=r"^rol_[0-9a-f]{16}$")]
 
@@ -100,14 +101,24 @@ class Health(Form):
     pending: int = Field(0, ge=0, le=2**53, description="messages that wait to be delivered")
 
 
-class CheckProblem(View):
-    """One mistake that the box's check found; what else is said of it is left out."""
+def _cut(text: str) -> str:
+    return text[:MAX_PROBLEM_TEXT]
 
-    file: Text = ""
+
+# Cut, not refused: what a box says of itself is worth more than the end of a sentence.
+Short = Annotated[Text, AfterValidator(_cut)]
+
+
+class CheckProblem(View):
+    """One mistake that the box's check found, each text's first 1,000 characters; what else is said
+    of it is left out.
+    """
+
+    file: Short = ""
     line: int | None = Field(None, ge=0, le=2**31)
-    key: Text = ""
-    message: Text = ""
-    hint: Text = ""
+    key: Short = ""
+    message: Short = ""
+    hint: Short = ""
 
 
 class ReportForm(Form):

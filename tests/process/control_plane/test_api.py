@@ -133,6 +133,14 @@ def test_a_request_repeated_with_its_key_is_answered_once_more_and_done_once(
     # The key is the caller's own: another's request with the same text is a new one.
     admin = centre.make(path, {"role": "admin"})["secret"]
     assert centre.call("POST", path, form, admin, header).body["id"] != one.body["id"]
+    # After a rotation the answer, sealed with the old key, is nobody's: nothing is done again.
+    own = centre.make(path, {"role": "admin"})
+    header = {"idempotency-key": "pedido-2"}
+    assert centre.call("POST", path, form, own["secret"], header).status == 201
+    rotated = centre.make(f"{path}/{own['id']}/rotate", {"overlap_s": 600})["secret"]
+    refused = centre.call("POST", path, form, rotated, header)
+    assert (refused.status, refused.body["type"][-18:]) == (422, "idempotency-reused")
+    assert centre.call("POST", path, form, own["secret"], header).status == 201
     secret = one.body["secret"].rpartition("_")[2]
     with centre.database.engine.connect() as connection:
         rows = connection.exec_driver_sql("SELECT body FROM replies").all()
@@ -225,9 +233,17 @@ def test_a_configuration_is_checked_versioned_and_compared(centre: Centre) -> No
     assert "-        scan: 1s\n+        scan: 2s\n" in diff
     listed = centre.call("GET", path, key=keys["box"]).body["items"]
     assert [row["version"] for row in listed] == [2, 1]
+    # What a diff is slowest with: the same lines again and again.
+    for step in (7, 13):
+        text = "".join(f"#{n * step % 110}\n" for n in range(100_000))
+        centre.make(path, {"yaml": two["yaml"] + text})
+    diff = centre.call("GET", f"{path}/diff?old=3&new=4").body["diff"]
+    assert diff.endswith("left out)")
+    assert len(diff.encode()) <= 256 * 1_024
+    assert len(centre.call("GET", f"{path}/diff?old=2&new=3").body["diff"].splitlines()) > 10_000
     assert centre.call("GET", f"{path}/2", key=keys["box"]).body["yaml"] == two["yaml"]
     assert centre.call("POST", f"{path}/check", config("config", scan="3s")).status == 200
-    assert len(centre.call("GET", path).body["items"]) == 2, "a check keeps nothing"
+    assert len(centre.call("GET", path).body["items"]) == 4, "a check keeps nothing"
 
 
 def test_what_the_box_would_refuse_is_refused(centre: Centre) -> None:
@@ -269,7 +285,12 @@ def test_a_configuration_with_layouts(centre: Centre) -> None:
     assert "was not sent along" in missing.body["problems"][0]["message"]
     made = centre.make(path, {"yaml": text, "layouts": {"layouts/db5.yaml": layout}})
     assert made["points_per_min"] == 60
-    for name in ("/etc/x", "../x", "config.yaml", "a/../b", ".", "a//b"):
+    more = {"layouts/db5.yaml": layout, "layouts/other.yaml": layout}
+    unnamed = centre.call("POST", path, {"yaml": text, "layouts": more})
+    assert unnamed.status == 422
+    (problem,) = unnamed.body["problems"]
+    assert (problem["file"], problem["message"]) == ("layouts/other.yaml", "no group names it")
+    for name in ("/etc/x", "../x", "config.yaml", "central.yaml", "a/../b", ".", "a//b"):
         refused = centre.call("POST", path, {"yaml": text, "layouts": {name: layout}})
         assert refused.body["type"] == "urn:plc-edge:problem:invalid-request", name
 

@@ -150,6 +150,13 @@ def test_halted_by_hand_resumed_and_taken_back(centre: Centre) -> None:
     second.take_target(second.poll())
     plant.ends(made, "done")
     assert centre.call("POST", f"{path}/halt").status == 409
+    # Boxes of another that has not ended are that one's, also those that it has not come to yet.
+    other = plant.begin(stages=[["caixa-2"], ["caixa-1"]], versions=dict.fromkeys(plant.boxes, 1))
+    refused = centre.call("POST", f"{path}/rollback")
+    assert (refused.status, refused.body["rollout"]) == (409, other["id"])
+    assert centre.call("POST", f"{plant.base}/rollouts/{other['id']}/rollback").status == 200
+    assert second.report("applied", 2).status == 200
+    plant.ends(other, "rolled_back")
     # A newer word for one of them: it is not sent back with the others.
     centre.make(f"{second.path}/target", {"version": 2})
     assert centre.call("POST", f"{path}/rollback").body["state"] == "rolling_back"

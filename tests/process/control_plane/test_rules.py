@@ -127,7 +127,8 @@ def test_receivers_keep_their_secrets_to_themselves(acme: Centre) -> None:
     for key, value in (("ca", "/etc/shadow"), ("secret_file", "/etc/shadow")):
         body = {"type": "webhook", "url": "https://a.example/", key: value}
         assert key in dict(problems(put(acme, "receivers", "fone", body)))
-    for url in ("http://127.0.0.1/", "http://169.254.169.254/x", "http://[::1]:8443/"):
+    for url in ("http://127.0.0.1/", "http://169.254.169.254/x", "http://[::1]:8443/",
+                "http://[64:ff9b::7f00:1]/", "http://[::ffff:10.0.0.1]/"):  # fmt: skip
         private = problems(put(acme, "receivers", "fone", {"type": "webhook", "url": url}))
         assert private == [("url", "only where central.yaml says `alert_receivers: any`")]
     # A secret that is left out is gone: none may be sent elsewhere by who does not know it.

@@ -131,6 +131,10 @@ def test_a_report_is_shown_as_it_was_said(centre: Centre) -> None:
     assert (listed["state"], listed["error"], listed["plcs"]) == (
         "refused", "não dá", {"online": 1},
     )  # fmt: skip
+    long = {**problem, "message": "m" * 5_000, "hint": "h" * 5_000}
+    assert box.report("refused", 3, problems=[long]).status == 200
+    (kept,) = centre.call("GET", f"{box.path}/report").body["problems"]
+    assert kept == {**problem, "message": "m" * 1_000, "hint": "h" * 1_000}
     unknown = {"state": "applied", "nada": 1}
     assert box.call("PUT", f"{box.path}/report", unknown).status == 422
     # A tenant that is suspended is still looked after.

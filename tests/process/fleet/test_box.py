@@ -73,9 +73,21 @@ def test_what_check_refuses_is_never_put_in_place() -> None:
         assert keys == {"paths.state", "paths.logs"}
         box.centre.want(5, before, {"../outside.yaml": "name: x\n"})
         assert "leaves the folder" in box.wait_report("refused", 5)["problems"][0]["message"]
+        # What no group names is no layout: another file of somebody's, beside the configuration.
+        own = box.site.folder / "rules.yaml"
+        own.write_text("mine\n")
+        named = {"layouts/db500.yaml": (box.site.folder / "layouts/db500.yaml").read_text()}
+        box.centre.want(6, before, {**named, "rules.yaml": "name: x\n"})
+        (problem,) = box.wait_report("refused", 6)["problems"]
+        assert (problem["file"], problem["message"]) == ("rules.yaml", "no group names it")
+        central = box.text(plcs=[box.plc(1, layout="central.yaml")])
+        box.centre.want(7, central, {"central.yaml": named["layouts/db500.yaml"]})
+        assert "that of a centre" in box.wait_report("refused", 7)["problems"][0]["message"]
+        assert own.read_text() == "mine\n"
+        assert not (box.site.folder / "central.yaml").exists()
         # And takes the next that is right.
-        box.centre.want(6, box.text(plcs=[box.plc(1, scan="150ms")]))
-        box.wait_report("applied", 6)
+        box.centre.want(8, box.text(plcs=[box.plc(1, scan="150ms")]))
+        box.wait_report("applied", 8)
 
 
 def test_layouts_come_along_and_go_back() -> None:
@@ -85,12 +97,14 @@ def test_layouts_come_along_and_go_back() -> None:
         new = old.replace("unit: mm/s", "unit: m/s")
         assert new != old
         layouts = {"layouts/db500.yaml": new, "layouts/more/extra.yaml": old}
-        box.centre.want(1, box.text(), layouts)
+        extra = box.plc(2, layout="layouts/more/extra.yaml")
+        box.centre.want(1, box.text(plcs=[box.plc(1), extra]), layouts)
         box.wait_report("applied", 1)
         assert (box.site.folder / "layouts/db500.yaml").read_text() == new
         assert (box.site.folder / "layouts/more/extra.yaml").read_text() == old
         third = {"layouts/db500.yaml": old, "layouts/third.yaml": old}
-        box.centre.want(2, box.text(plcs=[box.plc(1, port=nobody_there())]), third)
+        plcs = [box.plc(1, port=nobody_there()), box.plc(2, layout="layouts/third.yaml")]
+        box.centre.want(2, box.text(plcs=plcs), third)
         box.wait_report("rolled_back", 2)
         assert (box.site.folder / "layouts/db500.yaml").read_text() == new
         assert not (box.site.folder / "layouts/third.yaml").exists()

@@ -41,7 +41,18 @@ def test_no_layout_leaves_the_folder_or_is_anything_else(name: str) -> None:
     assert not any(part.startswith(".") for part in Path(name).parts)
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "mqtt.pw", "/etc/passwd.yaml", "environment", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.yaml",
+        "mqtt.pw",
+        "/etc/passwd.yaml",
+        "environment",
+        "",
+        "central.yaml",
+        "l/central.yaml",
+    ],
+)
 def test_other_files_are_out_of_reach(name: str) -> None:
     assert unsafe(name, "config.yaml")
 
