@@ -223,6 +223,14 @@ _TEXTS: dict[str, tuple[int, tuple[str, str], tuple[str, str]]] = {
         ("Alert engine away", "The alert engine could not be asked: {reason}."),
         ("Motor de alertas fora", "O motor de alertas não pôde ser consultado: {reason}."),
     ),
+    "busy": (
+        503,
+        ("Busy", "Too many requests of this kind at once; try again in {retry_after_s} s."),
+        (
+            "Ocupado",
+            "Pedidos demais deste tipo ao mesmo tempo; tente de novo em {retry_after_s} s.",
+        ),
+    ),
     "alerts-unanswered": (
         503,
         (

@@ -5,7 +5,8 @@ Every route is decorated with ``reads`` or ``writes``. These decide who may pass
 its audit and its repeatable answer. A route has no other way to the database.
 
 Everything of a request runs in one thread from here on: a writer that waits for another cannot
-take the threads which that one needs.
+take the threads which that one needs. What may wait long for somebody else has threads of its own
+(services/control_plane/lanes.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from fastapi import Depends, Header, Request
@@ -28,6 +29,7 @@ from services.control_plane.alerting.sealing import Seal
 from services.control_plane.audit import Chain
 from services.control_plane.db import Database
 from services.control_plane.identity import BOX, NOBODY, OPERATOR, Actor
+from services.control_plane.lanes import Lanes
 from services.control_plane.problems import Refusal
 from services.control_plane.tables import Tenant
 from services.runtime.clock import now_ms
@@ -59,6 +61,8 @@ class Core:
     """None: no rules are evaluated here."""
     any_receiver: bool
     """Tenants may have addresses of private networks told."""
+    lanes: Lanes = field(default_factory=Lanes)
+    """Threads of what may wait long."""
 
 
 class Row(Protocol):
@@ -214,7 +218,7 @@ def _core(request: Request) -> Core:
     return core
 
 
-def _reading(request: Request) -> Unit:
+async def _reading(request: Request) -> Unit:  # in a thread it would wait for one
     unit = Unit(_core(request), request.scope.get("actor", NOBODY))
     unit.address = request.client.host if request.client else ""
     return unit

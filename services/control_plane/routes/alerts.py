@@ -11,6 +11,7 @@ from services.control_plane.alerting.asking import Engines
 from services.control_plane.alerting.document import RULE
 from services.control_plane.fields import Form, Id, Limit, Line, Page, TenantId, View
 from services.control_plane.identity import ADMIN, OPERATOR, READER
+from services.control_plane.lanes import asking
 from services.control_plane.problems import Refusal
 from services.control_plane.tables import AlertPart
 from services.control_plane.unit import Answer, Reading, Then, Unit, Writing, reads, writes
@@ -115,6 +116,7 @@ def _has_rules(unit: Unit) -> bool:
 
 
 @router.get("", response_model=Alarms)
+@asking
 @reads(OPERATOR, ADMIN, READER)
 def list_alarms(unit: Reading, tenant_id: TenantId) -> Answer:
     """What rings or cools down."""
@@ -126,6 +128,7 @@ def list_alarms(unit: Reading, tenant_id: TenantId) -> Answer:
 
 
 @router.get("/history", response_model=Page[Change])
+@asking
 @reads(OPERATOR, ADMIN, READER)
 def list_history(
     unit: Reading,
@@ -171,6 +174,7 @@ def _tell(verb: str) -> Then:
 
 
 @router.post("/ack", response_model=Touched)
+@asking
 @writes(OPERATOR, ADMIN, then=_tell("ack"))
 def acknowledge(unit: Writing, tenant_id: TenantId, form: Ack) -> Answer:
     """Says that somebody takes care of what rings under a rule. 503: what the audit has is the
@@ -180,6 +184,7 @@ def acknowledge(unit: Writing, tenant_id: TenantId, form: Ack) -> Answer:
 
 
 @router.post("/silence", response_model=Touched)
+@asking
 @writes(OPERATOR, ADMIN, then=_tell("silence"))
 def silence(unit: Writing, tenant_id: TenantId, form: Silence) -> Answer:
     """Tells nobody of a rule's alarms for a while; they still stand in the list. 503: what the
