@@ -13,6 +13,7 @@ import orjson
 from bus.frames import Heartbeat
 from services.alerts.control import Control
 from services.alerts.core.engine import BadMessage, Engine
+from services.alerts.core.plant import FIELDS_PER_STREAM, STREAMS_PER_PLC
 from services.alerts.core.rule import Rule
 from services.alerts.core.transition import FIRING, Transition
 from services.alerts.core.watch import Watch
@@ -59,6 +60,8 @@ class Alarms:
         """The engine has taken rows that are not committed: its state goes with their position."""
         self._tick_due = False
         self._listened = False
+        self._full: set[tuple[str, str]] = set()
+        """PLCs with too many names, of which that was said."""
 
     def _damaged(self, path: Any, why: str) -> None:
         text = f"{path.stem}.db was damaged and lies in {path}: alarms begin anew"
@@ -68,6 +71,7 @@ class Alarms:
         """Lets time pass."""
         self._process.every(TICK_S, self._tick)
         self._process.every(PRUNE_S, self._prune)
+        self._process.every(PRUNE_S, self._say_full)
         self._notifier.open()
 
     def close(self) -> None:
@@ -205,6 +209,16 @@ class Alarms:
         for severity in SEVERITIES:
             gauge = self._process.stats.gauge("plc_edge_alerts_firing", severity=severity)
             gauge.set(firing.count(severity))
+
+    def _say_full(self) -> None:
+        """Once of each PLC."""
+        for key in self._engine.full.keys() - self._full:
+            self._full.add(key)
+            text = (
+                f"{'/'.join(key)} has sent more than {STREAMS_PER_PLC:,} groups and machines, or"
+                f" more than {FIELDS_PER_STREAM:,} fields in one of them: no rule sees the others"
+            )
+            self._process.event("warning", "alerts_too_many_names", text)
 
     def _prune(self) -> None:
         for name, count in self._memory.prune(now_ms(), self._receivers).items():

@@ -116,6 +116,7 @@ class Gate:
                     self.core.database,
                     headers.get("authorization", ""),
                     scope.get("state", {}).get("peer_certificate"),
+                    limiter=self.core.lanes.identifying,
                 )
                 if actor is None:
                     raise Refusal("unauthenticated")

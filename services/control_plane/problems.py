@@ -229,6 +229,27 @@ _TEXTS: dict[str, tuple[int, tuple[str, str], tuple[str, str]]] = {
         ("Alert engine away", "The alert engine could not be asked: {reason}."),
         ("Motor de alertas fora", "O motor de alertas não pôde ser consultado: {reason}."),
     ),
+    "busy": (
+        503,
+        ("Busy", "Too many requests of this kind at once; try again in {retry_after_s} s."),
+        (
+            "Ocupado",
+            "Pedidos demais deste tipo ao mesmo tempo; tente de novo em {retry_after_s} s.",
+        ),
+    ),
+    "alerts-unanswered": (
+        503,
+        (
+            "Alert engine silent",
+            "The alert engine was asked and has not answered within {wait_s:g} s. A change that it"
+            " was asked for may still be made: look at the list of alarms, or repeat it.",
+        ),
+        (
+            "Motor de alertas calado",
+            "O motor de alertas foi consultado e não respondeu em {wait_s:g} s. Uma mudança pedida"
+            " ainda pode ser feita: veja a lista de alarmes ou repita o pedido.",
+        ),
+    ),
     "unavailable": (
         503,
         ("Database away", "The database does not answer; repeat the request in a moment."),

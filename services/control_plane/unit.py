@@ -5,7 +5,8 @@ Every route is decorated with ``reads`` or ``writes``. These decide who may pass
 its audit and its repeatable answer. A route has no other way to the database.
 
 Everything of a request runs in one thread from here on: a writer that waits for another cannot
-take the threads which that one needs.
+take the threads which that one needs. What may wait long for somebody else has threads of its own
+(services/control_plane/lanes.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from fastapi import Depends, Header, Request
@@ -28,6 +29,7 @@ from services.control_plane.alerting.sealing import Seal
 from services.control_plane.audit import Chain
 from services.control_plane.db import Database
 from services.control_plane.identity import BOX, NOBODY, OPERATOR, Actor
+from services.control_plane.lanes import Lanes
 from services.control_plane.problems import Refusal
 from services.control_plane.tables import Tenant
 from services.runtime.clock import now_ms
@@ -59,6 +61,8 @@ class Core:
     """None: no rules are evaluated here."""
     any_receiver: bool
     """Tenants may have addresses of private networks told."""
+    lanes: Lanes = field(default_factory=Lanes)
+    """Threads of what may wait long."""
 
 
 class Row(Protocol):
@@ -197,14 +201,14 @@ class Unit:
             raise Refusal("tenant-state", tenant=tenant.id, state=tenant.state, needs=needs)
         self.tenant = tenant
 
-    def finish(self, answer: Answer) -> Response:
-        """The answer of a change, kept with it."""
+    def finish(self, answer: Answer, *, is_last: bool = True) -> Response:
+        """The answer of a change, kept with it unless another follows."""
         pending = [*self.session.new, *self.session.deleted]
         pending += [row for row in self.session.dirty if self.session.is_modified(row)]
         if pending and not self._recorded:
             raise RuntimeError("a change without an entry in the audit")
         response = answer.response()
-        if self.request is not None:
+        if self.request is not None and is_last:
             replies.keep(self.session, self.request, response)
         return response
 
@@ -214,7 +218,7 @@ def _core(request: Request) -> Core:
     return core
 
 
-def _reading(request: Request) -> Unit:
+async def _reading(request: Request) -> Unit:  # in a thread it would wait for one
     unit = Unit(_core(request), request.scope.get("actor", NOBODY))
     unit.address = request.client.host if request.client else ""
     return unit
@@ -248,6 +252,8 @@ Route = Callable[..., Answer]
 
 # What a route needs done before it has a session: its outcome stands in ``unit.prepared``.
 Before = Callable[[Unit, dict[str, Any]], Any]
+# What is done once the change is committed, given the route's answer.
+Then = Callable[[Unit, dict[str, Any], Answer], Answer]
 
 
 def reads(*roles: str, before: Before | None = None) -> Callable[[Route], Callable[..., Response]]:
@@ -276,9 +282,12 @@ def writes(
     states: tuple[str, ...] = (ACTIVE,),
     before: Before | None = None,
     instead: Callable[..., Answer | None] | None = None,
+    then: Then | None = None,
 ) -> Callable[[Route], Callable[..., Response]]:
     """A route that changes something, for these roles, of a tenant in one of these states. Where
     ``instead``, given the same arguments and a session that only reads, has an answer, that is all.
+    ``then`` asks somebody else for what the route has recorded, with nothing locked; what it makes
+    of the route's answer is what the caller gets.
     """
 
     def decorate(route: Route) -> Callable[..., Response]:
@@ -298,10 +307,19 @@ def writes(
                 if unit.request and (given := replies.find(session, unit.request)):
                     return given
                 unit.enter(session, arguments.get("tenant_id"), states)
-                response = unit.finish(route(**arguments))
+                answer = route(**arguments)
+                response = unit.finish(answer, is_last=then is None)
             for worker in unit.core.targets.values():
                 worker.wake()
             unit.committed()
+            if then is None:
+                return response
+            response = then(unit, arguments, answer).response()
+            if unit.request:
+                with unit.core.database.writing(scope) as session:
+                    if given := replies.find(session, unit.request):
+                        return given
+                    replies.keep(session, unit.request, response)
             return response
 
         return run

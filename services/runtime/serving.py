@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import ipaddress
 import socket
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -20,12 +25,37 @@ from services.runtime.tls import EncryptedKey, load_certificate
 
 # Whoever connects and says nothing is closed: sockets are finite.
 HEADER_TIMEOUT_S = 10.0
+# From a request's first byte to its body's last. How long it is worked on, a long poll for example,
+# is no part of it.
+REQUEST_S = 30.0
 MAX_CONNECTIONS = 256
+# Of one peer. Not of this machine: a proxy here speaks for everybody, and must limit them itself.
+MAX_PER_PEER = 512
 CERTIFICATE_LOOK_S = 60.0
 
 
+@dataclass
+class Limits:
+    """Of one server's connections."""
+
+    request_s: float
+    per_peer: int
+    peers: Counter[str | bytes] = field(default_factory=Counter)
+    """How many connections each has now: an address, or the certificate that TLS has verified, so
+    that the boxes behind one address do not count as one.
+    """
+
+
 class Protocol(H11Protocol):
-    """uvicorn's, that also closes connections on which no request comes."""
+    """uvicorn's, that also closes connections on which no request comes, or none that ends, and
+    those that one peer has too many of.
+    """
+
+    def __init__(self, *args: Any, limits: Limits, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._limits = limits
+        self._peer: str | bytes | None = None
+        self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the clock; lets a stream abort its connection, and an application know who is at
@@ -37,10 +67,53 @@ class Protocol(H11Protocol):
         own = {"transport": transport, "peer_certificate": peer}
         self.app_state = {**self.app_state, **own}
         self.loop.call_later(HEADER_TIMEOUT_S, self._close_if_silent)
+        self._count(peer)
+
+    def _count(self, certificate: bytes | None) -> None:
+        address = self.client[0] if self.client else ""
+        if certificate is None and is_this_machine(address):
+            return
+        self._peer = certificate or address
+        self._limits.peers[self._peer] += 1
+        if self._limits.peers[self._peer] > self._limits.per_peer:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Its place is free."""
+        super().connection_lost(exc)
+        self._stop_clock()
+        if self._peer is not None:
+            self._limits.peers[self._peer] -= 1
+            if not self._limits.peers[self._peer]:
+                del self._limits.peers[self._peer]
+
+    def handle_events(self) -> None:
+        """After each part of a request: the clock runs from its first byte to its last."""
+        super().handle_events()
+        begun = self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]
+        if self.conn.their_state is not h11.SEND_BODY and not begun:
+            self._stop_clock()
+        elif self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(self._limits.request_s, self.transport.abort)
+
+    def _stop_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def _close_if_silent(self) -> None:
         if self.cycle is None and not self.transport.is_closing():
             self.transport.abort()
+
+
+def is_this_machine(address: str) -> bool:
+    """Whether a peer's address is one of loopback, as IPv6 writes it too (``::ffff:127.0.0.1``)."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:  # a Unix socket's
+        return True
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback
 
 
 class _Server(uvicorn.Server):
@@ -75,15 +148,18 @@ class Server:
         tls: tuple[str, str] | None = None,
         max_connections: int = MAX_CONNECTIONS,
         clients_ca: str | None = None,
+        request_s: float = REQUEST_S,
+        max_per_peer: int = MAX_PER_PEER,
     ) -> None:
         """``tls`` is (certificate, key), PEM files; taken up again when they are renewed. With
         ``clients_ca`` (PEM) a client may show a certificate of that authority; one of another gets
-        no connection.
+        no connection. A request has ``request_s`` to arrive whole; ``max_per_peer`` connections one
+        address or certificate (not this machine's).
         """
         asked = clients_ca if tls else None
         config = uvicorn.Config(
             app,
-            http=Protocol,
+            http=functools.partial(Protocol, limits=Limits(request_s, max_per_peer)),  # type: ignore[arg-type]
             ws="none",
             loop="asyncio",
             lifespan="on",

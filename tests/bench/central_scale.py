@@ -9,6 +9,7 @@ below 200 ms. ``--quick``: 100 boxes.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import random
 import tempfile
@@ -123,7 +124,7 @@ def fill(fleet: Fleet) -> None:
 
 def bare(route: Any) -> Callable[..., Any]:
     """A route without its transaction."""
-    inner: Callable[..., Any] = route.__wrapped__
+    inner: Callable[..., Any] = inspect.unwrap(route)
     return inner
 
 

@@ -16,6 +16,9 @@ from services.alerts.core.watch import Watch
 # scan and a slow line.
 HOLD_MS = 65_000
 LATE_AFTER_MS = 300_000
+# Whoever may publish for a PLC chooses names; what is known of them must end somewhere.
+STREAMS_PER_PLC = 1_000
+FIELDS_PER_STREAM = 2_000
 
 
 class Plant:
@@ -38,6 +41,12 @@ class Plant:
         self.plcs: dict[tuple[str, str], Plc] = {}
         self.dirty: set[tuple[str, str]] = set()
         """(locatario, PLC) of what has changed since the caller last cleared it."""
+        self.full: dict[tuple[str, str], int] = {}
+        """(locatario, PLC) → how often a new name came there and was passed over, because there
+        were too many already: no rule sees it. Since the start of the process.
+        """
+        # Of groups and machines beyond the bound: a sign of life, and nothing else.
+        self._beyond = Stream("", "", 0, False), Stream("", "", 0, True)
         # Literal PLC and field → candidates; None where the rule has a pattern.
         self._fields: dict[tuple[str | None, str | None], list[tuple[Rule, int]]] = {}
         self._plc_wide: list[tuple[Rule, int]] = []
@@ -95,6 +104,9 @@ class Plant:
     def _stream(self, plc: Plc, group: str, machine: str, past: bool) -> Stream:
         streams = plc.past if past else plc.streams
         stream = streams.get((group, machine))
+        if stream is None and len(streams) >= STREAMS_PER_PLC:
+            self._pass_over(plc)
+            return self._beyond[past]
         if stream is None:
             hold_ms = self._holds_ms.get((plc.name, group), self.hold_ms)
             stream = streams[group, machine] = Stream(group, machine, hold_ms, past)
@@ -107,6 +119,11 @@ class Plant:
     def _watched(self, plc: Plc, stream: Stream, name: str) -> list[Leaf]:
         """The conditions on a field; found once."""
         leaves = stream.fields.get(name)
+        if stream in self._beyond:
+            return []
+        if leaves is None and len(stream.fields) >= FIELDS_PER_STREAM:
+            self._pass_over(plc)
+            return []
         if leaves is None:
             leaves = stream.fields[name] = []
             for rule, i in self._candidates(plc, stream, name):
@@ -114,6 +131,9 @@ class Plant:
                     for watch in self._watches(rule, i, plc, stream, name):
                         stream.add(name, watch.leaves[i])
         return leaves
+
+    def _pass_over(self, plc: Plc) -> None:
+        self.full[plc.key] = self.full.get(plc.key, 0) + 1
 
     def _candidates(self, plc: Plc, stream: Stream, name: str) -> Iterator[tuple[Rule, int]]:
         keys: list[tuple[str | None, str | None]] = [(plc.name, name), (None, name)]

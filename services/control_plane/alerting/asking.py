@@ -11,7 +11,7 @@ from bus.frames import Reply, Request
 from bus.sockets import Bus
 from services.control_plane.problems import Refusal
 
-# A change waits for the answer while nobody else can change anything.
+# Of a process that is there; one that is not is given a quarter of it.
 ANSWER_S = 2.0
 
 
@@ -35,8 +35,10 @@ class Engines:
             reply = port.receive() if answered else None
         finally:
             bus.close()
-        if not isinstance(reply, Reply):
+        if not sent:
             raise Refusal("alerts-away", reason="it does not answer")
+        if not isinstance(reply, Reply):
+            raise Refusal("alerts-unanswered", wait_s=ANSWER_S)
         if reply.error:
             raise Refusal("alerts-away", reason=reply.error)
         return reply.result

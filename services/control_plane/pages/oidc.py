@@ -96,6 +96,8 @@ class Provider:
         self._known: _Known | None = None
         self._used: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._asking = threading.Lock()
+        self._failed: tuple[float, ProviderAway | NotSignedIn] | None = None
 
     # -- out ---------------------------------------------------------------------------------
 
@@ -203,7 +205,7 @@ class Provider:
                 found = jwt.decode(token["id_token"], known.keys, algorithms=ALGORITHMS)
             except (JoseError, ValueError):
                 # It may have changed its keys since they were fetched.
-                known = self._discover(again=True)
+                known = self._discover(other_than=known)
                 found = jwt.decode(token["id_token"], known.keys, algorithms=ALGORITHMS)
             claims = CodeIDToken(
                 found.claims,
@@ -225,24 +227,37 @@ class Provider:
 
     # -- what it publishes -------------------------------------------------------------------
 
-    def _discover(self, *, again: bool = False) -> _Known:
-        """Discovery document and keys."""
-        now = time.monotonic()
-        known = self._known
-        if known is None or again or now - known.at_s > DISCOVERY_S:
-            document = self._fetch(f"{self.issuer.rstrip('/')}/.well-known/openid-configuration")
-            if document.get("issuer") != self.issuer:
-                said = str(document.get("issuer"))[:200]
-                raise NotSignedIn("token", f"it calls itself {said}, and not {self.issuer}")
+    def _discover(self, *, other_than: _Known | None = None) -> _Known:
+        """Discovery document and keys: it is asked once for all who want them at a time, and they
+        share how that ends.
+        """
+        came_s = time.monotonic()
+        with self._asking:
+            known = self._known
+            if known not in (None, other_than) and time.monotonic() - known.at_s <= DISCOVERY_S:
+                return known
+            if self._failed is not None and self._failed[0] >= came_s:
+                raise self._failed[1]
             try:
-                keys = KeySet.import_key_set(self._fetch(document["jwks_uri"]))  # type: ignore[arg-type]
-            except (JoseError, ValueError, KeyError, TypeError) as e:
-                raise ProviderAway(f"its keys are not usable: {e!r}") from None
-            missing = {"authorization_endpoint", "token_endpoint"} - document.keys()
-            if missing:
-                raise ProviderAway(f"its discovery document lacks {', '.join(sorted(missing))}")
-            self._known = known = _Known(document, keys, now)
-        return known
+                self._known = known = self._published()
+            except (ProviderAway, NotSignedIn) as e:
+                self._failed = time.monotonic(), e
+                raise
+            return known
+
+    def _published(self) -> _Known:
+        document = self._fetch(f"{self.issuer.rstrip('/')}/.well-known/openid-configuration")
+        if document.get("issuer") != self.issuer:
+            said = str(document.get("issuer"))[:200]
+            raise NotSignedIn("token", f"it calls itself {said}, and not {self.issuer}")
+        try:
+            keys = KeySet.import_key_set(self._fetch(document["jwks_uri"]))  # type: ignore[arg-type]
+        except (JoseError, ValueError, KeyError, TypeError) as e:
+            raise ProviderAway(f"its keys are not usable: {e!r}") from None
+        missing = {"authorization_endpoint", "token_endpoint"} - document.keys()
+        if missing:
+            raise ProviderAway(f"its discovery document lacks {', '.join(sorted(missing))}")
+        return _Known(document, keys, time.monotonic())
 
     def _fetch(self, url: str) -> dict[str, Any]:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from anyio.to_thread import run_sync
 from starlette.responses import RedirectResponse, Response
 
@@ -18,6 +20,7 @@ from services.control_plane.pages.web import (
     set_cookie,
 )
 from services.control_plane.pages.words import LANGUAGES
+from services.control_plane.problems import Refusal
 
 # To the provider and back again. The way back begins at its site, so SameSite must be Lax.
 PENDING_COOKIE = "__Secure-plce-sign-in"
@@ -73,8 +76,8 @@ async def to_provider(visit: Visit) -> Response:
     if provider is None:
         return visit.say("no_provider", 404)
     try:
-        address, cookie = await run_sync(provider.begin)
-    except ProviderAway as e:
+        address, cookie = await visit.site.core.lanes.signing_in.run(provider.begin)
+    except (ProviderAway, Refusal) as e:
         return _away(visit, e)
     except NotSignedIn as e:
         return _refused(visit, e.code, e.reason)
@@ -92,8 +95,9 @@ async def from_provider(visit: Visit) -> Response:
         return visit.say("no_provider", 404)
     cookie, query = visit.request.cookies.get(PENDING_COOKIE, ""), visit.request.query_params
     try:
-        who = await run_sync(provider.finish, cookie, query)
-    except ProviderAway as e:
+        finish = functools.partial(provider.finish, cookie, query)
+        who = await site.core.lanes.signing_in.run(finish)
+    except (ProviderAway, Refusal) as e:
         return _away(visit, e)
     except NotSignedIn as e:
         return _refused(visit, e.code, e.reason)

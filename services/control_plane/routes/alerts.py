@@ -11,9 +11,10 @@ from services.control_plane.alerting.asking import Engines
 from services.control_plane.alerting.document import RULE
 from services.control_plane.fields import Form, Id, Limit, Line, Page, TenantId, View
 from services.control_plane.identity import ADMIN, OPERATOR, READER
+from services.control_plane.lanes import asking
 from services.control_plane.problems import Refusal
 from services.control_plane.tables import AlertPart
-from services.control_plane.unit import Answer, Reading, Unit, Writing, reads, writes
+from services.control_plane.unit import Answer, Reading, Then, Unit, Writing, reads, writes
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/alerts", tags=["alerts"])
 MAX_SILENCE_S = 90 * 86_400
@@ -85,8 +86,8 @@ class Silence(Ack):
     why: Line = Field(min_length=1)
 
 
-class Touched(View):
-    """What somebody has done, as the audit keeps it."""
+class Wish(View):
+    """What somebody wants done, as the audit keeps it."""
 
     rule: str
     plc: str | None
@@ -96,6 +97,11 @@ class Touched(View):
     by: str
     for_s: int | None = None
     why: str | None = None
+
+
+class Touched(Wish):
+    """What was done."""
+
     alarms: int = Field(description="how many it was done to")
 
 
@@ -110,6 +116,7 @@ def _has_rules(unit: Unit) -> bool:
 
 
 @router.get("", response_model=Alarms)
+@asking
 @reads(OPERATOR, ADMIN, READER)
 def list_alarms(unit: Reading, tenant_id: TenantId) -> Answer:
     """What rings or cools down."""
@@ -121,6 +128,7 @@ def list_alarms(unit: Reading, tenant_id: TenantId) -> Answer:
 
 
 @router.get("/history", response_model=Page[Change])
+@asking
 @reads(OPERATOR, ADMIN, READER)
 def list_history(
     unit: Reading,
@@ -147,28 +155,49 @@ def list_history(
     return Answer(Page[Change](items=items, next=following))
 
 
+def _tell(verb: str) -> Then:
+    """Asks the engine for what the audit says by now, while others may write."""
+
+    def tell(unit: Unit, arguments: dict[str, Any], wish: Answer) -> Answer:
+        form: Ack = arguments["form"]
+        place = form.model_dump(include={"plc", "group", "machine", "field"}, exclude_none=True)
+        if isinstance(form, Silence):
+            how: dict[str, Any] = {"for_ms": form.for_s * 1_000, "why": form.why}
+        else:
+            how = {"who": form.by or unit.actor.id}
+        engines = _engines(unit)
+        found = engines.ask(arguments["tenant_id"], verb, rule=form.rule, **place, **how)
+        assert isinstance(wish.body, Wish)
+        return Answer(Touched(**wish.body.model_dump(), alarms=len(found)))
+
+    return tell
+
+
 @router.post("/ack", response_model=Touched)
-@writes(OPERATOR, ADMIN)
+@asking
+@writes(OPERATOR, ADMIN, then=_tell("ack"))
 def acknowledge(unit: Writing, tenant_id: TenantId, form: Ack) -> Answer:
-    """Says that somebody takes care of what rings under a rule."""
-    who = form.by or unit.actor.id
-    return _touch(unit, tenant_id, "ack", form, who=who)
+    """Says that somebody takes care of what rings under a rule. 503: what the audit has is the
+    wish; ask again.
+    """
+    return _record(unit, tenant_id, "ack", form)
 
 
 @router.post("/silence", response_model=Touched)
-@writes(OPERATOR, ADMIN)
+@asking
+@writes(OPERATOR, ADMIN, then=_tell("silence"))
 def silence(unit: Writing, tenant_id: TenantId, form: Silence) -> Answer:
-    """Tells nobody of a rule's alarms for a while; they still stand in the list."""
-    return _touch(unit, tenant_id, "silence", form, for_ms=form.for_s * 1_000, why=form.why)
+    """Tells nobody of a rule's alarms for a while; they still stand in the list. 503: what the
+    audit has is the wish; ask again.
+    """
+    return _record(unit, tenant_id, "silence", form)
 
 
-def _touch(unit: Unit, tenant_id: str, verb: str, form: Ack, **arguments: Any) -> Answer:
-    engines = _engines(unit)
+def _record(unit: Unit, tenant_id: str, verb: str, form: Ack) -> Answer:
+    """The wish, before the engine is asked: nothing is ever done that the audit does not know."""
+    _engines(unit)
     if unit.session.get(AlertPart, (tenant_id, RULE, form.rule)) is None:
         raise Refusal("not-found")
-    place = form.model_dump(include={"plc", "group", "machine", "field"}, exclude_none=True)
-    found = engines.ask(tenant_id, verb, rule=form.rule, **place, **arguments)
-    given = form.model_dump(exclude={"by"})
-    done = Touched(**given, by=form.by or unit.actor.id, alarms=len(found))
-    unit.record(f"alert.{verb}", f"tenants/{tenant_id}/alerts/{form.rule}", None, done)
-    return Answer(done)
+    wish = Wish(**form.model_dump(exclude={"by"}), by=form.by or unit.actor.id)
+    unit.record(f"alert.{verb}", f"tenants/{tenant_id}/alerts/{form.rule}", None, wish)
+    return Answer(wish)

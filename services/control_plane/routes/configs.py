@@ -30,6 +30,7 @@ from services.control_plane.fields import (
     page,
 )
 from services.control_plane.identity import ADMIN, BOX, OPERATOR, READER
+from services.control_plane.lanes import checking
 from services.control_plane.problems import Refusal
 from services.control_plane.routes import devices, plans, sites
 from services.control_plane.tables import BoxConfig, Device, Report, RolloutBox, Target
@@ -257,6 +258,7 @@ def _forget_old(unit: Unit, newest: BoxConfig) -> None:
 
 
 @router.post("", status_code=201, response_model=ConfigText)
+@checking
 @writes(OPERATOR, ADMIN, before=_check_first)
 def create_config(unit: Writing, tenant_id: TenantId, site_id: SiteId, form: NewConfig) -> Answer:
     """Checks a configuration and keeps it as the box's next version. PLCs in it that are not
@@ -298,6 +300,7 @@ def create_config(unit: Writing, tenant_id: TenantId, site_id: SiteId, form: New
 
 
 @router.post("/check", response_model=Checked)
+@checking
 @reads(OPERATOR, ADMIN, before=_check_first)
 def check_config(unit: Reading, tenant_id: TenantId, site_id: SiteId, form: Draft) -> Answer:
     """What would be said of a configuration; nothing is kept."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from services.runtime import secrets
 from services.runtime.clock import now_ms
 from tests.kit.central_alerts import DOWN, HIGH, OVER, UP, CentralAlerts, Storm, high, told
-from tests.kit.centre import PLC_EDGE
+from tests.kit.centre import PLC_EDGE, Reply
 from tests.kit.common import ROOT, until
 from tests.kit.dynsec import connected
 from tests.kit.http_sink import HttpSink
@@ -64,6 +65,43 @@ def test_a_value_rings_is_acknowledged_and_ends(world: CentralAlerts) -> None:
         actions = [row["action"] for row in audit]
         assert actions == ["alert.ack", "alert.silence", "alert.silence", "alert.ack"]
         assert audit[3]["after"]["by"] == "ana"
+
+
+def test_an_engine_that_does_not_answer_holds_up_no_other_write(world: CentralAlerts) -> None:
+    high(world, "acme")
+    centre = world.centre
+    assert world.alerts is not None
+    base = "/v1/tenants/acme/alerts"
+    replies: list[Reply] = []
+
+    def ask(n: int) -> None:
+        headers = {"idempotency-key": f"k{n}"}
+        replies.append(centre.call("POST", f"{base}/ack", {"rule": "alto"}, headers=headers))
+
+    askers = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
+    os.kill(world.alerts.process.pid, signal.SIGSTOP)
+    try:
+        for thread in askers:
+            thread.start()
+        time.sleep(0.2)
+        slowest_s = 0.0
+        while any(thread.is_alive() for thread in askers):
+            begun_s = time.monotonic()
+            assert centre.call("PATCH", "/v1/tenants/acme", {"name": "Acme"}).status == 200
+            slowest_s = max(slowest_s, time.monotonic() - begun_s)
+    finally:
+        os.kill(world.alerts.process.pid, signal.SIGCONT)
+    assert [r.status for r in replies] == [503] * 4, replies
+    # What may still be done is known to the audit; what was not done can be asked for again.
+    rows = centre.call("GET", "/v1/tenants/acme/audit?action=alert&limit=9").body["items"]
+    assert [row["action"] for row in rows] == ["alert.ack"] * 4
+    assert slowest_s < 0.5
+    world.until(lambda: centre.call("GET", base).status == 200)
+    again = {"idempotency-key": "k0"}
+    for replayed in (None, "true"):
+        reply = centre.call("POST", f"{base}/ack", {"rule": "alto"}, headers=again)
+        assert (reply.status, reply.headers.get("idempotency-replayed")) == (200, replayed)
+    assert centre.faults() == []
 
 
 def test_two_tenants_of_the_same_names_never_meet(world: CentralAlerts) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
 import time
+from threading import Thread
 
 import pytest
+import urllib3
 
+from services.control_plane import lanes
 from tests.kit import postgres
-from tests.kit.centre import DATABASES, Centre
+from tests.kit.centre import DATABASES, Centre, Reply
 from tests.kit.common import until
 
 
@@ -46,18 +50,19 @@ def test_sigterm_ends_it_well_while_connections_are_open(database: str) -> None:
         assert time.monotonic() - begun_s < 5
 
 
-def test_a_check_that_does_not_end_holds_up_nobody_else() -> None:
-    from threading import Thread
+def _bomb() -> str:
+    """ "Billion laughs": each line nine times the one before."""
+    names = "abcdefghijkl"
+    return "a: &a [x, x]\n" + "".join(
+        f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in itertools.pairwise(names)
+    )
 
+
+def test_a_check_that_does_not_end_holds_up_nobody_else() -> None:
     with Centre() as centre:
         centre.tenant("lento")
         path = "/v1/tenants/lento/sites/caixa-1/configs"
-        # "Billion laughs": each line nine times the one before.
-        names = "abcdefghijkl"
-        bomb = "a: &a [x, x]\n" + "".join(
-            f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
-            for old, new in itertools.pairwise(names)
-        )
+        bomb = _bomb()
         bombs = [Thread(target=centre.call, args=("POST", path, {"yaml": bomb})) for _ in range(3)]
         for thread in bombs:
             thread.start()
@@ -69,3 +74,33 @@ def test_a_check_that_does_not_end_holds_up_nobody_else() -> None:
             slowest_s = max(slowest_s, time.monotonic() - begun_s)
             time.sleep(0.05)
         assert slowest_s < 3
+
+
+def test_forty_checks_at_once_leave_their_threads_to_all_others() -> None:
+    with Centre() as centre:
+        box = centre.tenant("lento")["box"]
+        path = "/v1/tenants/lento/sites/caixa-1"
+        refused: list[Reply] = []
+        body = {"yaml": _bomb()}
+
+        def check() -> None:
+            with contextlib.suppress(urllib3.exceptions.HTTPError):  # the test ends before it
+                reply = centre.call("POST", f"{path}/configs/check", body)
+                if reply.status == 503:
+                    refused.append(reply)
+
+        pool = [Thread(target=check, daemon=True) for _ in range(40)]
+        for thread in pool:
+            thread.start()
+        slowest_s = 0.0
+        end_s = time.monotonic() + 4
+        while time.monotonic() < end_s:
+            for address, key in (("/v1/me", centre.key), (f"{path}/target", box)):
+                begun_s = time.monotonic()
+                assert centre.call("GET", address, key=key).status in (200, 204)
+                slowest_s = max(slowest_s, time.monotonic() - begun_s)
+        assert slowest_s < 1
+        assert len(refused) == 40 - lanes.CHECKING
+        for reply in refused:
+            assert reply.body["type"] == "urn:plc-edge:problem:busy"
+            assert int(reply.headers["retry-after"]) > 0

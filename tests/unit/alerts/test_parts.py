@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.alerts.core import plant
 from services.alerts.core.engine import BadMessage, Engine
 from services.alerts.core.leaf import comparison, number
 from services.alerts.core.rule import Rule
@@ -234,3 +235,59 @@ def test_what_is_dirty_is_all_that_has_changed() -> None:
             subject.dirty.clear()
             now = {tuple(p[:2]): msgpack.packb(p) for p in subject.dump()["plcs"]}
             assert store == now
+
+
+# --- names that somebody makes up -----------------------------------------------------------
+
+ANY = one("any", 10, **threshold("above", 80, "*"))
+
+
+def _give(subject: Engine, n: int, values: dict[str, Any], plc: str = "p1", **more: Any) -> None:
+    message = {"ts": BASE + n, "site": "s", "group": "g", "values": values, **more}
+    subject.message(f"plc/acme/{plc}", message, BASE + n)
+
+
+@pytest.mark.parametrize("key", ["group", "machine"])
+def test_streams_of_a_plc_are_bounded_and_the_known_ones_go_on(key: str) -> None:
+    subject = engine(ANY)
+    for n in range(plant.STREAMS_PER_PLC + 50):
+        _give(subject, n, {"a": 1}, **{key: f"n{n}"})
+    plc = subject.plcs["acme", "p1"]
+    assert len(plc.streams) == plant.STREAMS_PER_PLC
+    assert len(list(subject.watches())) == plant.STREAMS_PER_PLC
+    assert subject.full == {("acme", "p1"): 50}
+    _give(subject, 9_000, {"a": 99}, **{key: "n7"})
+    _give(subject, 9_001, {"a": 99}, **{key: "unknown"})
+    assert [getattr(w.place, key) for w in subject.ringing()] == ["n7"]
+    _give(subject, 9_002, {"a": 99}, plc="p2", **{key: "unknown"})
+    assert len(subject.ringing()) == 2
+    assert ("acme", "p2") not in subject.full
+
+
+def test_fields_of_a_stream_are_bounded_and_the_known_ones_go_on() -> None:
+    subject = engine(ANY)
+    most = plant.FIELDS_PER_STREAM
+    for n in range(0, most + 500, 250):
+        _give(subject, n, {f"f{i}": 1 for i in range(n, n + 250)})
+    (stream,) = subject.plcs["acme", "p1"].streams.values()
+    assert len(stream.fields) == most
+    assert subject.full == {("acme", "p1"): 500}
+    _give(subject, 9_000, {"f7": 99, "unknown": 99})
+    assert [w.place.field for w in subject.ringing()] == ["f7"]
+    # What is kept is bounded too, and taken up again.
+    other = engine(ANY)
+    other.restore(subject.dump())
+    assert [w.place.field for w in other.ringing()] == ["f7"]
+
+
+def test_a_plc_whose_names_are_all_new_still_lives() -> None:
+    silent = one("silent", 10, kind="absence", where={"plc": "*"}, of="plc", for_ms=30_000)
+    subject = engine(silent)
+    for n in range(plant.STREAMS_PER_PLC):
+        _give(subject, 0, {"a": 1}, group=f"n{n}")
+    for n in range(10):
+        _give(subject, 10_000 * n, {"a": 1}, group=f"m{n}")
+        subject.tick(BASE + 10_000 * n)
+        assert subject.ringing() == []
+    subject.tick(BASE + 200_000)
+    assert len(subject.ringing()) == 1

@@ -5,6 +5,9 @@ Every test on SQLite, the sessions themselves on PostgreSQL too.
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,14 @@ import pytest
 import yaml
 
 from tests.kit.centre import DATABASES, Centre
-from tests.kit.oidc import CLIENT_SECRET, IdentityProvider, new_keys, pass_forms
+from tests.kit.oidc import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    ROLES,
+    IdentityProvider,
+    new_keys,
+    pass_forms,
+)
 from tests.kit.pages import Shown, Visitor
 
 CALLBACK = "/admin/oidc/callback"
@@ -212,6 +222,47 @@ def test_a_provider_that_is_down_says_so_and_keys_still_work(own_house: House) -
     own_house.provider.stop()
     assert away.get(back).status == 503
     assert away.token is None
+
+
+def test_a_provider_that_is_slow_is_asked_once_for_all_and_holds_up_no_request() -> None:
+    """Its socket takes connections and says nothing."""
+    with socket.create_server(("localhost", 0)) as silent:
+        issuer = f"http://localhost:{silent.getsockname()[1]}"
+
+        def section(folder: Path, url: str) -> dict[str, Any]:
+            (folder / "oidc.secret").write_text(CLIENT_SECRET)
+            return {
+                "oidc": {
+                    "issuer": issuer,
+                    "url": url,
+                    "client_id": CLIENT_ID,
+                    "client_secret_file": "oidc.secret",
+                    "roles": ROLES,
+                }
+            }
+
+        with Centre(more=section) as centre:
+            found: list[int] = []
+
+            def sign_in() -> None:
+                found.append(Visitor(centre).get("/admin/oidc/start").status)
+
+            people = [threading.Thread(target=sign_in) for _ in range(45)]
+            for thread in people:
+                thread.start()
+            slowest_s = 0.0
+            while any(thread.is_alive() for thread in people):
+                begun_s = time.monotonic()
+                assert centre.call("GET", "/v1/me").status == 200
+                slowest_s = max(slowest_s, time.monotonic() - begun_s)
+                time.sleep(0.02)
+            assert slowest_s < 1
+            assert found == [503] * 45
+            # Once for all of them.
+            silent.settimeout(1)
+            silent.accept()[0].close()
+            with pytest.raises(TimeoutError):
+                silent.accept()
 
 
 def test_a_role_that_is_taken_back_ends_the_session(own_house: House) -> None:
