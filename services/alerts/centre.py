@@ -53,12 +53,9 @@ class TenantAlarms(Alarms):
 
     def status(self, tenant: str, site: str, message: dict[str, Any]) -> None:
         """What the broker says of a box's connection; kept by the next commit."""
-        topic = f"edge/{tenant}/{site}/status"
-        try:
-            self._said += self._engine.message(topic, message, now_ms())
-        except BadMessage as e:
-            text = f"a message of {topic} cannot be understood: {e}"
-            self._process.event("warning", "alerts_bad_message", text)
+        if not isinstance(message, dict):
+            raise BadMessage("is no JSON object")
+        self._hear(f"edge/{tenant}/{site}/status", message, now_ms())
 
     def close(self) -> None:
         """Nobody is told any more, and nothing is written."""
