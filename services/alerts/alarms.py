@@ -52,8 +52,12 @@ class Alarms:
         """PLCs of the configuration: of another one nothing would ever end an alarm."""
         file = process.state_dir / "alerts" / config.get("file", "alerts.db")
         self._memory = Memory(file, self._damaged)
-        self._telling = Telling(config, self._rules, self._memory)
-        self._notifier = Notifier(process, self._memory, config["receivers"])
+        try:
+            self._telling = Telling(config, self._rules, self._memory)
+            self._notifier = Notifier(process, self._memory, config["receivers"])
+        except Exception:
+            self._memory.close()
+            raise
         self._engine = Engine(self._rules)
         self._said: list[Transition] = []
         """Not told yet."""

@@ -157,5 +157,7 @@ class Durable:
 
     def close(self) -> None:
         """Commits what was taken and says so."""
-        self._commit()
-        self._intake.close()
+        try:
+            self._commit()
+        finally:
+            self._intake.close()
