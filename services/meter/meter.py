@@ -35,6 +35,8 @@ ACTOR, ROLE = "meter", "platform"
 _DEVICE = re.compile(r"[a-z0-9][a-z0-9_-]{1,31}")
 ANY_DEVICE = "*"
 FORGET_S = 3_600
+# A minute further ahead than that was counted by a clock that was wrong.
+AHEAD_S = 60
 NUMBERS = ("over_minutes", "credit", "warned_s", "exceeded_s", "withdrawn_until_s")
 Say = Callable[[str, str, str], None]
 
@@ -157,7 +159,7 @@ class Meter:
                 standing.withdrawn_until_s = 0
                 self._tell(session, standing.tenant_id, "returned", 0, limit, said)
                 self._audit(session, standing.tenant_id, "return", before, shown(0))
-        if minute_s - self._forgot_s >= FORGET_S:
+        if not 0 <= minute_s - self._forgot_s < FORGET_S:
             self._forgot_s = minute_s
             metering.forget(session, limits, minute_s)
 
@@ -165,6 +167,8 @@ class Meter:
         self, session: Session, row: Standing, minute_s: int, limit: int, said: list[Any]
     ) -> None:
         """Judges the minute that a standing has collected, where ``minute_s`` is a later one."""
+        if row.minute_s > minute_s + AHEAD_S:
+            self._set_back(session, row, minute_s)
         if minute_s <= row.minute_s:
             return
         tenant = row.tenant_id
@@ -184,6 +188,19 @@ class Meter:
             # Now, and when it is over, whether this process lives then or not.
             effects.add(session, effects.BROKER, tenant, self._clock())
             effects.add(session, effects.BROKER, tenant, until * 1_000)
+
+    def _set_back(self, session: Session, row: Standing, minute_s: int) -> None:
+        """The clock was ahead: what was counted and decided then says nothing of now. Without this
+        a tenant would go unjudged, or be withdrawn, until the wrong time has come.
+        """
+        row.minute_s, row.over_minutes, row.load, row.late = minute_s, 0, 0, 0
+        now_ms = self._clock()
+        until_s = quota.window(now_ms // 1_000) + quota.WINDOW_S
+        if row.withdrawn_until_s > until_s:
+            states = shown(row.withdrawn_until_s), shown(until_s)
+            row.withdrawn_until_s = until_s
+            self._audit(session, row.tenant_id, "withdraw", *states)
+            effects.add(session, effects.BROKER, row.tenant_id, until_s * 1_000)
 
     def _tell(
         self, session: Session, tenant: str, word: str, load: int, limit: int, said: list[Any]

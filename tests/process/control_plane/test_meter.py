@@ -145,6 +145,29 @@ def test_five_minutes_beyond_twice_the_plan_and_the_next_hour(bench: Bench) -> N
     assert not bench.centre.faults()
 
 
+def test_a_clock_that_was_a_day_ahead_neither_stops_nor_spares_anybody(bench: Bench) -> None:
+    bench.now_ms += 86_400_000
+    for _ in range(5):
+        bench.minute(acme=1_004)
+    assert bench.topics("acme") == ALIVE
+    bench.now_ms = HOUR_MS
+    for _ in range(4):
+        bench.minute(acme=100, outra=40_000)
+    allowed = {t.replace("acme", "outra") for t in ALL}
+    assert bench.topics("outra") == allowed
+    bench.minute(acme=100, outra=40_000)
+    assert bench.topics("outra") < allowed, "judged by the minutes that are now"
+    assert bench.topics("acme") == ALIVE
+    with bench.centre.database.reading(None) as session:
+        due = session.scalars(select(Effect.due_ms).where(Effect.tenant_id == "acme")).all()
+    assert HOUR_MS + 3_600_000 in due
+    bench.now_ms = HOUR_MS + 3_600_000
+    assert bench.topics("acme") == ALL, "with the window that is now, not the one of that day"
+    bench.meter.tick()
+    assert "quota_returned" in [code for _, code, text in bench.said if "acme" in text]
+    assert not bench.centre.faults()
+
+
 def test_what_comes_late_counts_and_stops_nobody_as_long_as_it_is_his_own(bench: Bench) -> None:
     bench.minute(acme=400)
     bench.now_ms += 600 * 60_000  # ten hours without a line
