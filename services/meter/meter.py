@@ -8,7 +8,8 @@ transaction. Killed anywhere, it counts nothing twice and misses nothing that th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -69,7 +70,7 @@ class Meter:
     def begin(self) -> bytes:
         """Forgets what is not committed; which messages are counted."""
         self._counts, self._minutes = {}, {}
-        with self._database.reading(None) as session:
+        with _answering(), self._database.reading(None) as session:
             rows = session.execute(select(Metered.tenant_id, Metered.device_id, Metered.epochs))
             known = {f"{t}/{d}": orjson.loads(epochs) for t, d, epochs in rows}
         return orjson.dumps(known)
@@ -116,24 +117,20 @@ class Meter:
     def _write(self, counted: dict[str, Any]) -> None:
         said: list[tuple[str, str, str]] = []
         minute_s = self._minute()
-        try:
-            with self._database.writing(None) as session:
-                limits = _limits(session)
-                counts = [Count(*key, *count) for key, count in self._counts.items()
-                          if key[0] in limits]  # fmt: skip
-                metering.add(session, counts)
-                _keep(session, counted, limits)
-                for (at_s, tenant), (load, late) in sorted(self._minutes.items()):
-                    if tenant in limits:
-                        standing = self._standing(session, tenant, at_s)
-                        self._close(session, standing, at_s, limits[tenant], said)
-                        standing.load += load
-                        standing.late += late
-                if minute_s != self._closed_s:
-                    self._close_all(session, minute_s, limits, said)
-        except (DBAPIError, PoolTimeoutError) as e:
-            text = str(e).partition("\n")[0]
-            raise Unavailable("database", f"the database does not answer: {text}") from None
+        with _answering(), self._database.writing(None) as session:
+            limits = _limits(session)
+            counts = [Count(*key, *count) for key, count in self._counts.items()
+                      if key[0] in limits]  # fmt: skip
+            metering.add(session, counts)
+            _keep(session, counted, limits)
+            for (at_s, tenant), (load, late) in sorted(self._minutes.items()):
+                if tenant in limits:
+                    standing = self._standing(session, tenant, at_s)
+                    self._close(session, standing, at_s, limits[tenant], said)
+                    standing.load += load
+                    standing.late += late
+            if minute_s != self._closed_s:
+                self._close_all(session, minute_s, limits, said)
         self._closed_s = minute_s
         for words in said:
             self._say(*words)
@@ -222,6 +219,16 @@ _WORDS = {
     " ({load} in the last one): it may publish again in the next window",
     "returned": "{tenant} may publish again",
 }
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Raises Unavailable where the database is away."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeoutError) as e:
+        text = str(e).partition("\n")[0]
+        raise Unavailable("database", f"the database does not answer: {text}") from None
 
 
 def shown(until_s: int) -> dict[str, Any]:
