@@ -29,6 +29,10 @@ from services.runtime.process import Process
 
 TICK_S = 1.0
 PRUNE_S = 60.0
+# What a message that nobody foresaw may raise, whatever becomes of it: it is said, and passed over.
+MALFORMED = (
+    ValueError, TypeError, OverflowError, KeyError, AttributeError, RecursionError,
+)  # fmt: skip
 SEVERITIES = ("informacao", "aviso", "critica")
 
 
@@ -49,8 +53,12 @@ class Alarms:
         """PLCs of the configuration: of another one nothing would ever end an alarm."""
         file = process.state_dir / "alerts" / config.get("file", "alerts.db")
         self._memory = Memory(file, self._damaged)
-        self._telling = Telling(config, self._rules, self._memory)
-        self._notifier = Notifier(process, self._memory, config["receivers"])
+        try:
+            self._telling = Telling(config, self._rules, self._memory)
+            self._notifier = Notifier(process, self._memory, config["receivers"])
+        except Exception:
+            self._memory.close()
+            raise
         self._engine = Engine(self._rules)
         self._said: list[Transition] = []
         """Not told yet."""
@@ -120,10 +128,22 @@ class Alarms:
             message = orjson.loads(body)
             if not isinstance(message, dict):
                 raise BadMessage("is no JSON object")
-            self._said += self._engine.message(topic, message, now)
         except ValueError as e:
-            text = f"a message of {topic} cannot be understood: {e}"
-            self._process.event("warning", "alerts_bad_message", text)
+            self._pass_over(topic, e)
+            return
+        self._hear(topic, message, now)
+
+    def _hear(self, topic: str, message: dict[str, Any] | None, now: int) -> None:
+        """A message that cannot be understood must not end what watches all the others."""
+        try:
+            self._said += self._engine.message(topic, message, now)
+        except MALFORMED as e:
+            self._pass_over(topic, e)
+
+    def _pass_over(self, topic: str, error: Exception) -> None:
+        why = str(error) if isinstance(error, ValueError) else repr(error)
+        text = f"a message of {topic} cannot be understood: {why}"
+        self._process.event("warning", "alerts_bad_message", text)
 
     def beat(self, beat: Heartbeat) -> None:
         """What a PLC's reader says of it; kept by the next commit."""
@@ -135,7 +155,7 @@ class Alarms:
         if not fields.pop("removed"):
             site = self._site_of(beat)
             message = {**fields, "ts": fields.pop("ts_ms"), "site": site}
-        self._said += self._engine.message(topic, message, now_ms())
+        self._hear(topic, message, now_ms())
 
     def commit(self, position: bytes) -> None:
         """With what time has brought meanwhile."""

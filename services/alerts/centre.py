@@ -4,16 +4,19 @@ has, another's engine never gets to see: neither by this code, nor by the broker
 
 Who has rules stands in ``<state>/alerts/tenants/<tenant>.json``, written by the control plane and
 looked at once a second: a new file begins an engine, a changed one begins it anew from its memory,
-a file that is gone ends it.
+a file that is gone ends it. An engine that fails ends alone, and begins anew after a pause.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import time
+import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
 from glob import escape
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,8 @@ from services.runtime.part import Part
 from services.runtime.process import Process
 
 LOOK_S = 1.0
+# After an engine has failed.
+AGAIN_S = 30.0
 FOLDER = Path("alerts")
 TENANTS = FOLDER / "tenants"
 
@@ -53,17 +58,16 @@ class TenantAlarms(Alarms):
 
     def status(self, tenant: str, site: str, message: dict[str, Any]) -> None:
         """What the broker says of a box's connection; kept by the next commit."""
-        topic = f"edge/{tenant}/{site}/status"
-        try:
-            self._said += self._engine.message(topic, message, now_ms())
-        except BadMessage as e:
-            text = f"a message of {topic} cannot be understood: {e}"
-            self._process.event("warning", "alerts_bad_message", text)
+        if not isinstance(message, dict):
+            raise BadMessage("is no JSON object")
+        self._hear(f"edge/{tenant}/{site}/status", message, now_ms())
 
     def close(self) -> None:
         """Nobody is told any more, and nothing is written."""
-        super().close()
-        self._memory.close()
+        try:
+            super().close()
+        finally:
+            self._memory.close()
 
 
 class _Untold:
@@ -82,9 +86,17 @@ class _Untold:
 class Running:
     """One tenant's engine."""
 
-    def __init__(self, process: Process, tenant: str, config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        process: Process,
+        tenant: str,
+        config: dict[str, Any],
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        """``on_failure``: it does nothing any more, and is to be given up."""
         config = {**config, "mqtt": {**process.config["broker"], **config["mqtt"]}}
-        self._part = Part(process, tenant, config)
+        self._part = Part(process, tenant, config, on_failure)
+        self._alarms: TenantAlarms | None = None
         self._intake: MqttIntake | None = None
         try:
             self._alarms = TenantAlarms(self._part)
@@ -93,7 +105,7 @@ class Running:
             self._durable.open()
             self._alarms.open()
         except Exception:
-            self._part.end()
+            self.give_up()
             raise
 
     def _source(self, part: Process, taker: Taker) -> Source:
@@ -105,16 +117,31 @@ class Running:
         return self._intake
 
     def _status(self, own: str, tenant: str, site: str, message: dict[str, Any]) -> None:
-        if tenant == own:  # the broker lets no other through; here neither
+        # The broker lets no other through; here neither.
+        if tenant == own and self._alarms is not None:
             self._alarms.status(tenant, site, message)
 
     def close(self, *, for_good: bool = False) -> None:
         """Commits what was taken. ``for_good``: the broker keeps nothing for it any more."""
         if for_good and self._intake is not None:
             self._intake.forget_session()
-        self._durable.close()
+        try:
+            self._durable.close()
+        finally:
+            self._end()
+
+    def give_up(self) -> None:
+        """Commits nothing: what was taken comes again."""
+        try:
+            if self._intake is not None:
+                self._intake.close()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         self._part.end()
-        self._alarms.close()
+        if self._alarms is not None:
+            self._alarms.close()
 
 
 class Tenants:
@@ -127,6 +154,8 @@ class Tenants:
         self._seen: dict[str, tuple[int, int]] = {}
         """Tenant → (mtime, inode) of the file as it was taken up."""
         self._running: dict[str, Running] = {}
+        self._again_s: dict[str, float] = {}
+        """Tenant whose engine has failed → when it is tried again, monotonic."""
         self._port = process.bus.bind("alarms")
         process.on_readable(self._port, self._serve)
         process.every(LOOK_S, self.look)
@@ -142,10 +171,13 @@ class Tenants:
             }
         for tenant in self._seen.keys() - files.keys():
             del self._seen[tenant]
+            self._again_s.pop(tenant, None)
             self._end(tenant, for_good=True)
+        now_s = time.monotonic()
         for tenant, version in sorted(files.items()):
-            if self._seen.get(tenant) != version:
+            if self._seen.get(tenant) != version or self._again_s.get(tenant, inf) <= now_s:
                 self._seen[tenant] = version
+                self._again_s.pop(tenant, None)
                 self._begin(tenant)
 
     def _begin(self, tenant: str) -> None:
@@ -157,19 +189,42 @@ class Tenants:
             if "gone" in config:
                 self._remove(tenant, file)
                 return
-            self._running[tenant] = Running(self._process, tenant, config)
+            failed = partial(self._failed, tenant)
+            self._running[tenant] = Running(self._process, tenant, config, failed)
         except Exception as e:
-            text = f"the alert rules of {tenant} cannot be evaluated: {e!r}"
-            self._process.event("error", "tenant_failed", text)
+            self._try_later(tenant, e)
             return
         rules = len(config["rules"])
         self._process.event("info", "tenant_begun", f"{tenant}: {rules} rules", item=tenant)
+
+    def _failed(self, tenant: str, error: Exception) -> None:
+        """One tenant's engine that fails must not be the end of all the others."""
+        running = self._running.pop(tenant, None)
+        if running is not None:
+            self._close(tenant, running.give_up)
+            del running
+            gc.collect()
+        self._try_later(tenant, error)
+
+    def _try_later(self, tenant: str, error: Exception) -> None:
+        self._again_s[tenant] = time.monotonic() + AGAIN_S
+        text = f"the alert rules of {tenant} cannot be evaluated: {error!r}"
+        self._process.event("error", "tenant_failed", text, item=tenant, again_s=AGAIN_S)
+        trace = "".join(traceback.format_exception(error))
+        self._process.log.error("where it failed", item=tenant, traceback=trace)
+
+    def _close(self, tenant: str, close: Callable[[], None]) -> None:
+        try:
+            close()
+        except Exception as e:
+            text = f"the alert engine of {tenant} did not end in good order: {e!r}"
+            self._process.event("error", "tenant_failed", text, item=tenant)
 
     def _end(self, tenant: str, *, for_good: bool) -> None:
         running = self._running.pop(tenant, None)
         if running is None:
             return
-        running.close(for_good=for_good)
+        self._close(tenant, partial(running.close, for_good=for_good))
         del running
         gc.collect()  # it is all in circles, and connections to receivers are open in it
         if for_good:
@@ -197,12 +252,16 @@ class Tenants:
         running = self._running.get(tenant)
         if running is None:
             return Reply(None, f"no rules of {tenant!r} are evaluated here (yet)")
-        return running.control.answer(frame)
+        try:
+            return running.control.answer(frame)
+        except Exception as e:
+            self._failed(tenant, e)
+            return Reply(None, f"the alert engine of {tenant!r} has failed, and begins anew")
 
     def close(self) -> None:
         """Ends them all; each goes on from there with the next start."""
-        for running in self._running.values():
-            running.close()
+        for tenant, running in self._running.items():
+            self._close(tenant, running.close)
 
 
 def setup(process: Process) -> Callable[[], None]:

@@ -91,7 +91,7 @@ class Memory:
                 self._put("born", born)
             self.born = born.decode()
             """Part of every id: numbers begin anew with a new file."""
-        except _DAMAGE:
+        except Exception:  # its lock would keep the next attempt from it
             with contextlib.suppress(apsw.Error):
                 self._db.close()
             raise

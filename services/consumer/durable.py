@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from bus.frames import Heartbeat
@@ -36,7 +37,7 @@ class Consumer(Protocol):
 
     def begin(self) -> bytes:
         """Forgets what was taken and not committed; the position of the last commit, b"" before
-        the first.
+        the first. Raises Unavailable where that must wait.
         """
 
     def take(self, rows: Sequence[Row]) -> None:
@@ -84,21 +85,29 @@ class Durable:
         self._commit_due = False
         self._failures = 0
         self._held = False
-        """A commit has failed: what comes meanwhile comes again."""
+        """A commit or a beginning has failed: what comes meanwhile comes again."""
         self.window = consumer.window
         self.target = consumer.target
         self._intake = source(process, self)
 
     def open(self) -> Callable[[], None]:
         """Starts taking rows; returns ``close``."""
-        self._intake.open()
-        self._say_ok()
+        with suppress(Unavailable):
+            self._intake.open()
+            self._say_ok()
         return self.close
 
     def begin(self) -> None:
-        """From the last commit on."""
-        self._position = self._open_progress(self._consumer.begin())
+        """From the last commit on. Raises Unavailable where that must wait: then what comes
+        meanwhile is not taken, and ``restart`` follows.
+        """
         self._taken = []
+        try:
+            position = self._consumer.begin()
+        except Unavailable as e:
+            self._hold(e)
+            raise
+        self._position = self._open_progress(position)
         self._held = False
 
     def take(self, rows: Sequence[Row]) -> None:
@@ -138,11 +147,7 @@ class Durable:
         try:
             self._consumer.commit(self._position.pack())
         except Unavailable as e:
-            self._held = True
-            self._failures += 1
-            self._intake.status("degraded", e.code, e.message)
-            pause_s = min(RETRY_MAX_S, RETRY_S * 2 ** (self._failures - 1))
-            self._process.at(time.monotonic() + pause_s, self._intake.restart)
+            self._hold(e)
             return
         hit("consumer.after_commit")
         taken, self._taken = self._taken, []
@@ -151,11 +156,25 @@ class Durable:
             self._failures = 0
             self._say_ok()
 
+    def _hold(self, error: Unavailable) -> None:
+        """Nothing is taken until the next attempt to begin."""
+        self._held = True
+        self._failures += 1
+        self._intake.status("degraded", error.code, error.message)
+        pause_s = min(RETRY_MAX_S, RETRY_S * 2 ** min(self._failures - 1, 10))
+        self._process.at(time.monotonic() + pause_s, self._restart)
+
+    def _restart(self) -> None:
+        with suppress(Unavailable):
+            self._intake.restart()
+
     def _say_ok(self) -> None:
         if self._intake.is_up:
             self._intake.status("ok")
 
     def close(self) -> None:
         """Commits what was taken and says so."""
-        self._commit()
-        self._intake.close()
+        try:
+            self._commit()
+        finally:
+            self._intake.close()

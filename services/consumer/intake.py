@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 
 from bus.frames import Deliver, Heartbeat, Ready
 from services.consumer.ledger import Ledger, PositionsChanged
 from services.consumer.row import Row
 from services.consumer.source import STATE_S, Source, Taker
+from services.runtime.errors import Unavailable
 from services.runtime.failpoints import hit
 from services.runtime.process import Process
 
@@ -42,10 +44,10 @@ class Intake(Source):
         self._ledger = Ledger(self.name, self._taker.window)
         self._dispatch = process.bus.connect("dispatch", self.name)
         self._receipts = process.bus.connect("receipts")
-        self._begin()
         process.on_readable(self._dispatch, self._receive)
         process.every(READY_S, self._say_ready, first_s=0.0)
         process.every(STATE_S, self._say_state)
+        self._begin()
 
     # -- the store's side ----------------------------------------------------------------
 
@@ -82,7 +84,8 @@ class Intake(Source):
                     self._process.event(
                         "warning", "store_changed", "the store counts anew: starting a new session"
                     )
-                    self.restart()
+                    with suppress(Unavailable):  # the taker asks once more
+                        self.restart()
                     continue
                 if rows:
                     hit("consumer.taken")

@@ -215,7 +215,9 @@ class MqttIntake(Source):
             numbers = (int(message["ts"]), int(message["epoch"]), int(seq))
             if not all(0 <= n < NUMBER_MAX for n in numbers):
                 raise ValueError(f"ts, epoch and seq are {numbers}")
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
+        except (
+            ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
+        ) as e:  # fmt: skip
             # Nobody can mend it, and held back it would fill the window.
             if payload or root != "edge":  # an empty status clears the retained one
                 self._malformed.inc()

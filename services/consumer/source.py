@@ -29,7 +29,9 @@ class Taker(Protocol):
         """Where the rows go, in words, without secrets."""
 
     def begin(self) -> None:
-        """A new session: what was taken and not settled comes again."""
+        """A new session: what was taken and not settled comes again. Raises Unavailable where it
+        cannot begin now: it takes nothing and asks for ``restart`` itself.
+        """
 
     def take(self, rows: Sequence[Row]) -> None:
         """Rows that this session has not given before, in order."""
@@ -63,11 +65,15 @@ class Source(ABC):
 
     @abstractmethod
     def open(self) -> None:
-        """Registers with the loop and asks for rows."""
+        """Registers with the loop and asks for rows. Raises Unavailable, as ``taker.begin``, but
+        then it is open none the less.
+        """
 
     @abstractmethod
     def restart(self) -> None:
-        """What is not settled comes again, from the first; ``taker.begin`` is called before."""
+        """What is not settled comes again, from the first; ``taker.begin`` is called before, and
+        what it raises comes out.
+        """
 
     @property
     @abstractmethod

@@ -8,7 +8,8 @@ transaction. Killed anywhere, it counts nothing twice and misses nothing that th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -35,6 +36,8 @@ ACTOR, ROLE = "meter", "platform"
 _DEVICE = re.compile(r"[a-z0-9][a-z0-9_-]{1,31}")
 ANY_DEVICE = "*"
 FORGET_S = 3_600
+# A minute further ahead than that was counted by a clock that was wrong.
+AHEAD_S = 60
 NUMBERS = ("over_minutes", "credit", "warned_s", "exceeded_s", "withdrawn_until_s")
 Say = Callable[[str, str, str], None]
 
@@ -67,7 +70,7 @@ class Meter:
     def begin(self) -> bytes:
         """Forgets what is not committed; which messages are counted."""
         self._counts, self._minutes = {}, {}
-        with self._database.reading(None) as session:
+        with _answering(), self._database.reading(None) as session:
             rows = session.execute(select(Metered.tenant_id, Metered.device_id, Metered.epochs))
             known = {f"{t}/{d}": orjson.loads(epochs) for t, d, epochs in rows}
         return orjson.dumps(known)
@@ -114,24 +117,20 @@ class Meter:
     def _write(self, counted: dict[str, Any]) -> None:
         said: list[tuple[str, str, str]] = []
         minute_s = self._minute()
-        try:
-            with self._database.writing(None) as session:
-                limits = _limits(session)
-                counts = [Count(*key, *count) for key, count in self._counts.items()
-                          if key[0] in limits]  # fmt: skip
-                metering.add(session, counts)
-                _keep(session, counted, limits)
-                for (at_s, tenant), (load, late) in sorted(self._minutes.items()):
-                    if tenant in limits:
-                        standing = self._standing(session, tenant, at_s)
-                        self._close(session, standing, at_s, limits[tenant], said)
-                        standing.load += load
-                        standing.late += late
-                if minute_s != self._closed_s:
-                    self._close_all(session, minute_s, limits, said)
-        except (DBAPIError, PoolTimeoutError) as e:
-            text = str(e).partition("\n")[0]
-            raise Unavailable("database", f"the database does not answer: {text}") from None
+        with _answering(), self._database.writing(None) as session:
+            limits = _limits(session)
+            counts = [Count(*key, *count) for key, count in self._counts.items()
+                      if key[0] in limits]  # fmt: skip
+            metering.add(session, counts)
+            _keep(session, counted, limits)
+            for (at_s, tenant), (load, late) in sorted(self._minutes.items()):
+                if tenant in limits:
+                    standing = self._standing(session, tenant, at_s)
+                    self._close(session, standing, at_s, limits[tenant], said)
+                    standing.load += load
+                    standing.late += late
+            if minute_s != self._closed_s:
+                self._close_all(session, minute_s, limits, said)
         self._closed_s = minute_s
         for words in said:
             self._say(*words)
@@ -157,7 +156,7 @@ class Meter:
                 standing.withdrawn_until_s = 0
                 self._tell(session, standing.tenant_id, "returned", 0, limit, said)
                 self._audit(session, standing.tenant_id, "return", before, shown(0))
-        if minute_s - self._forgot_s >= FORGET_S:
+        if not 0 <= minute_s - self._forgot_s < FORGET_S:
             self._forgot_s = minute_s
             metering.forget(session, limits, minute_s)
 
@@ -165,6 +164,8 @@ class Meter:
         self, session: Session, row: Standing, minute_s: int, limit: int, said: list[Any]
     ) -> None:
         """Judges the minute that a standing has collected, where ``minute_s`` is a later one."""
+        if row.minute_s > minute_s + AHEAD_S:
+            self._set_back(session, row, minute_s)
         if minute_s <= row.minute_s:
             return
         tenant = row.tenant_id
@@ -184,6 +185,19 @@ class Meter:
             # Now, and when it is over, whether this process lives then or not.
             effects.add(session, effects.BROKER, tenant, self._clock())
             effects.add(session, effects.BROKER, tenant, until * 1_000)
+
+    def _set_back(self, session: Session, row: Standing, minute_s: int) -> None:
+        """The clock was ahead: what was counted and decided then says nothing of now. Without this
+        a tenant would go unjudged, or be withdrawn, until the wrong time has come.
+        """
+        row.minute_s, row.over_minutes, row.load, row.late = minute_s, 0, 0, 0
+        now_ms = self._clock()
+        until_s = quota.window(now_ms // 1_000) + quota.WINDOW_S
+        if row.withdrawn_until_s > until_s:
+            states = shown(row.withdrawn_until_s), shown(until_s)
+            row.withdrawn_until_s = until_s
+            self._audit(session, row.tenant_id, "withdraw", *states)
+            effects.add(session, effects.BROKER, row.tenant_id, until_s * 1_000)
 
     def _tell(
         self, session: Session, tenant: str, word: str, load: int, limit: int, said: list[Any]
@@ -205,6 +219,16 @@ _WORDS = {
     " ({load} in the last one): it may publish again in the next window",
     "returned": "{tenant} may publish again",
 }
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Raises Unavailable where the database is away."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeoutError) as e:
+        text = str(e).partition("\n")[0]
+        raise Unavailable("database", f"the database does not answer: {text}") from None
 
 
 def shown(until_s: int) -> dict[str, Any]:

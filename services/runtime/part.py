@@ -1,7 +1,8 @@
 """A part of a process that may end before it: one tenant's, where one process serves them all.
 
 Whatever takes a ``Process`` takes a part as well: the same loop, log and statistics, a
-configuration and an item of its own. When it ends, its calls and descriptors end with it.
+configuration and an item of its own. When it ends, its calls and descriptors end with it. What one
+of its calls raises is the end of the part, not of the others: whoever made it is told.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from services.runtime.process import Process, Timer
 class Part(Process):
     """``config`` replaces the process's own, ``item`` names the part."""
 
-    def __init__(self, whole: Process, item: str, config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        whole: Process,
+        item: str,
+        config: dict[str, Any],
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        """``on_failure`` is called in the loop, at most once; it ought to ``end`` the part."""
         # Not Process.__init__: loop, bus and identity are those of the whole.
         self._whole = whole
         self.config = config
@@ -29,24 +37,38 @@ class Part(Process):
         self.live = whole.live
         self._timers_of_part: list[Timer] = []
         self._sources: list[Any] = []
+        self._on_failure = on_failure
         self.ended = False
 
     def at(self, monotonic_s: float, fn: Callable[[], None]) -> Timer:
         """As of the process, while the part lives."""
-        return self._whole.at(monotonic_s, lambda: None if self.ended else fn())
+        return self._whole.at(monotonic_s, self._guarded(fn))
 
     def every(
         self, interval_s: float, fn: Callable[[], None], first_s: float | None = None
     ) -> Timer:
         """As of the process, while the part lives."""
-        timer = self._whole.every(interval_s, fn, first_s)
+        timer = self._whole.every(interval_s, self._guarded(fn), first_s)
         self._timers_of_part.append(timer)
         return timer
 
     def on_readable(self, source: Any, fn: Callable[[], None], flags: int = zmq.POLLIN) -> None:
         """As of the process, while the part lives."""
-        self._whole.on_readable(source, fn, flags)
+        self._whole.on_readable(source, self._guarded(fn), flags)
         self._sources.append(source)
+
+    def _guarded(self, fn: Callable[[], None]) -> Callable[[], None]:
+        def call() -> None:
+            if self.ended:
+                return
+            try:
+                fn()
+            except Exception as e:
+                if not self.ended:
+                    self.ended = True
+                    self._on_failure(e)
+
+        return call
 
     def forget(self, source: Any) -> None:
         """Undoes ``on_readable``."""

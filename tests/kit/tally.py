@@ -1,8 +1,9 @@
 """The smallest consumer with a database of its own: counts and adds up what it takes.
 
 ``python -P -m tests.kit.tally --config FILE.json``; its configuration: ``database`` (a path),
-``window``, ``commit_s``, ``refuse`` (so many commits fail first, as on a full disk), and ``mqtt``
-where it is fed by a broker.
+``window``, ``commit_s``, ``refuse`` (so many commits fail first, as on a full disk), ``away`` (so
+many attempts to begin fail, at the start and after each such commit, as where a database is away),
+and ``mqtt`` where it is fed by a broker.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Tally:
         self.window: int = config["window"]
         self.commit_s: float = config["commit_s"]
         self._refuse: int = config["refuse"]
+        self._away_each: int = config.get("away", 0)
+        self._away = self._away_each
         self._db = sqlite3.connect(config["database"])
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.executescript(_SCHEMA)
@@ -47,6 +50,9 @@ class Tally:
 
     def begin(self) -> bytes:
         """Rolls back; its position."""
+        if self._away:
+            self._away -= 1
+            raise Unavailable("away", "the tally is away")
         self._db.rollback()
         self._newest = {}
         row = self._db.execute("SELECT packed FROM position").fetchone()
@@ -70,6 +76,7 @@ class Tally:
         """All of it, with the position."""
         if self._refuse:
             self._refuse -= 1
+            self._away = self._away_each
             raise Unavailable("disk_full", "no room for the tally")
         self._db.execute("INSERT OR REPLACE INTO position VALUES (0, ?)", (position,))
         self._db.commit()

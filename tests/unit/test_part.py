@@ -21,6 +21,10 @@ def process(tmp_path: Path) -> Process:
     return Process(config, tmp_path / "tally.json")
 
 
+def never(error: Exception) -> None:
+    raise error
+
+
 def turn(process: Process, seconds: float) -> None:
     end_s = time.monotonic() + seconds
     process.every(0.01, lambda: None)
@@ -29,7 +33,7 @@ def turn(process: Process, seconds: float) -> None:
 
 
 def test_it_ends_alone(process: Process) -> None:
-    part = Part(process, "acme", {"own": 1})
+    part = Part(process, "acme", {"own": 1}, never)
     assert (part.config, part.item, part.name) == ({"own": 1}, "acme", "tally")
     said: list[str] = []
     read_fd, write_fd = os.pipe()
@@ -49,7 +53,7 @@ def test_it_ends_alone(process: Process) -> None:
 
 def test_its_threads_leave_no_descriptor_behind(process: Process) -> None:
     def life() -> None:
-        part = Part(process, "acme", {})
+        part = Part(process, "acme", {}, never)
         done: list[object] = []
         background = Background(part)
         background.run(lambda: 1, done.append)
@@ -67,9 +71,39 @@ def test_its_threads_leave_no_descriptor_behind(process: Process) -> None:
 
 
 def test_what_ends_after_it_is_called_back_no_more(process: Process) -> None:
-    part = Part(process, "acme", {})
+    part = Part(process, "acme", {}, never)
     done: list[object] = []
     Background(part).run(lambda: time.sleep(0.1), done.append)
     part.end()
     turn(process, 0.2)
     assert done == []
+
+
+@pytest.mark.parametrize("where", ["every", "at", "readable"])
+def test_what_it_raises_ends_it_alone_and_is_told_once(process: Process, where: str) -> None:
+    told: list[str] = []
+    calls: list[str] = []
+
+    def failed(error: Exception) -> None:
+        told.append(repr(error))
+        part.end()
+
+    def fail() -> None:
+        calls.append(where)
+        raise RuntimeError(where)
+
+    part = Part(process, "acme", {}, failed)
+    wake = os.eventfd(1)
+    if where == "every":
+        part.every(0.01, fail)
+    elif where == "at":
+        for _ in range(3):
+            part.at(time.monotonic() + 0.01, fail)
+    else:
+        part.on_readable(wake, fail)
+    others: list[str] = []
+    process.every(0.01, lambda: others.append("other"))
+    turn(process, 0.2)
+    assert (calls, told) == ([where], [f"RuntimeError('{where}')"])
+    assert len(others) > 5
+    os.close(wake)

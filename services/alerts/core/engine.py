@@ -19,6 +19,15 @@ from services.alerts.core.transition import Transition
 Roster = Iterable[tuple[str, str, str, Iterable[tuple[str, str, Iterable[str]]]]]
 """(locatario, site, PLC, its (group, machine, fields)): what ought to speak."""
 
+# The year 9999: what is told later can still be said as a date.
+TS_END_MS = 253_370_764_800_000
+# Any database can hold them.
+NUMBER_END = 2**53
+# Of heartbeats; a longer one is a mistake.
+INTERVAL_MAX_S = 86_400
+# No value of a field is one (CONTRACT §4).
+NESTED = (list, dict)
+
 
 class BadMessage(ValueError):
     """A message that cannot be understood: says what is wrong with it."""
@@ -85,10 +94,13 @@ class Engine(Plant):
         values = message.get("values") or {}
         if not isinstance(values, dict):
             raise BadMessage("`values` holds no fields with their values")
+        group, machine = _text(message, "group"), _text(message, "machine")
         plc = self._plc(locatario, name, message.get("site"))
         epoch, seq = message.get("epoch"), message.get("seq")
         before = plc.seen.newest
         at = (epoch, seq) if type(epoch) is int and type(seq) is int else None
+        if at is not None and not all(0 <= n < NUMBER_END for n in at):
+            raise BadMessage(f"`epoch` and `seq` are {at}")
         if at is not None and not plc.seen.add(*at):
             return
         self.dirty.add(plc.key)
@@ -105,9 +117,7 @@ class Engine(Plant):
             plc.late_at = context.now_ms if history else None
             if at is not None and before[0] not in (0, at[0]):
                 self._break(plc, ts)
-        stream = self._stream(
-            plc, str(message.get("group") or ""), str(message.get("machine") or ""), past
-        )
+        stream = self._stream(plc, group, machine, past)
         if message.get("quality", "good") == "good":
             self._good(plc, stream, ts, values, message.get("bad"))
         elif stream.leaves:
@@ -124,11 +134,15 @@ class Engine(Plant):
             leaves = known.get(name)
             if leaves is None:
                 leaves = self._watched(plc, stream, name)
+            if leaves and isinstance(value, NESTED):
+                for leaf in leaves:
+                    leaf.watch.lose(leaf, ts)
+                continue
             for leaf in leaves:
                 leaf.take(ts, value, values)
-        if bad:
+        if bad and isinstance(bad, NESTED):
             for name in known if "*" in bad else bad:
-                if name not in values:
+                if isinstance(name, str) and name not in values:
                     for leaf in known.get(name, ()):
                         leaf.watch.lose(leaf, ts)
         if values and not stream.past:
@@ -174,9 +188,10 @@ class Engine(Plant):
         stream = self._stream(plc, HEARTBEAT, "", False)
         failure = message.get("failure")
         values = {k: v for k, v in message.items() if isinstance(v, int | float | str)}
-        values["failure"] = failure.get("code", "") if isinstance(failure, dict) else ""
+        code = failure.get("code") if isinstance(failure, dict) else None
+        values["failure"] = code if isinstance(code, str) else ""
         interval_s = message.get("interval_s")
-        if isinstance(interval_s, int | float):
+        if isinstance(interval_s, int | float) and 0 <= interval_s <= INTERVAL_MAX_S:
             stream.set_hold(round(interval_s * 3_000) + 5_000)
         for field, value in values.items():
             for leaf in self._watched(plc, stream, field):
@@ -224,4 +239,13 @@ def _time(message: Mapping[str, Any]) -> int:
     ts = message.get("ts")
     if isinstance(ts, bool) or not isinstance(ts, int | float):
         raise BadMessage("`ts` is missing or no number of milliseconds")
+    if not 0 <= ts < TS_END_MS:
+        raise BadMessage(f"`ts` is {ts}, no time in milliseconds that can be")
     return int(ts)
+
+
+def _text(message: Mapping[str, Any], name: str) -> str:
+    text = message.get(name) or ""
+    if not isinstance(text, str):
+        raise BadMessage(f"`{name}` is no text")
+    return text

@@ -16,15 +16,17 @@ DISORDER_MS = 300_000
 
 
 def number(value: Any) -> float | None:
-    """A value to compare: 64-bit integers come as text; None for what is no finite number."""
-    if isinstance(value, str):
-        try:
+    """A value to compare: 64-bit integers come as text; None for what is no finite number. An int
+    has at most 64 bits: it may become part of the state, which can keep no longer one.
+    """
+    try:
+        if isinstance(value, str):
             value = int(value) if value.lstrip("-").isdigit() else float(value)
-        except ValueError:
+        if not isinstance(value, int | float) or not math.isfinite(value):
             return None
-    if not isinstance(value, int | float) or not math.isfinite(value):
+        return value if -(2**63) <= value < 2**64 else float(value)
+    except (ValueError, OverflowError):
         return None
-    return value
 
 
 def comparison(op: str, limit: Any) -> Callable[[Any], bool | None]:

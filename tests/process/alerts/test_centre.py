@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from services.runtime import secrets
+from services.alerts import centre
+from services.runtime import central_config, secrets
 from services.runtime.clock import now_ms
-from tests.kit.central_alerts import DOWN, HIGH, OVER, UP, CentralAlerts, Storm, high, told
+from services.runtime.process import Process
+from tests.kit.central_alerts import DOWN, EPOCH, HIGH, OVER, UP, CentralAlerts, Storm, high, told
 from tests.kit.centre import PLC_EDGE, Reply
 from tests.kit.common import ROOT, until
 from tests.kit.dynsec import connected
@@ -298,6 +301,102 @@ def test_engines_begin_and_end_while_the_process_runs(world: CentralAlerts) -> N
     world.until(lambda: not list(state.glob("acme.*")))
     world.until(lambda: not list((state / "tenants").iterdir()))
     assert alerts.process.poll() is None, "one process for all that time"
+
+
+DIGITS = "9" * 400
+
+
+def test_what_one_tenant_sends_ends_nobody(world: CentralAlerts) -> None:
+    """Neither the others' engines nor its own, nor does it in the next start: what is retained
+    comes again.
+    """
+    acme, beta = high(world, "acme"), high(world, "beta")
+    process = world.alerts
+    assert process is not None
+    deep = orjson.loads("[" * 200 + "]" * 200)
+    messages: list[dict[str, Any]] = [
+        {"bad": True}, {"bad": [[1]]}, {"values": {"a": DIGITS}}, {"values": {"a": deep}},
+        {"group": deep}, {"ts": 2**52}, {"values": {"a": {"b": 1}}},
+    ]  # fmt: skip
+    for n, odd in enumerate(messages):
+        acme.send(1, epoch=EPOCH - 1, seq=n + 1, **odd)
+    beats: list[dict[str, Any]] = [
+        {"ts": 1e30}, {"interval_s": 1e20}, {"failure": {"code": deep}}, {"ts": [1]},
+    ]  # fmt: skip
+    for odd in beats:
+        acme.beat(**odd)
+    acme.publish("edge/acme/caixa-1/status", {"status": "online", "ts": 1e30}, retain=True)
+    acme.beat(interval_s=1e20)
+    for box in (acme, beta):
+        box.send(90)
+        world.until(lambda box=box: world.ringing(box.tenant))  # type: ignore[misc]
+    assert process.process.poll() is None
+    assert process.said('"alerts_bad_message"')
+    assert not process.said('"tenant_failed"')
+    world.alerts_stop()
+    process = world.start()
+    for box in (acme, beta):
+        box.send(10)
+        world.until(lambda box=box: not world.ringing(box.tenant))  # type: ignore[misc]
+    assert process.process.poll() is None
+    assert not process.said('"tenant_failed"')
+
+
+def test_an_engine_that_fails_ends_alone_and_begins_anew(
+    world: CentralAlerts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, with a pause that a test can wait for."""
+    monkeypatch.setattr(centre, "AGAIN_S", 1.5)
+    acme, beta = high(world, "acme"), high(world, "beta")
+    world.alerts_stop()
+    state = world.centre.config.state / "alerts"
+    (secret,) = [f for f in (state / "secrets").iterdir() if "acme" in f.name]
+    aside = secret.with_name("aside")
+    secret.rename(aside)
+    config = central_config.render(world.centre.config)["alerts"]
+    process = Process(config, world.folder / "alerts.json")
+    tenants = centre.Tenants(process)
+
+    def turn(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
+        end_s = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < end_s
+            process.step()
+
+    def rings(tenant: str) -> bool:
+        running = tenants._running.get(tenant)
+        return running is not None and running._alarms is not None and bool(running._alarms.count())
+
+    def tries(count: int) -> None:
+        """So many more attempts."""
+        for _ in range(count):
+            due_s = tenants._again_s["acme"]
+            turn(lambda due_s=due_s: tenants._again_s["acme"] != due_s)  # type: ignore[misc]
+
+    # It cannot begin: what an attempt had opened is closed.
+    assert tenants._running.keys() == {"beta"}
+    tries(1)
+    gc.collect()
+    opened, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    tries(2)
+    gc.collect()
+    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == (opened, threads)
+    beta.send(90)
+    turn(lambda: rings("beta"))
+    aside.rename(secret)
+    turn(lambda: "acme" in tenants._running)
+    # It runs, and fails with what came: that comes again to the next.
+    alarms = tenants._running["acme"]._alarms
+    assert alarms is not None
+    alarms._memory.close()
+    acme.send(90)
+    turn(lambda: "acme" not in tenants._running)
+    assert rings("beta")
+    turn(lambda: rings("acme"))
+    beta.send(10)
+    turn(lambda: not rings("beta"))
+    tenants.close()
+    process.bus.close()
 
 
 POINTS = ("consumer.taken", "consumer.before_commit", "alerts.saving", "consumer.after_commit",

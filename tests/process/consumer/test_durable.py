@@ -148,3 +148,19 @@ def test_a_commit_that_must_wait_is_said_and_made_again() -> None:
         w.feed(30)
         w.check()
         assert tally.terminate() == 0
+
+
+def test_a_database_that_is_away_for_longer_is_waited_for() -> None:
+    """At the start, and after a commit that failed."""
+    with (
+        world() as w,
+        service(w.store()),
+        service(w.tally(refuse=1, away=1), package="tests.kit") as tally,
+    ):
+        w.feed(30)
+        w.check()
+        assert tally.said("output_disk_full")
+        assert len([line for line in tally.text if '"output_away"' in line]) == 2
+        w.feed(30)
+        w.check()
+        assert tally.terminate() == 0

@@ -143,3 +143,14 @@ def test_backlog_beside_new_ones_a_commit_that_waits_and_what_is_no_message() ->
         w.check()
         assert tally.said("output_disk_full")
         assert tally.said("no message of ours")
+
+
+def test_a_database_that_is_away_for_longer_is_waited_for() -> None:
+    """At the start, and after a commit that failed."""
+    with world() as w, service(w.config(refuse=1, away=1), package="tests.kit") as tally:
+        until(lambda: tally.said('"output_ok"'), 15, tally.stderr)
+        w.feed(10)
+        w.check()
+        assert tally.said("output_disk_full")
+        assert tally.said("output_away")
+        assert tally.terminate() == 0

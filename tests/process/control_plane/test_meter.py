@@ -22,10 +22,13 @@ from bus.frames import GAP_ROW, SAMPLE_ROW
 from services.consumer.row import OTHER_ROW, Row
 from services.control_plane import effects, metering, quota
 from services.control_plane.broker import accounts
+from services.control_plane.db import Database
 from services.control_plane.tables import Effect, Standing, Usage
 from services.meter.meter import Meter
 from services.runtime import central_config
 from services.runtime.clock import now_ms
+from services.runtime.errors import Unavailable
+from tests.kit import postgres
 from tests.kit.centre import DATABASES, PLC_EDGE, Centre
 from tests.kit.common import ROOT, until
 from tests.kit.dynsec import Accounts, Client, connected
@@ -143,6 +146,40 @@ def test_five_minutes_beyond_twice_the_plan_and_the_next_hour(bench: Bench) -> N
     bench.meter.tick()
     assert bench.said[-1][1] == "quota_returned"
     assert not bench.centre.faults()
+
+
+def test_a_clock_that_was_a_day_ahead_neither_stops_nor_spares_anybody(bench: Bench) -> None:
+    bench.now_ms += 86_400_000
+    for _ in range(5):
+        bench.minute(acme=1_004)
+    assert bench.topics("acme") == ALIVE
+    bench.now_ms = HOUR_MS
+    for _ in range(4):
+        bench.minute(acme=100, outra=40_000)
+    allowed = {t.replace("acme", "outra") for t in ALL}
+    assert bench.topics("outra") == allowed
+    bench.minute(acme=100, outra=40_000)
+    assert bench.topics("outra") < allowed, "judged by the minutes that are now"
+    assert bench.topics("acme") == ALIVE
+    with bench.centre.database.reading(None) as session:
+        due = session.scalars(select(Effect.due_ms).where(Effect.tenant_id == "acme")).all()
+    assert HOUR_MS + 3_600_000 in due
+    bench.now_ms = HOUR_MS + 3_600_000
+    assert bench.topics("acme") == ALL, "with the window that is now, not the one of that day"
+    bench.meter.tick()
+    assert "quota_returned" in [code for _, code, text in bench.said if "acme" in text]
+    assert not bench.centre.faults()
+
+
+def test_a_database_that_does_not_answer_is_waited_for(bench: Bench) -> None:
+    away = Database("postgresql://central@127.0.0.1:1/none")
+    meter = Meter(away, bench.centre.chain, lambda *_: None, lambda: bench.now_ms)
+    with pytest.raises(Unavailable):
+        meter.begin()
+    meter.take([bench.row("acme", 1)])
+    with pytest.raises(Unavailable):
+        meter.commit(b"{}")
+    away.close()
 
 
 def test_what_comes_late_counts_and_stops_nobody_as_long_as_it_is_his_own(bench: Bench) -> None:
@@ -282,6 +319,27 @@ def test_killed_anywhere_it_counts_everything_once(database: str) -> None:
             time.sleep(1.5)  # another commit adds nothing
             assert w.usage("acme") == want
         assert w.usage("outra") == (0, 0, 0)
+        box.close()
+
+
+def test_its_database_is_away_for_a_while() -> None:
+    with world("postgresql") as w, running(w) as meter:
+        box = w.box("acme")
+        box.send(2)
+        until(lambda: w.usage("acme")[1] == 1, 15, meter.stderr)
+        cluster = postgres.cluster()
+        cluster.kill()
+        try:
+            for _ in range(6):
+                box.send(3)
+                time.sleep(0.5)
+        finally:
+            cluster.start()
+        box.send(1)
+        want = (box.points, box.messages, box.bytes)
+        until(lambda: w.usage("acme") == want, 30, meter.stderr)
+        assert meter.said('"output_database"')
+        assert meter.terminate() == 0
         box.close()
 
 
