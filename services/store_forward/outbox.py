@@ -188,8 +188,10 @@ class Outbox:
         index = self.segments.index(segment)
         behind = self.segments[index + 1].first_pos - 1 if index + 1 < len(self.segments) else 0
         self._fresh, self._fresh_bytes = [], 0
-        self.segments[index] = self._mender.rebuild(segment, reason, behind, self.streams)
-        self.withheld.whole = True
+        more = None if behind else self.withheld.write_kept
+        self.segments[index] = self._mender.rebuild(
+            segment, reason, behind, self.streams, more=more
+        )
         self._suspect = None
         self._tell()
 
@@ -447,12 +449,7 @@ class Outbox:
     def _forget_offered(self) -> None:
         """Back to what is committed: readers send the rest again."""
         self._forget_pending()
-        if self.withheld:
-            try:
-                self.withheld = load(self.segments[-1], self.streams)
-            except (Corrupt, OSError, apsw.Error, IndexError):
-                # Mending its segment will miss those rows, and tell of them.
-                self.withheld = Withheld()
+        self.withheld.undo()
 
     def _forget_pending(self) -> None:
         self._next_pos -= len(self._pending)
@@ -482,14 +479,12 @@ class Outbox:
             raise
         try:
             floor = max((s.floor for s in self.segments), default=0)
-            more = None
-            if self.withheld:
-                self.withheld.whole, more = True, self.withheld.write
-            segment.append([], self.streams, floor=floor, more=more)
+            segment.append([], self.streams, floor=floor, more=self.withheld.write_kept)
         except apsw.Error:
             segment.unlink()
             raise
         self.state.mark(first_pos, self.streams)
+        hit("store.segment_made")
         return segment
 
     # -- rows out ------------------------------------------------------------------------
