@@ -457,13 +457,15 @@ class Outbox:
         self._clear_pending()
 
     def _writable(self) -> Segment:
-        """The newest segment, or a new one where that is full or does not join on."""
+        """The newest segment, or a new one where that is full or does not join on. One without a
+        row is never full: a new one would have its name.
+        """
         last = self.segments[-1] if self.segments else None
         first = self._pending[0].pos if self._pending else self._next_pos
         if (
             last is not None
-            and not last.is_full(self.bounds.segment_bytes)
             and last.last_pos == first - 1
+            and (not last.has_rows or not last.is_full(self.bounds.segment_bytes))
         ):
             return last
         self.segments.append(self._new_segment(first))
@@ -634,7 +636,7 @@ class Outbox:
         """A new segment where the newest one's first row is old enough. On a full disk that must
         wait: nothing is lost by ending it later.
         """
-        if not self.segments or self.segments[-1].last_pos < self.segments[-1].first_pos:
+        if not self.segments or not self.segments[-1].has_rows:
             return
         most_s = self.bounds.max_age_s / 8
         segment = self.segments[-1]
@@ -658,7 +660,8 @@ class Outbox:
         """On a full disk: gives up the oldest segment for new rows; whether there was one."""
         remove(self.folder / "reserve")
         try:
-            if len(self.segments) == 1 and self.segments[0].size_bytes > 2 * RESERVE_BYTES:
+            only = self.segments[0] if len(self.segments) == 1 else None
+            if only and only.has_rows and only.size_bytes > 2 * RESERVE_BYTES:
                 self.segments.append(self._new_segment(self.last_pos + 1))
             if len(self.segments) > 1:
                 self._drop_oldest("disk_full")

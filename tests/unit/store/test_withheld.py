@@ -18,6 +18,7 @@ import pytest
 
 from bus.frames import GAP_ROW, Sample
 from services.runtime.clock import now_ms
+from services.store_forward import outbox as outbox_module
 from services.store_forward.outbox import Bounds, DiskFull, Outbox
 from services.store_forward.quota import REASON
 from services.store_forward.segment import Segment
@@ -197,4 +198,35 @@ def test_a_mended_segment_still_holds_what_waits(folder: Path) -> None:
     outbox.close()
     outbox = opened(folder / "copy")
     assert waiting(outbox) == ({4, 5}, {2, 3})
+    outbox.close()
+
+
+# -- a newest segment without rows --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["drop_for_space", "full"])
+def test_a_segment_of_nothing_but_what_waits_is_not_replaced_by_itself(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    outbox = held_and_committed(folder)
+    outbox.cursors["a"].pass_over(outbox.last_pos)
+    outbox.segments.append(outbox._new_segment(outbox.last_pos + 1))  # as max_age ends one
+    outbox.reclaim()
+    assert len(outbox.segments) == 1
+    hold(outbox, (6, "g"))
+    outbox.commit()
+    live = outbox.segments[0].path
+    if how == "full":
+        outbox.bounds.segment_bytes = 1
+    else:
+        monkeypatch.setattr(outbox_module, "RESERVE_BYTES", 1)
+        assert not outbox.drop_for_space()
+    hold(outbox, (7, "g"))
+    outbox.commit()
+    assert [s.path for s in outbox.segments] == [live]
+    outbox.close()
+    assert live.exists()
+    outbox = opened(folder)
+    assert waiting(outbox) == ({4, 7}, {2, 3, 5, 6})
+    assert outbox.committed("p1") == (EPOCH, 7)
     outbox.close()
