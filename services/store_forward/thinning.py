@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bus.frames import Sample
-from services.runtime.process import Process
+from services.runtime.process import Process, Timer
 from services.store_forward import quota
 from services.store_forward.outbox import Outbox
 from services.store_forward.quota import Meter
@@ -69,7 +69,9 @@ class Thinning:
         self._outbox = outbox
         self._commit = commit
         self._meters: dict[str, Meter] = {}
-        self._commit_waits = self._turn_waits = False
+        self._commit_waits = False
+        self._turn_timer: Timer | None = None
+        """The next ``_turn``, when the first of all tenants may send."""
         self._withheld_s: dict[str, float] = {}
         """PLC -> since when something of it is withheld and not told."""
         self._over_s: dict[str, float] = {}
@@ -142,13 +144,18 @@ class Thinning:
     def _turn_later(self) -> None:
         now_s = time.monotonic()
         waits = [m.bucket.wait_s(now_s) for m in self._meters.values() if m.waiting]
-        if waits and not self._turn_waits:
-            self._turn_waits = True
-            self._process.at(now_s + min(waits), self._turn)
+        if not waits:
+            return
+        due_s = now_s + min(waits)
+        if self._turn_timer is not None:
+            if self._turn_timer.at_s <= due_s:
+                return  # too early does no harm: it looks again
+            self._turn_timer.cancel()
+        self._turn_timer = self._process.at(due_s, self._turn)
 
     def _turn(self) -> None:
         """Sends what waits and fits now."""
-        self._turn_waits = False
+        self._turn_timer = None
         now_s = time.monotonic()
         for meter in self._meters.values():
             while (plc := meter.next(now_s)) is not None:

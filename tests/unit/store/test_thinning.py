@@ -1,0 +1,128 @@
+"""Whose turn it is when, with a real outbox and a clock of its own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import orjson
+import pytest
+
+from bus.frames import GAP_ROW, Sample
+from services.runtime.clock import now_ms
+from services.runtime.process import Timer
+from services.store_forward import thinning as thinning_module
+from services.store_forward.outbox import Bounds, DiskFull, Outbox
+from services.store_forward.segment import Segment
+from services.store_forward.thinning import Thinning
+
+EPOCH = 1_764_000_000_000
+
+
+class Bench:
+    """A thinning, its outbox, and as much of a process as it needs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now_s = 1_000.0
+        self.timers: list[Timer] = []
+        self.events: list[str] = []
+        self.outbox = Outbox(
+            folder / "outbox", "site", [("a", "oldest")], bounds=Bounds(min_free_bytes=0)
+        )
+        self.thinning = Thinning(self, self.outbox, self.commit)  # type: ignore[arg-type]
+        self.sent: list[tuple[float, str, int]] = []
+        """(when, PLC, seq) of the rows."""
+        self._at = 0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def at(self, at_s: float, fn: Callable[[], None]) -> Timer:
+        self.timers.append(Timer(at_s, fn, None))
+        return self.timers[-1]
+
+    def event(self, _level: str, code: str, text: str) -> None:
+        self.events.append(f"{code}: {text}")
+
+    def commit(self) -> None:
+        self.outbox.commit()
+        for row in self.rows(self._at):
+            self._at = row.pos
+            if row.kind != GAP_ROW:
+                self.sent.append((self.now_s, row.plc, row.seq))
+
+    def rows(self, after: int = 0) -> list[Any]:
+        return self.outbox.read("a", "live", after, 100_000)
+
+    def send(self, plc: str, tenant: str, points: int, epoch: int = EPOCH, **more: object) -> None:
+        """The next row of a PLC."""
+        known, seq = self.outbox.expected(plc)
+        values = {f"f{i}": 1 for i in range(points)}
+        body = orjson.dumps({"group": "g", "quality": "good", "values": values, **more})
+        seq = seq + 1 if known == epoch else 1
+        assert self.thinning.offer(Sample(plc, tenant, epoch, seq, now_ms(), body)) == "ok"
+
+    def wait(self, seconds: float) -> None:
+        """Lets time pass: timers, and every second what the store does."""
+        end_s = self.now_s + seconds
+        while True:
+            self.timers = [t for t in self.timers if not t.cancelled]
+            due = min(self.timers, key=lambda t: t.at_s, default=None)
+            if due is None or due.at_s > end_s:
+                break
+            self.timers.remove(due)
+            self.now_s = max(self.now_s, due.at_s)
+            due.fn()
+        self.now_s = end_s
+        self.thinning.tell()
+        self.commit()
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    folder = Path(tempfile.mkdtemp(prefix="pe", dir="/dev/shm"))
+    it = Bench(folder)
+    monkeypatch.setattr(thinning_module, "time", it)
+    yield it
+    it.outbox.close()
+    shutil.rmtree(folder)
+
+
+def test_a_heavy_tenant_does_not_stop_another_s_turn(bench: Bench) -> None:
+    bench.thinning.configure({"a": 1, "b": 600}, {"pa": "a", "pb": "b"})
+    for _ in range(5):
+        bench.send("pa", "a", 500)  # owes for hours
+        bench.wait(1)
+    for _ in range(600):
+        bench.send("pb", "b", 22)  # 1,320 a minute of 600
+        bench.wait(1)
+    came = [at_s for at_s, plc, _ in bench.sent if plc == "pb"]
+    assert len(came) >= 0.95 * 600 * 600 / 60 / 22
+    assert max(b - a for a, b in zip(came, came[1:], strict=False)) <= 4
+
+
+def test_a_raised_limit_frees_what_waits(bench: Bench) -> None:
+    bench.thinning.configure({"a": 60}, {"pa": "a"})
+    for _ in range(8):
+        bench.send("pa", "a", 500)
+        bench.wait(1)
+    assert bench.outbox.withheld.held
+    bench.thinning.configure({"a": 1_000_000}, {"pa": "a"})
+    bench.wait(1)
+    assert not bench.outbox.withheld.held
+    assert bench.sent[-1][2] == 8
+
+
+def test_a_lowered_limit_does_not_send_early(bench: Bench) -> None:
+    bench.thinning.configure({"a": 6_000}, {"pa": "a"})
+    bench.send("pa", "a", 6_100)
+    bench.send("pa", "a", 100)
+    bench.thinning.configure({"a": 60}, {"pa": "a"})
+    bench.wait(60)
+    assert [seq for _, _, seq in bench.sent] == [1]
+    bench.wait(60)
+    assert [seq for _, _, seq in bench.sent] == [1, 2]
