@@ -325,8 +325,12 @@ class Outbox:
 
     def hold(self, s: Sample, key: str) -> None:
         """Takes a sample that is "next" into the next commit, to wait: a newer one of its key takes
-        its place, and withholds it.
+        its place, and withholds it. What is left of another tenant or epoch goes out first.
         """
+        if self.withheld.other(s.plc, s.locatario, s.epoch):
+            self.release(s.plc)
+            if s.plc in self.withheld.untold:
+                self.tell_withheld(s.plc, REASON)
         row = Row(0, SAMPLE_ROW, s.plc, s.locatario, s.ts_ms, s.epoch, s.seq, s.body)
         self.withheld.hold(key, row)
         self._pending_streams[s.plc] = Where(s.locatario, s.epoch, s.seq, s.ts_ms)

@@ -18,6 +18,8 @@ from services.store_forward.quota import Meter
 
 # Said again after a tenant has kept within its quota for so long.
 CALM_S = 60.0
+# Between two turns: what a bucket lacks may be less than its time can tell apart.
+TURN_LEAST_S = 0.001
 
 
 class Limits:
@@ -110,6 +112,8 @@ class Thinning:
             return place
         if meter is None:
             outbox.release(plc)  # it had a quota until now
+            if place == "jump":
+                self._tell(plc)  # of the epoch that ends
             return outbox.offer(sample)
         now_s = time.monotonic()
         what = quota.head(sample.body)
@@ -146,7 +150,7 @@ class Thinning:
         waits = [m.bucket.wait_s(now_s) for m in self._meters.values() if m.waiting]
         if not waits:
             return
-        due_s = now_s + min(waits)
+        due_s = now_s + max(TURN_LEAST_S, min(waits))
         if self._turn_timer is not None:
             if self._turn_timer.at_s <= due_s:
                 return  # too early does no harm: it looks again

@@ -75,8 +75,17 @@ class Withheld:
     def __bool__(self) -> bool:
         return bool(self.held or self.untold or self._changed or self._emptied or self._moved)
 
+    def other(self, plc: str, locatario: str, epoch: int) -> bool:
+        """Whether something of a PLC is another tenant's, or of another epoch."""
+        untold = self.untold.get(plc)
+        if untold is not None and (untold.locatario, untold.epoch) != (locatario, epoch):
+            return True
+        held = self.held.get(plc)
+        row = next(iter(held.values())) if held else None
+        return row is not None and (row.locatario, row.epoch) != (locatario, epoch)
+
     def hold(self, key: str, row: Row) -> None:
-        """The newest row of its key; the one before it is withheld."""
+        """The newest row of its key; the one before it is withheld. ``other`` is False of it."""
         held = self.held.setdefault(row.plc, {})
         if (before := held.get(key)) is not None:
             untold = self.untold.get(row.plc)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import apsw
 import orjson
 import pytest
 
@@ -16,8 +16,7 @@ from bus.frames import GAP_ROW, Sample
 from services.runtime.clock import now_ms
 from services.runtime.process import Timer
 from services.store_forward import thinning as thinning_module
-from services.store_forward.outbox import Bounds, DiskFull, Outbox
-from services.store_forward.segment import Segment
+from services.store_forward.outbox import Bounds, Outbox
 from services.store_forward.thinning import Thinning
 
 EPOCH = 1_764_000_000_000
@@ -102,7 +101,7 @@ def test_a_heavy_tenant_does_not_stop_another_s_turn(bench: Bench) -> None:
         bench.wait(1)
     came = [at_s for at_s, plc, _ in bench.sent if plc == "pb"]
     assert len(came) >= 0.95 * 600 * 600 / 60 / 22
-    assert max(b - a for a, b in zip(came, came[1:], strict=False)) <= 4
+    assert max(b - a for a, b in pairwise(came)) <= 4
 
 
 def test_a_raised_limit_frees_what_waits(bench: Bench) -> None:
@@ -126,3 +125,56 @@ def test_a_lowered_limit_does_not_send_early(bench: Bench) -> None:
     assert [seq for _, _, seq in bench.sent] == [1]
     bench.wait(60)
     assert [seq for _, _, seq in bench.sent] == [1, 2]
+
+
+def notices(bench: Bench) -> set[tuple[str, int, int]]:
+    """(tenant, epoch, seq) of what was withheld, as told; each once."""
+    found: set[tuple[str, int, int]] = set()
+    for row in bench.rows():
+        if row.kind == GAP_ROW and (gap := orjson.loads(row.body))["reason"] == "quota":
+            for first, last in gap["seqs"]:
+                for seq in range(first, last + 1):
+                    one = (gap["locatario_id"], gap["epoch"], seq)
+                    assert row.locatario == gap["locatario_id"]
+                    assert one not in found
+                    found.add(one)
+    return found
+
+
+def sent_of(bench: Bench) -> set[tuple[str, int, int]]:
+    return {(r.locatario, r.epoch, r.seq) for r in bench.rows() if r.kind != GAP_ROW}
+
+
+def test_a_plc_that_becomes_another_tenant_s_is_told_of_to_each(bench: Bench) -> None:
+    limits = {"acme": 2, "beta": 2}
+    bench.thinning.configure(limits, {"p1": "acme"})
+    for _ in range(6):
+        bench.send("p1", "acme", 2)
+        bench.wait(0.5)
+    bench.thinning.configure(limits, {"p1": "beta"})
+    for _ in range(7):
+        bench.send("p1", "beta", 2)
+        bench.wait(0.5)
+    bench.wait(600)
+    every = {("acme", EPOCH, n) for n in range(1, 7)} | {("beta", EPOCH, n) for n in range(7, 14)}
+    assert sent_of(bench) | notices(bench) == every
+    assert not sent_of(bench) & notices(bench)
+
+
+def test_what_was_withheld_of_an_epoch_is_told_when_the_next_begins(bench: Bench) -> None:
+    limits = {"acme": 2}
+    bench.thinning.configure(limits, {"p1": "acme"})
+    for _ in range(6):
+        bench.send("p1", "acme", 2)
+        bench.wait(0.5)
+    bench.thinning.configure({}, {"p1": "acme"})
+    bench.send("p1", "acme", 2, epoch=EPOCH + 1)
+    bench.thinning.configure(limits, {"p1": "acme"})
+    for _ in range(7):
+        bench.send("p1", "acme", 2, epoch=EPOCH + 1)
+        bench.wait(0.5)
+    bench.wait(600)
+    every = {("acme", EPOCH, n) for n in range(1, 7)}
+    every |= {("acme", EPOCH + 1, n) for n in range(1, 9)}
+    assert sent_of(bench) | notices(bench) == every
+    assert not sent_of(bench) & notices(bench)
