@@ -83,7 +83,7 @@ class Thinning:
         """Takes the limits; ``tenants``: PLC -> tenant. Who has none any more waits no longer."""
         own = quota.meters(self._meters, limits, tenants.values(), time.monotonic())
         self._meters = own
-        self.reload()
+        self._line_up()
 
     @property
     def idle(self) -> bool:
@@ -91,7 +91,13 @@ class Thinning:
         return not self._meters and not self._outbox.withheld
 
     def reload(self) -> None:
-        """Who waits is who has something held (after a start, or a commit that failed)."""
+        """After a commit that failed: what was offered did not go out."""
+        for each in self._meters.values():
+            each.forget()
+        self._line_up()
+
+    def _line_up(self) -> None:
+        """Who waits is who has something held."""
         held = self._outbox.withheld.held
         for each in self._meters.values():
             each.waiting = {plc: None for plc in each.waiting if plc in held}
@@ -143,7 +149,9 @@ class Thinning:
     def _release(self, plc: str, meter: Meter, pay: Callable[[int], None]) -> None:
         meter.waiting.pop(plc, None)
         for row in self._outbox.release(plc):
-            pay(quota.head(row.body).points)
+            what = quota.head(row.body)
+            meter.went(plc, what)
+            pay(what.points)
 
     def _turn_later(self) -> None:
         now_s = time.monotonic()

@@ -9,14 +9,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import apsw
 import orjson
 import pytest
 
 from bus.frames import GAP_ROW, Sample
 from services.runtime.clock import now_ms
 from services.runtime.process import Timer
+from services.store_forward import quota
 from services.store_forward import thinning as thinning_module
-from services.store_forward.outbox import Bounds, Outbox
+from services.store_forward.outbox import Bounds, DiskFull, Outbox
+from services.store_forward.segment import Segment
 from services.store_forward.thinning import Thinning
 
 EPOCH = 1_764_000_000_000
@@ -178,3 +181,37 @@ def test_what_was_withheld_of_an_epoch_is_told_when_the_next_begins(bench: Bench
     every |= {("acme", EPOCH + 1, n) for n in range(1, 9)}
     assert sent_of(bench) | notices(bench) == every
     assert not sent_of(bench) & notices(bench)
+
+
+def test_a_change_that_was_not_committed_is_one_again(bench: Bench) -> None:
+    bench.thinning.configure({"a": 60}, {"pa": "a"})
+    bench.send("pa", "a", 500)
+    bench.commit()
+    bench.send("pa", "a", 1, quality="bad")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Segment, "append", full)
+        with pytest.raises(DiskFull):
+            bench.commit()
+    bench.thinning.reload()
+    bench.send("pa", "a", 1, quality="bad")  # the reader sends it again
+    bench.commit()
+    assert [seq for _, _, seq in bench.sent] == [1, 2]
+
+
+def full(*_: object, **__: object) -> None:
+    raise apsw.FullError
+
+
+def test_what_flaps_at_each_scan_is_thinned_and_its_newest_state_comes(bench: Bench) -> None:
+    bench.thinning.configure({"a": 60}, {"pa": "a"})
+    bench.send("pa", "a", 100)
+    for i in range(1_200):  # 10 minutes
+        bench.send("pa", "a", 10, bad=[f"f{i % 2}"])
+        bench.wait(0.5)
+    # With each goes the one that waits before it; and a turn a minute of the quota's own.
+    assert len(bench.sent) <= 2 * quota.CHANGES_PER_MIN * (10 + 1) + 10
+    bench.send("pa", "a", 10, bad=["f9"])
+    bench.wait(120)
+    assert bench.sent[-1][2] == 1_202, "the state that stays comes"
+    every = {("a", EPOCH, n) for n in range(1, 1_203)}
+    assert sent_of(bench) | notices(bench) == every
