@@ -23,7 +23,9 @@ TURN_LEAST_S = 0.001
 
 
 class Limits:
-    """Points a minute by tenant: those of the configuration and of ``<state>/quotas.json``."""
+    """Points a minute by tenant: those of the configuration and, where the box follows a centre,
+    of ``<state>/quotas.json``. That file outlives ``fleet:``, and nobody changes it then.
+    """
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -31,10 +33,14 @@ class Limits:
         self._stamp: tuple[int, int] | None = None
         self._centre = b""
         self._configured: dict[str, int] = {}
+        self._follows = False
 
     def configure(self, config: Mapping[str, Any]) -> None:
         """Takes the configuration's."""
         self._configured = config.get("quotas") or {}
+        self._follows = config.get("fleet", False)
+        if not self._follows:
+            self._centre = b""
 
     def look(self) -> bool:
         """Whether the file is another than before."""
@@ -52,7 +58,7 @@ class Limits:
     def read(self) -> dict[str, int]:
         """What holds now. A file that cannot be read changes nothing, and is told of."""
         try:
-            centre = self._file.read_bytes() if self._stamp else b""
+            centre = self._file.read_bytes() if self._follows and self._stamp else b""
             found = quota.limits(self._configured, centre)
         except (OSError, ValueError) as e:
             text = f"{self._file}: {e}; what was read before holds"
