@@ -29,7 +29,7 @@ from services.s7.address import parse_address
 Rendered = dict[str, dict[str, Any]]
 
 # Lists that say which other processes there are: a new PLC must restart nobody.
-RELOADED = ("plcs", "outputs", "processes", "mirrors", "quotas")
+RELOADED = ("plcs", "outputs", "processes", "mirrors", "quotas", "fleet")
 
 # In the state folder: the fleet process that watches a configuration which has none itself, until
 # that one has proved good (services/fleet).
@@ -104,7 +104,9 @@ def render(site: Site) -> Rendered:
         "replay": s.replay.model_dump(mode="json"),
     }
     quotas = config.quotas
-    add("store_forward", "", store=store, outputs=outputs, plcs=plcs, quotas=quotas)
+    # The centre's limit holds as long as something here asks the centre.
+    follows = {"fleet": True} if process_name("fleet") in rendered else {}
+    add("store_forward", "", store=store, outputs=outputs, plcs=plcs, quotas=quotas, **follows)
     m = config.metrics
     panel = {
         "host": m.host,

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import apsw
+
 from bus.frames import SAMPLE_ROW
 from services.runtime.clock import now_ms
 from services.store_forward.gaps import Gap, between
@@ -77,12 +79,13 @@ class Mender:
         streams_now: dict[str, Where] | None,
         *,
         size_known: bool = True,
+        more: Callable[[apsw.Connection], None] | None = None,
     ) -> Segment:
         """A new file with what is left of a damaged one, gap rows in the places of what is lost.
 
         ``behind``: its last position where a later segment tells it, 0 for the newest.
         ``streams_now``: where streams stand, None where nobody knows yet. ``size_known``: its
-        ``last_pos`` can be trusted.
+        ``last_pos`` can be trusted. ``more`` writes what else the newest one holds.
         """
         path = segment.path
         first_pos = segment.first_pos
@@ -113,7 +116,7 @@ class Mender:
         try:
             streams = end if end is not None else self._streams_of(first_pos, rows)
             holes = list(_FreePlaces(first_pos, last_pos, rows).ranges())
-            fresh.append(rows, streams, holes=holes, last_pos=last_pos)
+            fresh.append(rows, streams, holes=holes, last_pos=last_pos, more=more)
         except BaseException:
             fresh.unlink()
             raise

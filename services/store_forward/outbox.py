@@ -188,8 +188,10 @@ class Outbox:
         index = self.segments.index(segment)
         behind = self.segments[index + 1].first_pos - 1 if index + 1 < len(self.segments) else 0
         self._fresh, self._fresh_bytes = [], 0
-        self.segments[index] = self._mender.rebuild(segment, reason, behind, self.streams)
-        self.withheld.whole = True
+        more = None if behind else self.withheld.write_kept
+        self.segments[index] = self._mender.rebuild(
+            segment, reason, behind, self.streams, more=more
+        )
         self._suspect = None
         self._tell()
 
@@ -323,8 +325,12 @@ class Outbox:
 
     def hold(self, s: Sample, key: str) -> None:
         """Takes a sample that is "next" into the next commit, to wait: a newer one of its key takes
-        its place, and withholds it.
+        its place, and withholds it. What is left of another tenant or epoch goes out first.
         """
+        if self.withheld.other(s.plc, s.locatario, s.epoch):
+            self.release(s.plc)
+            if s.plc in self.withheld.untold:
+                self.tell_withheld(s.plc, REASON)
         row = Row(0, SAMPLE_ROW, s.plc, s.locatario, s.ts_ms, s.epoch, s.seq, s.body)
         self.withheld.hold(key, row)
         self._pending_streams[s.plc] = Where(s.locatario, s.epoch, s.seq, s.ts_ms)
@@ -447,12 +453,7 @@ class Outbox:
     def _forget_offered(self) -> None:
         """Back to what is committed: readers send the rest again."""
         self._forget_pending()
-        if self.withheld:
-            try:
-                self.withheld = load(self.segments[-1], self.streams)
-            except (Corrupt, OSError, apsw.Error, IndexError):
-                # Mending its segment will miss those rows, and tell of them.
-                self.withheld = Withheld()
+        self.withheld.undo()
 
     def _forget_pending(self) -> None:
         self._next_pos -= len(self._pending)
@@ -460,13 +461,15 @@ class Outbox:
         self._clear_pending()
 
     def _writable(self) -> Segment:
-        """The newest segment, or a new one where that is full or does not join on."""
+        """The newest segment, or a new one where that is full or does not join on. One without a
+        row is never full: a new one would have its name.
+        """
         last = self.segments[-1] if self.segments else None
         first = self._pending[0].pos if self._pending else self._next_pos
         if (
             last is not None
-            and not last.is_full(self.bounds.segment_bytes)
             and last.last_pos == first - 1
+            and (not last.has_rows or not last.is_full(self.bounds.segment_bytes))
         ):
             return last
         self.segments.append(self._new_segment(first))
@@ -482,14 +485,12 @@ class Outbox:
             raise
         try:
             floor = max((s.floor for s in self.segments), default=0)
-            more = None
-            if self.withheld:
-                self.withheld.whole, more = True, self.withheld.write
-            segment.append([], self.streams, floor=floor, more=more)
+            segment.append([], self.streams, floor=floor, more=self.withheld.write_kept)
         except apsw.Error:
             segment.unlink()
             raise
         self.state.mark(first_pos, self.streams)
+        hit("store.segment_made")
         return segment
 
     # -- rows out ------------------------------------------------------------------------
@@ -639,7 +640,7 @@ class Outbox:
         """A new segment where the newest one's first row is old enough. On a full disk that must
         wait: nothing is lost by ending it later.
         """
-        if not self.segments or self.segments[-1].last_pos < self.segments[-1].first_pos:
+        if not self.segments or not self.segments[-1].has_rows:
             return
         most_s = self.bounds.max_age_s / 8
         segment = self.segments[-1]
@@ -663,7 +664,8 @@ class Outbox:
         """On a full disk: gives up the oldest segment for new rows; whether there was one."""
         remove(self.folder / "reserve")
         try:
-            if len(self.segments) == 1 and self.segments[0].size_bytes > 2 * RESERVE_BYTES:
+            only = self.segments[0] if len(self.segments) == 1 else None
+            if only and only.has_rows and only.size_bytes > 2 * RESERVE_BYTES:
                 self.segments.append(self._new_segment(self.last_pos + 1))
             if len(self.segments) > 1:
                 self._drop_oldest("disk_full")

@@ -11,7 +11,8 @@ it loses nothing; the newest value always comes; and nothing ever overtakes anot
 ``always`` groups are thinned the same way as ``on_change`` ones: to let the ones pass and hold back
 the others would put the rows of a PLC out of order. A row whose quality, or whose set of bad
 fields, is another than before passes at once, with all that waits before it: a PLC that goes away,
-a sensor that breaks, and their return. So do gaps. What they cost is paid back by waiting longer.
+a sensor that breaks, and their return; ``CHANGES_PER_MIN`` of a group, then it waits as others do.
+Gaps always pass. What they cost is paid back by waiting longer.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ HOLD_COMMIT_S = 0.25
 # What is withheld of a PLC is told at most so often, and behind a row that is newer (so that an
 # alarm's `for` goes on: nothing new is missing); after so long in any case, or in so many pieces.
 NOTICE_S, NOTICE_MAX_S, NOTICE_RUNS = 10.0, 60.0, 500
+# So many changes of a group's state a minute pass whatever the bucket holds, and are paid for
+# later: a sensor that flaps at each scan waits as others do.
+CHANGES_PER_MIN = 12
 REASON = "quota"
 
 
@@ -101,18 +105,40 @@ class Meter:
         self.waiting: dict[str, None] = {}
         """PLCs of which rows wait, the one that has waited longest first."""
         self._marks: dict[tuple[str, str], tuple[object, ...]] = {}
+        """(PLC, key) -> of the newest row that went out."""
+        self._changes: dict[tuple[str, str], Bucket] = {}
+        """(PLC, key) -> the changes that may pass now."""
 
     def passes(self, plc: str, what: Head, now_s: float) -> bool:
         """Whether a row goes out now, and is paid for; what waits of its PLC goes before it."""
-        changed = self._marks.get((plc, what.key)) != what.mark
-        if changed:
-            self._marks[plc, what.key] = what.mark
         if plc not in self.waiting and self.bucket.level(now_s) >= 1.0:
             self.bucket.take(what.points)
-            return True
-        if changed:
+        elif self._may_change(plc, what, now_s):
             self.bucket.owe(what.points)
-        return changed
+        else:
+            return False
+        self.went(plc, what)
+        return True
+
+    def _may_change(self, plc: str, what: Head, now_s: float) -> bool:
+        key = (plc, what.key)
+        if self._marks.get(key) == what.mark:
+            return False
+        changes = self._changes.get(key)
+        if changes is None:
+            changes = self._changes[key] = Bucket(CHANGES_PER_MIN, now_s)
+        if changes.level(now_s) < 1.0:
+            return False
+        changes.take(1)
+        return True
+
+    def went(self, plc: str, what: Head) -> None:
+        """A row went out: what is like it is no change."""
+        self._marks[plc, what.key] = what.mark
+
+    def forget(self) -> None:
+        """Nobody knows what went out: the next row of each key is a change."""
+        self._marks = {}
 
     def next(self, now_s: float) -> str | None:
         """The PLC whose turn it is; None where nothing waits, or the bucket is empty."""

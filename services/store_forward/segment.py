@@ -284,6 +284,11 @@ class Segment:
         return "" if checks == [("ok",)] else f"{self.path.name}: {checks[0][0]}"
 
     @property
+    def has_rows(self) -> bool:
+        """False of one that was only begun: what comes next has its ``first_pos``."""
+        return self.last_pos >= self.first_pos
+
+    @property
     def first_ts_ms(self) -> int:
         """When its first row was read; 0 where there is none."""
         try:

@@ -11,17 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from bus.frames import Sample
-from services.runtime.process import Process
+from services.runtime.process import Process, Timer
 from services.store_forward import quota
 from services.store_forward.outbox import Outbox
 from services.store_forward.quota import Meter
 
 # Said again after a tenant has kept within its quota for so long.
 CALM_S = 60.0
+# Between two turns: what a bucket lacks may be less than its time can tell apart.
+TURN_LEAST_S = 0.001
 
 
 class Limits:
-    """Points a minute by tenant: those of the configuration and of ``<state>/quotas.json``."""
+    """Points a minute by tenant: those of the configuration and, where the box follows a centre,
+    of ``<state>/quotas.json``. That file outlives ``fleet:``, and nobody changes it then.
+    """
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -29,10 +33,14 @@ class Limits:
         self._stamp: tuple[int, int] | None = None
         self._centre = b""
         self._configured: dict[str, int] = {}
+        self._follows = False
 
     def configure(self, config: Mapping[str, Any]) -> None:
         """Takes the configuration's."""
         self._configured = config.get("quotas") or {}
+        self._follows = config.get("fleet", False)
+        if not self._follows:
+            self._centre = b""
 
     def look(self) -> bool:
         """Whether the file is another than before."""
@@ -50,7 +58,7 @@ class Limits:
     def read(self) -> dict[str, int]:
         """What holds now. A file that cannot be read changes nothing, and is told of."""
         try:
-            centre = self._file.read_bytes() if self._stamp else b""
+            centre = self._file.read_bytes() if self._follows and self._stamp else b""
             found = quota.limits(self._configured, centre)
         except (OSError, ValueError) as e:
             text = f"{self._file}: {e}; what was read before holds"
@@ -69,7 +77,9 @@ class Thinning:
         self._outbox = outbox
         self._commit = commit
         self._meters: dict[str, Meter] = {}
-        self._commit_waits = self._turn_waits = False
+        self._commit_waits = False
+        self._turn_timer: Timer | None = None
+        """The next ``_turn``, when the first of all tenants may send."""
         self._withheld_s: dict[str, float] = {}
         """PLC -> since when something of it is withheld and not told."""
         self._over_s: dict[str, float] = {}
@@ -79,7 +89,7 @@ class Thinning:
         """Takes the limits; ``tenants``: PLC -> tenant. Who has none any more waits no longer."""
         own = quota.meters(self._meters, limits, tenants.values(), time.monotonic())
         self._meters = own
-        self.reload()
+        self._line_up()
 
     @property
     def idle(self) -> bool:
@@ -87,7 +97,13 @@ class Thinning:
         return not self._meters and not self._outbox.withheld
 
     def reload(self) -> None:
-        """Who waits is who has something held (after a start, or a commit that failed)."""
+        """After a commit that failed: what was offered did not go out."""
+        for each in self._meters.values():
+            each.forget()
+        self._line_up()
+
+    def _line_up(self) -> None:
+        """Who waits is who has something held."""
         held = self._outbox.withheld.held
         for each in self._meters.values():
             each.waiting = {plc: None for plc in each.waiting if plc in held}
@@ -108,6 +124,8 @@ class Thinning:
             return place
         if meter is None:
             outbox.release(plc)  # it had a quota until now
+            if place == "jump":
+                self._tell(plc)  # of the epoch that ends
             return outbox.offer(sample)
         now_s = time.monotonic()
         what = quota.head(sample.body)
@@ -137,18 +155,25 @@ class Thinning:
     def _release(self, plc: str, meter: Meter, pay: Callable[[int], None]) -> None:
         meter.waiting.pop(plc, None)
         for row in self._outbox.release(plc):
-            pay(quota.head(row.body).points)
+            what = quota.head(row.body)
+            meter.went(plc, what)
+            pay(what.points)
 
     def _turn_later(self) -> None:
         now_s = time.monotonic()
         waits = [m.bucket.wait_s(now_s) for m in self._meters.values() if m.waiting]
-        if waits and not self._turn_waits:
-            self._turn_waits = True
-            self._process.at(now_s + min(waits), self._turn)
+        if not waits:
+            return
+        due_s = now_s + max(TURN_LEAST_S, min(waits))
+        if self._turn_timer is not None:
+            if self._turn_timer.at_s <= due_s:
+                return  # too early does no harm: it looks again
+            self._turn_timer.cancel()
+        self._turn_timer = self._process.at(due_s, self._turn)
 
     def _turn(self) -> None:
         """Sends what waits and fits now."""
-        self._turn_waits = False
+        self._turn_timer = None
         now_s = time.monotonic()
         for meter in self._meters.values():
             while (plc := meter.next(now_s)) is not None:

@@ -7,9 +7,8 @@ the last of them was acknowledged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import apsw
 import orjson
@@ -42,6 +41,10 @@ class Untold:
         self.to_ts = max(self.to_ts, row.ts_ms)
         add(self.seqs, row.seq, row.seq)
 
+    def pack(self) -> bytes:
+        """As stored."""
+        return orjson.dumps([self.locatario, self.epoch, self.seqs, self.from_ts, self.to_ts])
+
     def gap(self, plc: str) -> Gap:
         """The notice."""
         first, last = self.seqs[0][0], self.seqs[-1][1]
@@ -50,7 +53,11 @@ class Untold:
 
 
 class Withheld:
-    """All of it, and how it changed since it was written last."""
+    """All of it, what of it is committed, and how it changed since.
+
+    What is committed is kept here too (its rows are the same objects, what is untold is packed): a
+    new file begins with that, and a commit that fails goes back to it, however the old file is.
+    """
 
     def __init__(self) -> None:
         self.held: dict[str, dict[str, Row]] = {}
@@ -60,14 +67,25 @@ class Withheld:
         self._emptied: set[str] = set()
         self._moved: set[str] = set()
         """PLCs whose ``untold`` is another."""
-        self.whole = False
-        """It goes to a new file: all of it."""
+        self._packed: dict[str, bytes] = {}
+        """``untold`` as it was written and is not committed yet."""
+        self._kept_held: dict[str, dict[str, Row]] = {}
+        self._kept_untold: dict[str, bytes] = {}
 
     def __bool__(self) -> bool:
         return bool(self.held or self.untold or self._changed or self._emptied or self._moved)
 
+    def other(self, plc: str, locatario: str, epoch: int) -> bool:
+        """Whether something of a PLC is another tenant's, or of another epoch."""
+        untold = self.untold.get(plc)
+        if untold is not None and (untold.locatario, untold.epoch) != (locatario, epoch):
+            return True
+        held = self.held.get(plc)
+        row = next(iter(held.values())) if held else None
+        return row is not None and (row.locatario, row.epoch) != (locatario, epoch)
+
     def hold(self, key: str, row: Row) -> None:
-        """The newest row of its key; the one before it is withheld."""
+        """The newest row of its key; the one before it is withheld. ``other`` is False of it."""
         held = self.held.setdefault(row.plc, {})
         if (before := held.get(key)) is not None:
             untold = self.untold.get(row.plc)
@@ -95,38 +113,72 @@ class Withheld:
     # -- in a segment ----------------------------------------------------------------------
 
     def write(self, db: apsw.Connection) -> None:
-        """In the transaction that is open; ``written`` follows when it is committed."""
+        """What has changed, in the transaction that is open; ``written`` follows when it is
+        committed.
+        """
         db.execute(_SCHEMA)
-        if self.whole:
-            db.execute("DELETE FROM held")
-            db.execute("DELETE FROM untold")
-            changed = {(plc, key) for plc, held in self.held.items() for key in held}
-            moved = set(self.untold)
-        else:
-            changed, moved = self._changed, self._moved
-            db.executemany("DELETE FROM held WHERE plc = ?", [(plc,) for plc in self._emptied])
-        db.executemany(
-            f"INSERT OR REPLACE INTO held VALUES ({','.join('?' * 11)})",
-            [self._held_values(plc, key) for plc, key in changed],
-        )
-        for plc in moved:
-            if (untold := self.untold.get(plc)) is None:
-                db.execute("DELETE FROM untold WHERE plc = ?", (plc,))
-                continue
-            u = untold
-            packed = orjson.dumps([u.locatario, u.epoch, u.seqs, u.from_ts, u.to_ts])
-            values = (plc, packed, crc(plc, packed))
-            db.execute("INSERT OR REPLACE INTO untold VALUES (?,?,?)", values)
-
-    def _held_values(self, plc: str, key: str) -> tuple[Any, ...]:
-        pos, kind, _, *rest = self.held[plc][key]
-        values = (plc, key, pos, kind, *rest)
-        return (*values, crc(*values))
+        db.executemany("DELETE FROM held WHERE plc = ?", [(plc,) for plc in self._emptied])
+        _put_held(db, ((plc, key, self.held[plc][key]) for plc, key in self._changed))
+        moved = [(plc,) for plc in self._moved if plc not in self.untold]
+        db.executemany("DELETE FROM untold WHERE plc = ?", moved)
+        self._packed = {p: self.untold[p].pack() for p in self._moved if p in self.untold}
+        _put_untold(db, self._packed)
 
     def written(self) -> None:
         """What ``write`` wrote is durable."""
+        for plc in self._emptied:
+            self._kept_held.pop(plc, None)
+        for plc, key in self._changed:
+            self._kept_held.setdefault(plc, {})[key] = self.held[plc][key]
+        for plc in self._moved:
+            self._kept_untold.pop(plc, None)
+        self._kept_untold |= self._packed
+        self._clear_changes()
+
+    def write_kept(self, db: apsw.Connection) -> None:
+        """What is committed, whole, into a new file, in the transaction that is open. What has
+        changed since comes with ``write``, together with the rows that take its place: until then a
+        file without them must not be without what waits either.
+        """
+        if not self._kept_held and not self._kept_untold:
+            return
+        db.execute(_SCHEMA)
+        held = ((p, key, row) for p, rows in self._kept_held.items() for key, row in rows.items())
+        _put_held(db, held)
+        _put_untold(db, self._kept_untold)
+
+    def undo(self) -> None:
+        """Back to what is committed."""
+        self.held = {plc: dict(rows) for plc, rows in self._kept_held.items()}
+        self.untold = {
+            plc: Untold(*orjson.loads(packed)) for plc, packed in self._kept_untold.items()
+        }
+        self._clear_changes()
+
+    def keep(self) -> None:
+        """All of it counts as committed."""
+        self._kept_held = {plc: dict(rows) for plc, rows in self.held.items()}
+        self._kept_untold = {plc: untold.pack() for plc, untold in self.untold.items()}
+        self._clear_changes()
+
+    def _clear_changes(self) -> None:
         self._changed, self._emptied, self._moved = set(), set(), set()
-        self.whole = False
+        self._packed = {}
+
+
+def _put_held(db: apsw.Connection, rows: Iterable[tuple[str, str, Row]]) -> None:
+    values = [(plc, key, row.pos, row.kind, *row[3:]) for plc, key, row in rows]
+    db.executemany(
+        f"INSERT OR REPLACE INTO held VALUES ({','.join('?' * 11)})",
+        [(*each, crc(*each)) for each in values],
+    )
+
+
+def _put_untold(db: apsw.Connection, packed: Mapping[str, bytes]) -> None:
+    db.executemany(
+        "INSERT OR REPLACE INTO untold VALUES (?,?,?)",
+        [(plc, each, crc(plc, each)) for plc, each in packed.items()],
+    )
 
 
 def load(segment: Segment, streams: Mapping[str, Where]) -> Withheld:
@@ -152,6 +204,7 @@ def load(segment: Segment, streams: Mapping[str, Where]) -> Withheld:
                     if where is not None and where.epoch == untold.epoch:
                         untold.seqs[-1][1] = min(untold.seqs[-1][1], where.seq)
                     found.untold[plc] = untold
+    found.keep()
     return found
 
 

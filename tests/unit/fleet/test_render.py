@@ -48,6 +48,8 @@ def test_with_it_there_is_one_process_more_and_the_others_are_the_same(tmp_path:
         n: render.config_hash(c) for n, c in with_fleet.items()
     }
     assert "fleet" in with_fleet["metrics"]["processes"]
+    assert with_fleet["store_forward"] == {**plain["store_forward"], "fleet": True}
+    assert "fleet" not in plain["store_forward"]
 
 
 def test_while_a_configuration_without_it_is_watched_the_process_stays(tmp_path: Path) -> None:
@@ -56,6 +58,7 @@ def test_while_a_configuration_without_it_is_watched_the_process_stays(tmp_path:
     fleet = rendered(tmp_path, fleet={"url": "https://centre:8443"})["fleet"]
     kept.write_text(json.dumps(fleet))
     assert rendered(tmp_path)["fleet"] == fleet
+    assert rendered(tmp_path)["store_forward"]["fleet"] is True
     kept.unlink()
     assert "fleet" not in rendered(tmp_path)
 

@@ -179,7 +179,7 @@ def test_a_full_disk_only_delays_what_age_asks_for(
 ) -> None:
     """Neither ending a segment nor mending one may cost a row or the process."""
 
-    def no_room(*_: object) -> None:
+    def no_room(*_: object, **__: object) -> None:
         raise apsw.FullError("database or disk is full")
 
     outbox = opened(folder, "a", max_age_s=3_600)

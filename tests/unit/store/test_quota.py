@@ -241,6 +241,7 @@ def test_whatever_dies_nothing_withheld_is_silent_or_told_twice(seed: int) -> No
 def test_the_centre_s_file_is_taken_while_it_runs_and_a_broken_one_changes_nothing() -> None:
     rig = Rig(3, plcs=1)
     rig.config |= {"quotas": {"acme": 6_000}, "plcs": [{"id": "p1", "locatario": "acme"}]}
+    rig.config["fleet"] = True
     file = rig.state / "quotas.json"
     rig.start()
     assert rig.store is not None
@@ -260,6 +261,12 @@ def test_the_centre_s_file_is_taken_while_it_runs_and_a_broken_one_changes_nothi
     file.write_text('{"v": 1, "points_per_min": {"acme": 9000}}')
     assert limit() == 6_000, "the smaller one holds"
     rig.config["quotas"] = {}
+    rig._node.reconfigure(rig.config)
+    assert limit() == 9_000
+    rig.config["fleet"] = False
+    rig._node.reconfigure(rig.config)
+    assert limit() is None, "nobody follows the centre any more: its file is a leftover"
+    rig.config["fleet"] = True
     rig._node.reconfigure(rig.config)
     assert limit() == 9_000
     file.unlink()
