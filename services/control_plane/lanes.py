@@ -10,16 +10,13 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 from starlette.responses import Response
 
 from services.control_plane.problems import Refusal
-
-if TYPE_CHECKING:
-    from services.control_plane.unit import Unit
 
 T = TypeVar("T")
 WAIT_S = 0.5
@@ -78,8 +75,8 @@ def lane(of: Callable[[Lanes], Lane]) -> Callable[[Run], Callable[..., Coroutine
     def decorate(route: Run) -> Callable[..., Coroutine[Any, Any, Any]]:
         @functools.wraps(route)
         async def run(**arguments: Any) -> Response:
-            unit: Unit = arguments["unit"]
-            return await of(unit.core.lanes).run(functools.partial(route, **arguments))
+            lanes: Lanes = arguments["unit"].core.lanes
+            return await of(lanes).run(functools.partial(route, **arguments))
 
         return run
 

@@ -241,12 +241,12 @@ _TEXTS: dict[str, tuple[int, tuple[str, str], tuple[str, str]]] = {
         503,
         (
             "Alert engine silent",
-            "The alert engine was asked and has not answered within {wait_s:g} s. A change that it"
+            "The alert engine was asked and has not answered within {wait_s} s. A change that it"
             " was asked for may still be made: look at the list of alarms, or repeat it.",
         ),
         (
             "Motor de alertas calado",
-            "O motor de alertas foi consultado e não respondeu em {wait_s:g} s. Uma mudança pedida"
+            "O motor de alertas foi consultado e não respondeu em {wait_s} s. Uma mudança pedida"
             " ainda pode ser feita: veja a lista de alarmes ou repita o pedido.",
         ),
     ),
