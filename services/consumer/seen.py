@@ -42,24 +42,24 @@ class Seen:
             del epochs[min(epochs, key=int)]
         if row.kind != GAP_ROW:
             return add(ranges, row.seq, row.seq)
-        return sum(add(ranges, first, last) for first, last in _told(row)) > 0
+        return sum(add(ranges, first, last) for first, last in told(row.seq, row.body)) > 0
 
     def pack(self) -> bytes:
         """As bytes, to be kept: about 60 a PLC."""
         return orjson.dumps(self._streams)
 
 
-def _told(row: Row) -> Ranges:
+def told(first_seq: int, body: bytes) -> Ranges:
     """What a gap message closes; of one that says nonsense, its first number."""
-    gap = orjson.loads(row.body)
-    seqs = gap.get("seqs") or [[row.seq, gap.get("last_seq") or row.seq]]
+    gap = orjson.loads(body)
+    seqs = gap.get("seqs") or [[first_seq, gap.get("last_seq") or first_seq]]
     try:
-        good = all(type(n) is int and row.seq <= n < 2**53 for pair in seqs for n in pair)
+        good = all(type(n) is int and first_seq <= n < 2**53 for pair in seqs for n in pair)
         if good and all(first <= last for first, last in seqs):
             return [[first, last] for first, last in seqs]
     except (TypeError, ValueError):
         pass
-    return [[row.seq, row.seq]]
+    return [[first_seq, first_seq]]
 
 
 def add(ranges: Ranges, first: int, last: int) -> bool:

@@ -80,12 +80,14 @@ class Mender:
         *,
         size_known: bool = True,
         more: Callable[[apsw.Connection], None] | None = None,
+        lost: Iterable[Gap] = (),
     ) -> Segment:
         """A new file with what is left of a damaged one, gap rows in the places of what is lost.
 
         ``behind``: its last position where a later segment tells it, 0 for the newest.
         ``streams_now``: where streams stand, None where nobody knows yet. ``size_known``: its
-        ``last_pos`` can be trusted. ``more`` writes what else the newest one holds.
+        ``last_pos`` can be trusted. ``more`` writes what else the newest one holds;
+        ``lost`` is missing of that, and told of behind its last row.
         """
         path = segment.path
         first_pos = segment.first_pos
@@ -109,12 +111,19 @@ class Mender:
             if place is None:
                 break
             rows.append(self._gap_row(place, gap, "corrupt"))
+        for gap in lost:
+            last_pos += 1
+            rows.append(self._gap_row(last_pos, gap, "corrupt"))
         rows.sort(key=lambda r: r.pos)
         fresh_path = path.with_suffix(".seg.new")
         remove(fresh_path)
         fresh = Segment(fresh_path, self._durability)
         try:
             streams = end if end is not None else self._streams_of(first_pos, rows)
+            if (
+                end is None and not behind
+            ):  # further than its rows, where some wait or were withheld
+                streams = _furthest(streams, self.streams_now(segment))
             holes = list(_FreePlaces(first_pos, last_pos, rows).ranges())
             fresh.append(rows, streams, holes=holes, last_pos=last_pos, more=more)
         except BaseException:
@@ -150,7 +159,7 @@ class Mender:
 
     def _streams_of(self, first_pos: int, rows: Iterable[Row]) -> dict[str, Where]:
         """What is known for certain of where streams stand after these rows."""
-        streams = self._streams_before(first_pos)
+        streams = self.streams_before(first_pos)
         for r in rows:
             known = streams.get(r.plc)
             here = Where(r.locatario, r.epoch, r.seq, r.ts_ms)
@@ -162,13 +171,13 @@ class Mender:
         """Where streams stand: never behind where they stood when the newest segment began, though
         a damaged WAL makes SQLite go back to before it knew.
         """
-        streams = self._streams_before(newest.first_pos)
-        for plc, where in newest.streams().items():
-            if plc not in streams or streams[plc][1:3] <= where[1:3]:
-                streams[plc] = where
+        streams = self.streams_before(newest.first_pos)
+        with contextlib.suppress(Corrupt):  # then where they stood at its beginning is all
+            streams = _furthest(streams, newest.streams())
         return streams
 
-    def _streams_before(self, first_pos: int) -> dict[str, Where]:
+    def streams_before(self, first_pos: int) -> dict[str, Where]:
+        """Where they stood when the segment that begins there began."""
         streams = self._state.marked(first_pos)
         for segment in self._segments:
             if segment.first_pos < first_pos:
@@ -179,7 +188,7 @@ class Mender:
     def lost(self, first_pos: int, rows: list[Row], end: dict[str, Where] | None) -> list[Gap]:
         """What is missing among ``rows``, all that is left of the segment at ``first_pos``, up to
         where streams stand at its ``end``."""
-        gaps = between(self._streams_before(first_pos), rows, end)
+        gaps = between(self.streams_before(first_pos), rows, end)
         if end is None:
             # Streams that began in it are known only from what was noted last.
             told = {(g.plc, g.epoch) for g in gaps}
@@ -187,6 +196,11 @@ class Mender:
                 if (plc, w.epoch) not in told:
                     gaps.append(Gap(plc, w.locatario, w.epoch, 1, None, None, w.ts_ms))
         return gaps
+
+
+def _furthest(a: dict[str, Where], b: dict[str, Where]) -> dict[str, Where]:
+    newer = {p: w for p, w in b.items() if p not in a or a[p][1:3] <= w[1:3]}
+    return {**a, **newer}
 
 
 class _FreePlaces:

@@ -35,7 +35,7 @@ from services.store_forward.segment import (
     remove,
 )
 from services.store_forward.state import NEWEST, Cursor, State
-from services.store_forward.withheld import Withheld, load
+from services.store_forward.withheld import Withheld, load, salvage
 
 # Held back so that a gap row can be written when the disk is full: it comes before the unlink.
 RESERVE_BYTES = 512 * 1024
@@ -161,12 +161,26 @@ class Outbox:
             except Corrupt as e:
                 if segment is None:
                     segment = Segment(path, self._durability, damaged=True)
-                segment = self._mender.rebuild(segment, str(e), behind, None, size_known=size_known)
+                more, lost = (None, []) if behind else self._salvage_withheld(segment)
+                segment = self._mender.rebuild(
+                    segment, str(e), behind, None, size_known=size_known, more=more, lost=lost
+                )
             self.segments.append(segment)
         if self.segments:
             self.streams = self._mender.streams_now(self.segments[-1])
             self._unlink_dropped()
         self._tell()
+
+    def _salvage_withheld(
+        self, segment: Segment
+    ) -> tuple[Callable[[apsw.Connection], None], list[Gap]]:
+        """What writes all that is left of what a damaged newest segment held, and what is not."""
+        streams = self._mender.streams_now(segment)
+        self.withheld, damaged = salvage(segment, streams)
+        every = [*self.segments, segment]
+        rows = (row for s in every for row in self._mender.left(s, s.last_pos)) if damaged else ()
+        begin = self._mender.streams_before(every[0].first_pos)
+        return self.withheld.write_kept, self.withheld.missing(damaged, rows, begin, streams)
 
     def _unlink_dropped(self) -> None:
         """A power cut may bring back what was dropped; its gap rows say how far that went."""

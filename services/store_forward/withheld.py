@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import apsw
 import orjson
 
-from services.consumer.seen import Ranges, add
+from bus.frames import GAP_ROW
+from services.consumer.seen import Ranges, add, told
 from services.store_forward.gaps import Gap
 from services.store_forward.segment import Corrupt, Row, Segment, Where, crc
 
@@ -74,6 +77,44 @@ class Withheld:
 
     def __bool__(self) -> bool:
         return bool(self.held or self.untold or self._changed or self._emptied or self._moved)
+
+    def missing(
+        self,
+        plcs: Iterable[str],
+        rows: Iterable[Row],
+        begin: Mapping[str, Where],
+        end: Mapping[str, Where],
+    ) -> list[Gap]:
+        """What of the streams of ``plcs`` from ``begin`` to ``end`` is in no row, in no notice, and
+        not here: it lay here, and damage took it. Where a stream stood at ``begin`` counts too:
+        what waits longest may be from before, and it is better told once too often than never.
+        """
+        had: dict[str, Ranges] = {}
+        for plc in plcs:
+            was, where = begin.get(plc), end[plc]
+            same = was is not None and was.epoch == where.epoch
+            had[plc] = [[0, was.seq - 1]] if was is not None and same else [[0, 0]]
+            for row in self.held.get(plc, {}).values():
+                if row.epoch == where.epoch:
+                    add(had[plc], row.seq, row.seq)
+            untold = self.untold.get(plc)
+            for first, last in untold.seqs if untold and untold.epoch == where.epoch else ():
+                add(had[plc], first, last)
+        for row in rows:
+            if row.plc in had and row.epoch == end[row.plc].epoch:
+                for first, last in (
+                    told(row.seq, row.body) if row.kind == GAP_ROW else [[row.seq, row.seq]]
+                ):
+                    add(had[row.plc], first, last)
+        gaps = []
+        for plc, ranges in had.items():
+            where = end[plc]
+            ends = [*ranges, [where.seq + 1, where.seq + 1]]
+            seqs = [[a[1] + 1, b[0] - 1] for a, b in pairwise(ends) if a[1] + 1 < b[0]]
+            if seqs:
+                span = (seqs[0][0], seqs[-1][1], None, where.ts_ms)
+                gaps.append(Gap(plc, where.locatario, where.epoch, *span, seqs=seqs))
+        return gaps
 
     def other(self, plc: str, locatario: str, epoch: int) -> bool:
         """Whether something of a PLC is another tenant's, or of another epoch."""
@@ -187,25 +228,50 @@ def load(segment: Segment, streams: Mapping[str, Where]) -> Withheld:
     """
     found = Withheld()
     for table in ("held", "untold"):
-        for *fields, check in segment.table(table):
-            if crc(*fields) != check:
-                raise Corrupt(f"{table} of {fields[0]!r} does not match its CRC")
-            if table == "held":
-                plc, key, pos, kind, *rest = fields
-                row = Row(pos, kind, plc, *rest)
-                if not _behind(streams.get(plc), row.epoch, row.seq):
-                    found.held.setdefault(plc, {})[key] = row
-            else:
-                plc, packed = fields
-                untold = Untold(*orjson.loads(packed))
-                where = streams.get(plc)
-                untold.seqs = [r for r in untold.seqs if not _behind(where, untold.epoch, r[0])]
-                if untold.seqs:
-                    if where is not None and where.epoch == untold.epoch:
-                        untold.seqs[-1][1] = min(untold.seqs[-1][1], where.seq)
-                    found.untold[plc] = untold
+        for record in segment.table(table):
+            _take(found, table, record, streams)
     found.keep()
     return found
+
+
+def salvage(segment: Segment, streams: Mapping[str, Where]) -> tuple[Withheld, set[str]]:
+    """What can be read of it in a damaged segment, and the PLCs of what cannot."""
+    found, damaged = Withheld(), set[str]()
+    for table in ("held", "untold"):
+        records: list[tuple[Any, ...]] = []
+        try:
+            records = segment.table(table)
+        except Corrupt:
+            damaged |= streams.keys()
+        for record in records:
+            try:
+                _take(found, table, record, streams)
+            except (Corrupt, TypeError, ValueError):
+                damaged |= {record[0]} if record[0] in streams else streams.keys()
+    found.keep()
+    return found, damaged
+
+
+def _take(
+    found: Withheld, table: str, record: tuple[Any, ...], streams: Mapping[str, Where]
+) -> None:
+    *fields, check = record
+    if crc(*fields) != check:
+        raise Corrupt(f"{table} of {fields[0]!r} does not match its CRC")
+    if table == "held":
+        plc, key, pos, kind, *rest = fields
+        row = Row(pos, kind, plc, *rest)
+        if not _behind(streams.get(plc), row.epoch, row.seq):
+            found.held.setdefault(plc, {})[key] = row
+        return
+    plc, packed = fields
+    untold = Untold(*orjson.loads(packed))
+    where = streams.get(plc)
+    untold.seqs = [r for r in untold.seqs if not _behind(where, untold.epoch, r[0])]
+    if untold.seqs:
+        if where is not None and where.epoch == untold.epoch:
+            untold.seqs[-1][1] = min(untold.seqs[-1][1], where.seq)
+        found.untold[plc] = untold
 
 
 def _behind(where: Where | None, epoch: int, seq: int) -> bool:

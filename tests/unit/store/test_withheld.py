@@ -230,3 +230,45 @@ def test_a_segment_of_nothing_but_what_waits_is_not_replaced_by_itself(
     assert waiting(outbox) == ({4, 7}, {2, 3, 5, 6})
     assert outbox.committed("p1") == (EPOCH, 7)
     outbox.close()
+
+
+# -- damage -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("damage", "held", "lost"),
+    [
+        ("UPDATE untold SET crc = crc + 1", {4, 5}, {2, 3}),
+        ("UPDATE held SET crc = crc + 1", set(), {4, 5}),
+        ("UPDATE held SET crc = crc + 1 WHERE key = 'h'", {5}, {4}),
+        ("UPDATE untold SET plc = 'pX'", {4, 5}, {2, 3}),
+    ],
+)
+@pytest.mark.parametrize("rolled", [False, True])
+def test_what_damage_takes_of_what_waits_is_told(
+    folder: Path, damage: str, held: set[int], lost: set[int], rolled: bool
+) -> None:
+    """Though every row can be read."""
+    outbox = held_and_committed(folder)
+    if rolled:
+        outbox.segments.append(outbox._new_segment(outbox.last_pos + 1))
+    outbox.offer(Sample("p2", "acme", EPOCH, 1, now_ms(), b"{}"))
+    outbox.commit()
+    path = outbox.segments[-1].path
+    outbox.close()
+    db = apsw.Connection(str(path))
+    db.execute(damage)
+    db.close()
+    outbox = opened(folder)
+    assert waiting(outbox)[0] == held
+    flush(outbox)
+    outbox.commit()
+    rows, told = delivered(outbox)
+    assert set(rows) == {1} | held
+    assert set(told) == {2, 3, 4, 5} - held
+    assert lost <= set(told)
+    outbox.close()
+    outbox = opened(folder)
+    assert outbox.committed("p1") == (EPOCH, 5)
+    assert sorted(delivered(outbox)[1]) == sorted(told), "each once, also after the next start"
+    outbox.close()
