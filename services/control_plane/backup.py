@@ -58,7 +58,7 @@ def is_key(name: str) -> bool:
 
 def keys(state: Path) -> list[Path]:
     """The key files that there are."""
-    return sorted(f for pattern in KEYS for f in state.glob(pattern) if f.is_file())
+    return sorted({f for pattern in KEYS for f in state.glob(pattern) if f.is_file()})
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from services.control_plane.broker.accounts import METER
 from services.control_plane.broker.dynsec import NAMES
 from tests.kit.centre import DATABASES, Centre
 from tests.kit.common import until
@@ -131,7 +132,7 @@ def test_what_changes_in_the_tenant_changes_there(centre: Centre, broker: Accoun
         assert centre.call("DELETE", ACME).status == 200
         until(lambda: not box.is_connected, 10, broker.log)
     until(lambda: not broker.accounts(), 10, broker.log)
-    assert [r["rolename"] for r in broker.on_disk()["roles"]] == ["admin"]
+    assert [r["rolename"] for r in broker.on_disk()["roles"]] == ["admin", METER]
 
 
 def test_a_rotation_overlaps(centre: Centre, broker: Accounts) -> None:
