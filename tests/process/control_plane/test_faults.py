@@ -100,7 +100,8 @@ def test_forty_checks_at_once_leave_their_threads_to_all_others() -> None:
                 assert centre.call("GET", address, key=key).status in (200, 204)
                 slowest_s = max(slowest_s, time.monotonic() - begun_s)
         assert slowest_s < 1
-        assert len(refused) == 40 - lanes.CHECKING
+        # Whoever found a place within the short wait was served.
+        assert 40 - 2 * lanes.CHECKING <= len(refused) <= 40 - lanes.CHECKING
         for reply in refused:
             assert reply.body["type"] == "urn:plc-edge:problem:busy"
             assert int(reply.headers["retry-after"]) > 0
