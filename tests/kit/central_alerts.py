@@ -136,16 +136,18 @@ class CentralAlerts:
         assert reply.status in (200, 201), reply
         return reply.body
 
-    def evaluated(self, tenant: str) -> None:
-        """Waits until the engine of a tenant takes messages."""
+    def evaluated(self, tenant: str, rules: int | None = None) -> None:
+        """Waits until the engine of a tenant takes messages; the one that has so many rules."""
         assert self.alerts is not None
-        self.until(lambda: self._is_up(tenant))
+        self.until(lambda: self._is_up(tenant, rules))
 
-    def _is_up(self, tenant: str) -> bool:
+    def _is_up(self, tenant: str, rules: int | None) -> bool:
         assert self.alerts is not None
         lines = [line for line in list(self.alerts.lines) if line.get("item") == tenant]
-        codes = [line.get("code") for line in lines]
-        return "tenant_begun" in codes and codes[-1] == "output_ok"
+        begun = [line["msg"] for line in lines if line.get("code") == "tenant_begun"]
+        if not begun or lines[-1].get("code") != "output_ok":
+            return False
+        return rules is None or begun[-1] == f"{tenant}: {rules} rules"
 
     def until(self, condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
         """Waits, and shows what the process said where it is in vain."""
