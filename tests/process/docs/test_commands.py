@@ -203,10 +203,12 @@ class Plant:
         return ""
 
     def _interrupted(self, line: str) -> str:
-        # `run` beside the site that runs: with directories and a port of its own.
+        # `run` beside the site that runs: with directories, a port and a name of its own. With the
+        # other's name it is the same client at the broker, and `doctor` says that two take turns.
         other = Path(tempfile.mkdtemp(prefix="pe", dir="/tmp"))
         env = {
             **self.env,
+            "PLC_EDGE__SITE": "outro",
             "PLC_EDGE__PATHS__STATE": str(other / "s"),
             "PLC_EDGE__PATHS__RUNTIME": str(other / "r"),
             "PLC_EDGE__METRICS__PORT": str(free_ports(1)[0]),
