@@ -146,6 +146,7 @@ class Unit:
             after.model_dump(mode="json") if after else None,
         )
         self._recorded = True
+        self.then(self.core.fleet.shares.forget)
         self.follow(now_ms(), *effects.SHOWS_AT.get(action.partition(".")[0], ()))
 
     def unrecorded(self) -> None:

@@ -28,6 +28,12 @@ HEADER_TIMEOUT_S = 10.0
 # From a request's first byte to its body's last. How long it is worked on, a long poll for example,
 # is no part of it.
 REQUEST_S = 30.0
+# For so long a client with a certificate may keep a connection between two requests: boxes report
+# once a minute, and a handshake costs more than a report. Whoever has none: uvicorn's 5 s.
+KEEP_ALIVE_S = 75
+# What asyncio sets aside for each TLS connection, 256 KiB by default and written to at once. A TLS
+# record has at most 16 KiB, and a larger buffer is filled by nobody here.
+TLS_BUFFER_BYTES = 32 * 1_024
 MAX_CONNECTIONS = 256
 # Of one peer. Not of this machine: a proxy here speaks for everybody, and must limit them itself.
 MAX_PER_PEER = 512
@@ -66,6 +72,8 @@ class Protocol(H11Protocol):
         peer = tls.getpeercert(binary_form=True) if tls else None
         own = {"transport": transport, "peer_certificate": peer}
         self.app_state = {**self.app_state, **own}
+        if peer is not None:
+            self.timeout_keep_alive = KEEP_ALIVE_S
         self.loop.call_later(HEADER_TIMEOUT_S, self._close_if_silent)
         self._count(peer)
 
@@ -184,6 +192,8 @@ class Server:
     def _serve(self, listener: socket.socket, tls: tuple[str, str] | None) -> None:
         async def serve() -> None:
             if tls:
+                # Its one place: the class takes no such argument, and the process has no other use.
+                asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES  # type: ignore[attr-defined]
                 renew = asyncio.ensure_future(_renew(self._server.config.ssl, tls))
                 renew.add_done_callback(self._renewal_ended)
             await self._server.serve(sockets=[listener])
@@ -233,12 +243,16 @@ def listen(owner: str, host: str, port: int, backlog: int = 128) -> socket.socke
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=backlog)
+        listener = socket.create_server((host, port), family=family, backlog=backlog)
     except OSError as e:
         raise PlcEdgeError(
             f"{owner} cannot listen on {host}:{port}: {e.strerror or e}; another program may hold"
             f" the port (`ss -ltnp`): stop it, or set another {owner}.port"
         ) from None
+    # Connections inherit it. asyncio sets it only on sockets that name their protocol, which those
+    # of create_server do not, and an answer in two parts then waited 40 ms for an acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def certificate(owner: str, tls: dict[str, Any] | None) -> tuple[str, str] | None:

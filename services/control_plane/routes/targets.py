@@ -30,6 +30,7 @@ from services.control_plane.fields import (
     page,
 )
 from services.control_plane.fleet import store, views
+from services.control_plane.fleet.shares import Points
 from services.control_plane.fleet.views import BoxView
 from services.control_plane.identity import ADMIN, BOX, OPERATOR, READER
 from services.control_plane.problems import Refusal
@@ -235,8 +236,15 @@ def get_target(
     ] = None,
 ) -> Answer:
     """The version that a box must have, as soon as it is another than ``have``."""
-    sites.of(unit, tenant_id, site_id)
-    target = unit.session.get(Target, (tenant_id, site_id))
+    query = (
+        select(Site.id, Target)
+        .outerjoin(Target, (Target.tenant_id == Site.tenant_id) & (Target.site_id == Site.id))
+        .where(Site.tenant_id == tenant_id, Site.id == site_id)
+    )
+    found = unit.session.execute(query).one_or_none()
+    if found is None:
+        raise Refusal("not-found")
+    target = found[1]
     if target is None or target.version is None:
         return Answer(None)
     said_anew = word is not None and word != str(target.seq)
@@ -300,10 +308,13 @@ def set_target(unit: Writing, tenant_id: TenantId, site_id: SiteId, form: NewTar
 
 
 def _taken(unit: Unit, site_id: str) -> Answer:
-    plan = plans.of(unit, unit.tenant.plan_id)
-    others = configs.points_of_sites(unit)
-    own = others.pop(site_id, 0)
-    share = quota.share(plan.points_per_min, own, others.values())
+    def look() -> Points:
+        limit = plans.of(unit, unit.tenant.plan_id).points_per_min
+        return Points(limit, configs.points_of_sites(unit))
+
+    points = unit.core.fleet.shares.of(unit.tenant.id, look)
+    others = (p for site, p in points.by_site.items() if site != site_id)
+    share = quota.share(points.limit, points.by_site.get(site_id, 0), others)
     return Answer(ReportTaken(points_per_min=share, poll_s=MAX_WAIT_S))
 
 
@@ -334,10 +345,11 @@ def _nothing_new(
     """A thousand boxes report every minute, nearly always the same: that is kept in memory, and
     written once a second for all of them.
     """
-    row = unit.session.get(Report, (tenant_id, site_id))
-    if row is None or row.said != _said(form):
-        return None
-    if unit.actor.serial is not None and unit.session.scalars(_others(unit).limit(1)).first():
+    query = select(Report.said, _others(unit).exists()).where(
+        Report.tenant_id == tenant_id, Report.site_id == site_id
+    )
+    found = unit.session.execute(query).one_or_none()
+    if found is None or found[0] != _said(form) or (unit.actor.serial is not None and found[1]):
         return None
     health = form.health.model_dump() if form.health else None
     unit.core.fleet.conductor.heard((tenant_id, site_id), now_ms(), health)
