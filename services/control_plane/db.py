@@ -65,6 +65,11 @@ class Database:
             pool_timeout=POOL_WAIT_S,
             pool_use_lifo=True,
         )
+        # On PostgreSQL each statement of a reader sees a state of its own in any case, and BEGIN
+        # and ROLLBACK around one or two of them are two more questions to its server.
+        self._reading = self.engine
+        if not self.is_sqlite:
+            self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writing = threading.Lock()
         self._lock_file: Path | None = None
         if self.is_sqlite:
@@ -79,8 +84,8 @@ class Database:
 
     @contextmanager
     def reading(self, tenant: scope.Tenant) -> Iterator[Session]:
-        """A session that sees one state of the database, of that tenant only, and changes none."""
-        with Session(self.engine, info={"tenant": tenant}) as session:
+        """A session that sees the rows of that tenant only, and changes none."""
+        with Session(self._reading, autoflush=False, info={"tenant": tenant}) as session:
             yield session
 
     @contextmanager

@@ -126,7 +126,17 @@ def by_certificate(database: Database, sha256: str) -> Actor | None:
     that may have changed since is looked up.
     """
     query = (
-        select(Certificate, Credential, Tenant.state)
+        select(
+            Certificate.serial,
+            Certificate.ends_ms,
+            Certificate.not_after_ms,
+            Credential.revoked_ms,
+            Credential.id,
+            Credential.role,
+            Credential.tenant_id,
+            Credential.site_id,
+            Tenant.state,
+        )
         .join(Credential, Credential.id == Certificate.credential_id)
         .join(Tenant, Tenant.id == Certificate.tenant_id)
         .where(Certificate.sha256 == sha256)
@@ -135,18 +145,10 @@ def by_certificate(database: Database, sha256: str) -> Actor | None:
         row = session.execute(query).one_or_none()
     if row is None:
         return None
-    certificate, credential, state = row
-    now, ended = now_ms(), (certificate.ends_ms, certificate.not_after_ms, credential.revoked_ms)
-    if any(at is not None and at <= now for at in ended) or state == "deleted":
+    now, ended = now_ms(), (row.ends_ms, row.not_after_ms, row.revoked_ms)
+    if any(at is not None and at <= now for at in ended) or row.state == "deleted":
         return None
-    return Actor(
-        credential.id,
-        credential.role,
-        credential.tenant_id,
-        credential.site_id,
-        sha256,
-        certificate.serial,
-    )
+    return Actor(row.id, row.role, row.tenant_id, row.site_id, sha256, row.serial)
 
 
 def identify(database: Database, authorization: str, certificate: bytes | None) -> Actor | None:
