@@ -22,7 +22,8 @@ from tests.bench.result import Options, Result
 QUICK = ("decode", "change", "frames", "outbox", "keep", "scan")
 BENCHES = (
     *QUICK, "network", "reader", "new-values", "publisher", "latency", "drain", "mirror",
-    "dashboard", "readers", "jitter", "site", "alerts", "central-poll", "central-scale",
+    "dashboard", "readers", "jitter", "site", "alerts", "alerts-latency",
+    "central-poll", "central-scale",
 )  # fmt: skip
 
 
