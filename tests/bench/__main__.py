@@ -22,7 +22,7 @@ from tests.bench.result import Options, Result
 QUICK = ("decode", "change", "frames", "outbox", "keep", "scan")
 BENCHES = (
     *QUICK, "network", "reader", "new-values", "publisher", "latency", "drain", "mirror",
-    "dashboard", "readers", "jitter", "site", "alerts", "alerts-latency",
+    "dashboard", "readers", "jitter", "site", "alerts", "alerts-latency", "alerts-live",
     "central-poll", "central-scale",
 )  # fmt: skip
 
