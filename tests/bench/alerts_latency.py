@@ -17,7 +17,9 @@ from tests.kit.box import Box
 from tests.kit.common import until
 from tests.kit.http_sink import Answer, HttpSink, Post
 
-PLCS, SECONDS = 5, 20.0
+PLCS, SECONDS = 5, 30.0
+SETTLE_S = 5.0
+"""Whatever is on at the start is told at once, by processes that have just been started."""
 BOOLS = ("pecas_ruim", "pecas_boas", "maquina_ligada")
 
 
@@ -54,6 +56,7 @@ def run(seconds: float, *, away: bool) -> Figures:
             if away:
                 box.stop_broker()
             until(lambda: len(lags_ms) > PLCS, 60, box.site.logs)
+            time.sleep(SETTLE_S)
             lags_ms.clear()
             cpu = Cpu(site_pids(box.site))
             time.sleep(seconds)
