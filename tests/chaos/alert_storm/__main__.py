@@ -5,6 +5,7 @@
     python -m tests.chaos.alert_storm --minutes 5 --where centre   the same at the centre
     python -m tests.chaos.alert_storm backlog --messages 172800    a day's backlog in one burst
     python -m tests.chaos.alert_storm soak --minutes 60            memory of the centre's process
+    python -m tests.chaos.alert_storm away --minutes 60            the broker is away: told on time
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from tests.chaos.alert_storm import backlog, soak, storm
+from tests.chaos.alert_storm import away, backlog, soak, storm
 
 Figures = list[tuple[str, str]]
 
@@ -25,7 +26,9 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", nargs="?", default="storm", choices=("storm", "backlog", "soak"))
+    parser.add_argument(
+        "what", nargs="?", default="storm", choices=("storm", "backlog", "soak", "away")
+    )
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--where", choices=("box", "centre"), default="box", help="of the storm")
     parser.add_argument(
@@ -39,6 +42,7 @@ def main() -> int:
         ),
         "backlog": lambda: backlog.run(args.messages),
         "soak": lambda: soak.run(args.minutes * 60),
+        "away": lambda: away.run(args.minutes * 60),
     }
     try:
         figures = proofs[args.what]()
