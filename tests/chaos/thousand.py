@@ -1,7 +1,7 @@
 """``python -m tests.chaos.thousand``: a thousand simulated boxes on a real Mosquitto; a Markdown
 table; ends with 1 on any loss or disorder.
 
-First all boxes send for ``--minutes``. Then, as new boxes, they come with a backlog of ``--backlog``
+First all boxes send for ``--minutes``. Then, as new ones, they come with a backlog of ``--backlog``
 and drain it while live messages go on. ``--find`` doubles the number of boxes instead, for 30 s
 each, until they are too many for this machine.
 
