@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sqlite3
 import ssl
 import subprocess
 import threading
@@ -136,8 +138,6 @@ def test_a_consumer_of_the_centre_takes_each_message_once(tmp_path: Path) -> Non
 
 def counted(database: Path) -> tuple[int, int, int]:
     """(rows, wrong ones, PLCs) of a tally; fails where a row was taken twice."""
-    import sqlite3
-
     with sqlite3.connect(database) as db:
         twice = db.execute("SELECT count(*) FROM seen WHERE times > 1").fetchone()[0]
         assert not twice
@@ -174,7 +174,8 @@ def test_after_an_outage_live_messages_pass_beside_the_backlog(tmp_path: Path) -
         CountingClient(broker.port, "counter", TOPICS) as counter,
     ):
         config = box_config(broker, scan="100ms")
-        config["store"]["replay"]["max_rate"] = 100
+        config["store"]["replay"]["max_rate"] = 30
+        config["outputs"][0]["window"] = 20
         with ManyBoxes(config, 8) as boxes:
             until(lambda: counter.report()["messages"] > 100, 10, "messages")
             began = counter.report()
@@ -209,10 +210,10 @@ def test_an_oracle_that_sees_a_loss_says_so(tmp_path: Path) -> None:
         slow = CountingClient(broker.port, "counter", TOPICS)
         with slow as counter, ManyBoxes(box_config(broker, scan="20ms"), 4) as boxes:
             until(lambda: counter.report()["messages"] > 10, 10, "messages")
-            counter.process.send_signal(19)  # SIGSTOP
+            counter.process.send_signal(signal.SIGSTOP)
             came = boxes.status()["acknowledged"]
             until(lambda: boxes.status()["acknowledged"] > came + 400, 20, "messages meanwhile")
-            counter.process.send_signal(18)
+            counter.process.send_signal(signal.SIGCONT)
             boxes.drain()
             boxes.end()
             counter.report()
