@@ -29,7 +29,7 @@ from tests.kit.common import ROOT
 SESSION_S = 3_600
 KEEPALIVE_S = 30
 PASSWORD = "COUNTING_PASSWORD"  # the variable's name
-# Of the broker it takes what the broker gives.
+# Mosquitto takes it instead of its own max_inflight_messages.
 RECEIVE_MAXIMUM = 65_535
 
 
@@ -82,7 +82,7 @@ class _Client:
         self._buffer = bytearray()
         login = _text(args.username) + _text(os.environ[PASSWORD]) if args.username else b""
         flags = 0xC0 if args.username else 0
-        properties = b"\x11" + SESSION_S.to_bytes(4) + b"\x21" + RECEIVE_MAXIMUM.to_bytes(2)
+        properties = b"\x11" + SESSION_S.to_bytes(4) + b"\x21" + args.receive.to_bytes(2)
         body = _text("MQTT") + bytes((5, flags)) + KEEPALIVE_S.to_bytes(2)
         body += bytes((len(properties),)) + properties + _text(args.client_id) + login
         sock.sendall(_packet(0x10, body))
@@ -166,10 +166,11 @@ class CountingClient:
         ca: Path | None = None,
         login: tuple[str, str] | None = None,
         points: bool = False,
+        receive_maximum: int = RECEIVE_MAXIMUM,
     ) -> None:
         command = [sys.executable, "-P", "-m", "tests.kit.counting_client", str(port), client_id]
         command += [*topics, *(["--points"] if points else [])]
-        command += ["--ca", str(ca)] if ca else []
+        command += ["--receive", str(receive_maximum), *(["--ca", str(ca)] if ca else [])]
         command += ["--username", login[0]] if login else []
         self._command = command
         self._env = {"PYTHONPATH": str(ROOT), PASSWORD: login[1] if login else ""}
@@ -229,6 +230,7 @@ def main() -> None:
     parser.add_argument("topics", nargs="+")
     for option in ("--ca", "--username"):
         parser.add_argument(option)
+    parser.add_argument("--receive", type=int)
     parser.add_argument("--points", action="store_true")
     client = _Client(parser.parse_args())
     print("READY", flush=True)

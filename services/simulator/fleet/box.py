@@ -34,8 +34,9 @@ class Box:
         self._plcs = config["plcs"]
         self._begin_s = time.monotonic()
         self.rows = plan.rows(n, config, now_ms - backlog_ms)
-        self.rows.advance(now_ms)
-        self.rows.drop_old(now_ms)
+        if backlog_ms:
+            self.rows.advance(now_ms)
+            self.rows.drop_old(now_ms)
         self.status_now, self.code, self.message = "down", "", "not connected yet"
         self.delivered_rows = 0
         """Rows that the broker has acknowledged; repeats are counted again."""

@@ -87,7 +87,8 @@ def test_a_shared_subscription_gives_each_message_to_one_and_the_points_are_the_
 
             def all_came() -> bool:
                 reports[:] = [c.report() for c in (alone, *plant.counters)]
-                return reports[0]["messages"] == sum(r["messages"] for r in reports[1:]) == made
+                first, *others = (int(r["messages"]) for r in reports)
+                return first == sum(others) == made
 
             until(all_came, 20, lambda: f"{made} messages, of which {reports}")
             files = [c.dump(tmp_path / f"shared-{n}") for n, c in enumerate(plant.counters)]

@@ -14,6 +14,7 @@ from bus.frames import GAP_ROW
 from services.reader.message import Message
 from services.simulator.fleet.rows import MadeRows
 from services.simulator.fleet.schedule import Scanned, Schedule
+from services.store_forward.segment import Row
 
 OUTPUT = "central"
 BEGIN_MS = 1_700_000_000_000
@@ -83,8 +84,8 @@ def test_a_row_is_the_same_whenever_it_is_made() -> None:
     one, other = rows(), rows()
     one.advance(BEGIN_MS + 60_000)
     whole = one.read(OUTPUT, "live", 0, 1_000)
-    parts = []
-    for at_ms in range(0, 60_001, 700):
+    parts: list[Row] = []
+    for at_ms in range(0, 60_001, 600):
         other.advance(BEGIN_MS + at_ms)
         after = parts[-1].pos if parts else 0
         parts += other.read(OUTPUT, "live", after, 250)
