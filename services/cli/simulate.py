@@ -1,4 +1,6 @@
-"""``plc-edge simulate``: an S7 server per configured PLC, with moving values."""
+"""``plc-edge simulate``: an S7 server per configured PLC, with moving values; or, with ``--fleet``,
+what many boxes send.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,7 @@ from services.simulator.server import Server
 from services.simulator.site import is_loopback, mirror_targets, stations
 from services.simulator.station import monotonic_log
 
+FLEET = "Many boxes' messages, to a broker"
 # Where PLCs with an address that is not ours are served, unless --port-base says.
 DEFAULT_PORT_BASE = 10_102
 
@@ -48,7 +51,85 @@ def simulate(
         typer.Option(
             "--tell",
             help="Tell the simulator at --control: `down PLC`, `up PLC`, `stop PLC`, `run PLC`,"
-            " `refuse PLC`, `permit PLC`, `status`.",
+            " `refuse PLC`, `permit PLC`, `status`; a fleet: `away SHARE [FOR]`, `back`, `quiet`,"
+            " `status`, `account FILE`.",
+        ),
+    ] = None,
+    fleet: Annotated[
+        int | None,
+        typer.Option(
+            "--fleet",
+            min=1,
+            max=9_999,
+            rich_help_panel=FLEET,
+            help="No S7 servers: the messages of so many boxes, each like --config's, into its"
+            " broker.",
+        ),
+    ] = None,
+    broker: Annotated[
+        str | None,
+        typer.Option(
+            "--broker", rich_help_panel=FLEET, help="HOST:PORT, plain; then no --config is needed."
+        ),
+    ] = None,
+    plcs: Annotated[
+        int,
+        typer.Option(
+            "--plcs", min=1, max=1_000, rich_help_panel=FLEET, help="PLCs a box, with --broker."
+        ),
+    ] = 10,
+    scan: Annotated[
+        str,
+        typer.Option("--scan", rich_help_panel=FLEET, help="A message so often, with --broker."),
+    ] = "1s",
+    values: Annotated[
+        int,
+        typer.Option(
+            "--values", min=1, max=5_000, rich_help_panel=FLEET, help="In each, with --broker."
+        ),
+    ] = 10,
+    tenants: Annotated[
+        int,
+        typer.Option(
+            "--tenants",
+            min=1,
+            max=99,
+            rich_help_panel=FLEET,
+            help="Boxes are shared out among so many.",
+        ),
+    ] = 1,
+    first: Annotated[
+        int,
+        typer.Option(
+            "--first",
+            min=1,
+            max=9_999,
+            rich_help_panel=FLEET,
+            help="Number of the first box, where several simulators make one fleet.",
+        ),
+    ] = 1,
+    backlog: Annotated[
+        str,
+        typer.Option("--backlog", rich_help_panel=FLEET, help="Waits in each at the start."),
+    ] = "0s",
+    outage: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--outage",
+            rich_help_panel=FLEET,
+            help="SHARE:AFTER:FOR, like 0.5:60s:5m: that share of the boxes loses its line.",
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option("--seconds", min=0, rich_help_panel=FLEET, help="End after so long."),
+    ] = None,
+    account: Annotated[
+        Path | None,
+        typer.Option(
+            "--account",
+            rich_help_panel=FLEET,
+            help="At the end: what each PLC has made, and the broker acknowledged.",
         ),
     ] = None,
 ) -> None:
@@ -56,6 +137,18 @@ def simulate(
     if tell is not None:
         _tell(control, tell)
         return
+    if fleet is not None:
+        from services.cli import simulate_fleet  # the parts of a box: nobody else pays for them
+
+        simulate_fleet.run(
+            simulate_fleet.Options(
+                fleet, config, broker, plcs, scan, values, tenants, first, backlog, outage or [],
+                seconds, account, control, seed,
+            )
+        )  # fmt: skip
+        return
+    if broker is not None:
+        fail("--broker is for --fleet", EXIT_USAGE)
     site = load_site(config)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _raise_file_limit()

@@ -2,6 +2,7 @@
 
 ``down PLC`` pulls the plug, ``up PLC`` puts it back, ``stop PLC`` and ``run PLC`` switch the CPU,
 ``refuse PLC`` and ``permit PLC`` switch PUT/GET, ``status`` counts. Answers begin with ok or error.
+A fleet has verbs of its own (``fleet/fleet.py``).
 """
 
 from __future__ import annotations
@@ -17,27 +18,28 @@ from services.simulator.server import Server
 MAX_LINE_BYTES = 1_024
 
 
-class Control:
-    """The socket and its verbs."""
+class ControlSocket:
+    """The socket. ``do(line)`` does what a line says and gives the answer."""
 
-    def __init__(self, server: Server, path: Path) -> None:
-        self._server, self._path = server, path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def __init__(self, path: Path, do: Callable[[str], str]) -> None:
+        """Raises OSError where there can be no socket."""
+        self._path, self._do = path, do
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         path.unlink(missing_ok=True)
-        self._socket.bind(str(path))
+        self.socket.bind(str(path))
         os.chmod(path, 0o600)
-        self._socket.listen(4)
-        self._socket.setblocking(False)
-        server.watch(self._socket, self._answer)
+        self.socket.listen(4)
+        self.socket.setblocking(False)
 
     def close(self) -> None:
         """Removes the socket."""
-        self._socket.close()
+        self.socket.close()
         self._path.unlink(missing_ok=True)
 
-    def _answer(self) -> None:
+    def answer(self) -> None:
+        """Call it when the socket is readable."""
         try:
-            peer, _ = self._socket.accept()
+            peer, _ = self.socket.accept()
         except OSError:
             return  # gone again before we looked
         with peer:
@@ -45,9 +47,22 @@ class Control:
             peer.settimeout(0.5)
             try:
                 line = peer.recv(MAX_LINE_BYTES).decode(errors="replace").strip()
-                peer.sendall((self.do(line) + "\n").encode())
+                peer.sendall((self._do(line) + "\n").encode())
             except OSError:
                 return
+
+
+class Control:
+    """The verbs of an S7 server."""
+
+    def __init__(self, server: Server, path: Path) -> None:
+        self._server = server
+        self._socket = ControlSocket(path, self.do)
+        server.watch(self._socket.socket, self._socket.answer)
+
+    def close(self) -> None:
+        """Removes the socket."""
+        self._socket.close()
 
     def do(self, line: str) -> str:
         """Does what a line says."""

@@ -18,7 +18,7 @@ from services.s7.field import Field
 from services.s7.types import S7Type, encode_value
 from services.simulator.station import COUNTERS, DB, FLAGS, INPUTS, OUTPUTS, TIMERS, Station
 
-_AREAS = {"DB": DB, "M": FLAGS, "I": INPUTS, "Q": OUTPUTS, "T": TIMERS, "C": COUNTERS}
+AREAS = {"DB": DB, "M": FLAGS, "I": INPUTS, "Q": OUTPUTS, "T": TIMERS, "C": COUNTERS}
 _RANGES = {
     "SINT": (0, 127), "USINT": (0, 255), "BYTE": (0, 255), "INT": (0, 32_767), "UINT": (0, 65_535),
     "WORD": (0, 65_535), "COUNTER": (0, 999), "DINT": (0, 2**31 - 1), "UDINT": (0, 2**32 - 1),
@@ -58,7 +58,7 @@ class Mover:
         """Takes a field whose record begins at ``base_byte``, and makes room for it. ``zone`` is
         whose time it shows, if it shows one.
         """
-        area, byte = _AREAS[f.area], f.byte + base_byte
+        area, byte = AREAS[f.area], f.byte + base_byte
         t = f.s7_type
         db = f.db if f.area == "DB" else 0
         self.station.area(area, db, byte + t.size_bytes)

@@ -9,21 +9,70 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import apsw
 
-from bus.frames import Deliver, Heartbeat, Ready, Receipt
-from bus.sockets import Port
+from bus.frames import Deliver, Frame, Heartbeat, Ready, Receipt
 from services.runtime.failpoints import hit
-from services.store_forward.outbox import Outbox
 from services.store_forward.segment import Row
+from services.store_forward.state import Cursor
 
 BATCH_ROWS = 250
 BATCH_BYTES = 1_000_000
 # An output that has not said Ready for so long gets nothing more until it does.
 SILENT_S = 5.0
 REPLAY_MARK = b',"replay":true}'
+# An output that has settled nothing for so long was cut off from its destination: what has gathered
+# meanwhile is backlog, where lanes are wanted.
+CUT_OFF_S = 5.0
+
+
+class Letters(Protocol):
+    """Where dead letters are kept."""
+
+    def bury(self, output: str, rows: Iterable[tuple[Row, str]]) -> None:
+        """Keeps them."""
+
+
+class Rows(Protocol):
+    """Where rows come from: the outbox, or one without a disk (services/simulator/fleet)."""
+
+    cursors: dict[str, Cursor]
+
+    @property
+    def last_pos(self) -> int:
+        """Of the newest row."""
+
+    @property
+    def state(self) -> Letters:
+        """Where dead letters go."""
+
+    def pending(self, output: str) -> int:
+        """Rows that an output has not delivered."""
+
+    def fresh(self, output: str, after: int, limit: int) -> list[Row]:
+        """What ``read`` of the live lane gives, where it costs nothing."""
+
+    def read(self, output: str, lane: str, after: int, limit: int) -> list[Row]:
+        """Rows of a lane behind ``after`` that are meant for this output, in order."""
+
+    def open_lanes(self, output: str) -> None:
+        """From here on new rows go to the live lane; what waits is its backlog."""
+
+    def settle(self, output: str, lane: str, position: int) -> None:
+        """Takes an output's receipt."""
+
+    def row(self, pos: int) -> Row | None:
+        """One row by its position."""
+
+
+class Wire(Protocol):
+    """The way to the output."""
+
+    def send(self, frame: Frame) -> bool:
+        """Whether it has taken the frame."""
 
 
 class Dispatch:
@@ -48,6 +97,10 @@ class Dispatch:
         self._held: list[Receipt] = []
         """Receipts that wait for their dead letters to be kept."""
         self._beats: dict[str, Heartbeat] = {}
+        self._moved_s = time.monotonic()
+        """When rows were settled last, or sent with none before them."""
+        self._cut_off = False
+        """What is in flight is the last before lanes open."""
         self.must_wait = False
         """Something is left that only time lets go: ``pump`` it again."""
 
@@ -65,7 +118,7 @@ class Dispatch:
         """Rows sent and not settled."""
         return len(self._open["live"]) + len(self._open["backfill"])
 
-    def on_ready(self, frame: Ready, outbox: Outbox, beats: dict[str, Heartbeat]) -> None:
+    def on_ready(self, frame: Ready, outbox: Rows, beats: dict[str, Heartbeat]) -> None:
         """The output says that it lives; a session we do not know begins at its cursor."""
         self._heard_s = time.monotonic()
         self._window = max(1, frame.window)
@@ -76,20 +129,29 @@ class Dispatch:
         # What the last session refused is refused again by this one, if it stays.
         self._refused, self._held = [], []
         self._beats = {p: b for p, b in beats.items() if self._serves(b)}
-        cursor = outbox.cursors[self.name]
+        self._begin(outbox)
+
+    def _begin(self, outbox: Rows) -> None:
+        """With nothing in flight."""
+        self._cut_off = False
         if self._lanes_wanted:
             outbox.open_lanes(self.name)
+        cursor = outbox.cursors[self.name]
         self._sent = {"backfill": cursor.done, "live": max(cursor.done, cursor.skip_to)}
 
-    def on_receipt(self, frame: Receipt, outbox: Outbox) -> None:
+    def on_receipt(self, frame: Receipt, outbox: Rows) -> None:
         """Settles rows; what the output refuses for ever becomes dead letters first."""
         if frame.session != self.session or frame.lane not in self._open:
             return
+        now_s = time.monotonic()
+        away = self._lanes_wanted and now_s - self._moved_s > CUT_OFF_S
+        self._cut_off |= away and not outbox.cursors[self.name].behind
+        self._moved_s = now_s
         self._refused += frame.refused
         self._held.append(frame)
         self._settle_held(outbox)
 
-    def _settle_held(self, outbox: Outbox) -> None:
+    def _settle_held(self, outbox: Rows) -> None:
         """Settles receipts once their dead letters are kept; on a full disk they wait."""
         if self._refused:
             found = [(outbox.row(pos), reason) for pos, reason in self._refused]
@@ -102,7 +164,7 @@ class Dispatch:
         for frame in held:
             self._settle(frame, outbox)
 
-    def _settle(self, frame: Receipt, outbox: Outbox) -> None:
+    def _settle(self, frame: Receipt, outbox: Rows) -> None:
         unsettled = self._open[frame.lane]
         while unsettled and unsettled[0] <= frame.position:
             unsettled.popleft()
@@ -118,7 +180,7 @@ class Dispatch:
     def _serves(self, frame: Heartbeat) -> bool:
         return self._tenants is None or frame.locatario in self._tenants
 
-    def pump(self, outbox: Outbox, port: Port) -> None:
+    def pump(self, outbox: Rows, port: Wire) -> None:
         """Sends what may go: heartbeats, new rows, then backlog."""
         self.must_wait = False
         if not self.connected:
@@ -134,6 +196,12 @@ class Dispatch:
                     return
                 del self._beats[plc]
         cursor = outbox.cursors[self.name]
+        if self._cut_off:
+            # Its destination is back, and the output itself was never gone, so no session begins.
+            # What it still holds is older than the backlog and arrives first.
+            if self.in_flight or self._held:
+                return
+            self._begin(outbox)
         if not cursor.behind:
             self._send(outbox, port, "live", self._window - self.in_flight)
             return
@@ -155,7 +223,7 @@ class Dispatch:
         self._allowance_s = now_s
         return min(room, int(self._allowance))
 
-    def _send(self, outbox: Outbox, port: Port, lane: str, room: int) -> None:
+    def _send(self, outbox: Rows, port: Wire, lane: str, room: int) -> None:
         while room > 0:
             before = self._sent[lane]
             # A cursor moved past what was dropped: do not look for it.
@@ -181,6 +249,8 @@ class Dispatch:
                     self.must_wait = True
                     return
                 hit("store.after_deliver")
+                if not self.in_flight:
+                    self._moved_s = time.monotonic()
                 self._open[lane].extend([r.pos for r in mine])
                 room -= len(mine)
                 if lane == "backfill":

@@ -556,9 +556,7 @@ class Outbox:
 
     def open_lanes(self, output: str) -> None:
         """From here on new rows go to the live lane; what waits is its backlog."""
-        c = self.cursors[output]
-        if not c.behind and c.done < self.last_pos:
-            c.skip_from = c.skip_to = self.last_pos
+        self.cursors[output].part(self.last_pos)
 
     def settle(self, output: str, lane: str, position: int) -> None:
         """Takes an output's receipt; a position that does not exist yet is cut down."""

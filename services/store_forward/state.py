@@ -61,6 +61,11 @@ class Cursor:
         else:
             self.done = self.skip_from = self.skip_to = max(self.done, position)
 
+    def part(self, last: int) -> None:
+        """From here on new rows have a lane of their own; what waits up to ``last`` is backlog."""
+        if not self.behind and self.done < last:
+            self.skip_from = self.skip_to = last
+
     def pass_over(self, position: int) -> None:
         """Leaves behind what is no longer there."""
         self.done = max(self.done, position)

@@ -151,6 +151,8 @@ class Output:
         self.oracle = rig.oracles[name]
         self.session = rig.random.getrandbits(60) | 1
         self.on = True
+        self.cut_off = False
+        """It lives, and its destination is away."""
         self._settled = {"live": 0, "backfill": 0}
         self._ready_s = 0.0
 
@@ -161,6 +163,8 @@ class Output:
         if self._rig.clock.now_s >= self._ready_s:
             self._ready_s = self._rig.clock.now_s + 1.0
             receipts.send(Ready(self.name, self.session, self.window))
+        if self.cut_off:
+            return
         while (frame := wire.receive()) is not None:
             if not isinstance(frame, Deliver) or frame.session != self.session:
                 continue

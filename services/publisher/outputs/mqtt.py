@@ -26,10 +26,11 @@ SIGNS_S = 1.0
 class MqttOutput:
     """Sends each row over its tenant's connection."""
 
-    def __init__(self, process: Process, desk: Desk) -> None:
+    def __init__(self, process: Process, desk: Desk, background: Background | None = None) -> None:
+        """``background`` connects; the output's own unless given."""
         self._process = process
         self._desk = desk
-        self._background = Background(process)
+        self._background = background or Background(process)
         self._config: dict[str, Any] = process.config["output"]
         self.window: int = self._config["window"]
         scheme = "mqtts" if self._config["tls"] else "mqtt"

@@ -8,16 +8,25 @@ from tests.kit.store_rig import Rig
 
 
 @pytest.mark.parametrize("max_rate", [None, 500])
-def test_lanes_deliver_everything_and_keep_live_rows_current(max_rate: int | None) -> None:
+@pytest.mark.parametrize("lived", [False, True], ids=["output-begins", "output-lived-on"])
+def test_lanes_deliver_everything_and_keep_live_rows_current(
+    max_rate: int | None, lived: bool
+) -> None:
+    """Whether the output was stopped, or only its destination away."""
     rig = Rig(3, replay={"mode": "lanes", "live_weight": 4, "max_rate": max_rate})
     try:
         rig.start()
-        rig.outputs["a"].on = False
+        if lived:
+            rig.publish("p1")
+            rig.drain()
+        rig.outputs["a"].cut_off = lived
+        rig.outputs["a"].on = lived
         for _ in range(1_000):
             for plc in rig.plcs:
                 rig.publish(plc)
             rig.step()
         rig.outputs["a"].on = True
+        rig.outputs["a"].cut_off = False
         oracle, late = rig.oracles["a"], 0
         for _ in range(50):
             rig.publish("p1")
@@ -29,6 +38,25 @@ def test_lanes_deliver_everything_and_keep_live_rows_current(max_rate: int | Non
         rig.drain(60)
         assert not oracle.missing()
         assert oracle.duplicates == 0
+    finally:
+        if rig.store is not None:
+            rig.store.close()
+        rig.close()
+
+
+def test_a_short_absence_opens_no_lanes() -> None:
+    rig = Rig(4, replay={"mode": "lanes", "live_weight": 4, "max_rate": None})
+    try:
+        rig.start()
+        rig.publish("p1")
+        rig.drain()
+        rig.outputs["a"].cut_off = True
+        for _ in range(300):
+            rig.publish("p1")
+            rig.step()
+        rig.outputs["a"].cut_off = False
+        rig.drain(60)
+        rig.oracles["a"].check(duplicates=0)  # in order, for nothing came by another lane
     finally:
         if rig.store is not None:
             rig.store.close()
