@@ -19,7 +19,7 @@ from services.infra.tenant import (
     tasks,
 )
 from services.runtime.alert_routes import AlertMqtt
-from services.runtime.config import Config, Credentials, MqttOutput
+from services.runtime.config import Config, Credentials, InfraBroker, MqttOutput
 from services.runtime.errors import ConfigError, Problem
 from services.runtime.secrets import reference_of
 from services.runtime.site import Site
@@ -109,6 +109,7 @@ class Fleet:
     booleans: list[str]
     counters: list[str]
     broker_host: str
+    broker: InfraBroker
     influx_url: str
     control_plane: bool
     """Whether it keeps the accounts of boxes and tenants; ``accounts`` are the platform's own then,
@@ -147,6 +148,7 @@ def fleet(sites: Iterable[Site], *, control_plane: bool = False) -> Fleet:
         booleans=booleans,
         counters=counters,
         broker_host=configs[0].infra.broker_host,
+        broker=configs[0].infra.broker,
         influx_url=configs[0].infra.influx_url,
         box=_box(configs[0], control_plane),
         plcs={f"{c.site}/{p.id}": c.tenant(p) for c in configs for p in c.plcs},
@@ -301,6 +303,8 @@ def _box(config: Config, control_plane: bool) -> Box:
 
 def _scrape(config: Config) -> Scrape:
     m = config.metrics
+    if config.infra.metrics_url:
+        return Scrape(config.site, config.locatario, config.infra.metrics_url, m.username or "")
     try:
         address = ipaddress.ip_address(m.host)
         reachable = not address.is_loopback

@@ -1,0 +1,210 @@
+"""What the pipeline shows: each a question to the running parts, and what they answered."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import urllib3
+
+from services.cli.central_demo.boxes import Placed
+from services.cli.central_demo.broker import ADDRESS, CentralBroker
+from services.cli.central_demo.database import Database, Denied, Series
+from services.cli.central_demo.reader import Account
+from services.cli.central_demo.report import Report
+
+T = TypeVar("T")
+# What the broker has handed out is in the database so much later, at the latest.
+ARRIVES_S = 10.0
+# Prometheus asks every 15 s, from a moment of its own on.
+SCRAPED_S = 25.0
+READ_S = 30.0
+# A message may be this much older than the direct read that is compared with it.
+SAME_STATE_MS = 2_000
+TAGS = ("site", "locatario_id", "plc_id", "ip", "db", "group", "machine")
+
+
+def wait_for(what: Callable[[], T | None], within_s: float) -> T | None:
+    """The first true answer; None where there is none in that time."""
+    end_s = time.monotonic() + within_s
+    while not (answer := what()):
+        if time.monotonic() > end_s:
+            return None
+        time.sleep(0.2)
+    return answer
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The values of a message as a database of numbers keeps them."""
+    return {n: float(v) for n, v in values.items() if isinstance(v, bool | int | float)}
+
+
+def tags(message: Mapping[str, Any]) -> dict[str, str]:
+    """What a point of that message must say of itself."""
+    return {name: str(message[name]) for name in TAGS if name in message}
+
+
+class Checks:
+    """Asks, and writes down what was answered."""
+
+    def __init__(
+        self,
+        report: Report,
+        broker: CentralBroker,
+        database: Database,
+        readers: Mapping[str, Account],
+    ) -> None:
+        self._report = report
+        self._broker = broker
+        self._database = database
+        self._readers = readers
+
+    # -- values and tags -----------------------------------------------------------------
+
+    def values(self, placed: Placed) -> None:
+        """PLC, broker and database have the same numbers, and every message is in all of them."""
+        box, seen = placed.box, self._readers[placed.box.tenant].messages
+        direct = _read_directly(placed)
+        of_machine = [m for m in seen if m.get("machine") == direct.get("machine")]
+
+        def same() -> dict[str, Any] | None:
+            for message in reversed(of_machine):
+                near = abs(message["ts"] - direct["ts"]) <= SAME_STATE_MS
+                if near and message["values"] == direct["values"]:
+                    return message
+            of_machine[:] = [m for m in seen if m.get("machine") == direct.get("machine")]
+            return None
+
+        found = wait_for(same, ARRIVES_S)
+        what = f"{box.plc}: what the PLC holds is what the broker hands to {box.reader}"
+        count = len(direct["values"])
+        value = f"{box.field} = {direct['values'].get(box.field)}"
+        evidence = f"{count} fields read directly, {value}; the same in a message over TLS"
+        self._report.show(what, found is not None, evidence if found else f"no message with {value}")
+
+        messages = list(seen)
+        wanted = sum(len(numbers(m["values"])) for m in messages)
+        missing = wait_for(lambda: self._all_stored(placed, messages), ARRIVES_S)
+        what = f"{box.plc}: every value of every message is in the database, equal"
+        stored = wanted - len(self._missing(placed, messages))
+        evidence = f"{stored:,} of {wanted:,} values of {len(messages):,} messages"
+        self._report.show(what, missing is not None and wanted > 0, evidence)
+        self._tags(placed, messages)
+
+    def _all_stored(self, placed: Placed, messages: list[dict[str, Any]]) -> bool:
+        return not self._missing(placed, messages)
+
+    def _missing(self, placed: Placed, messages: list[dict[str, Any]]) -> list[str]:
+        """Values that the broker has handed out and the database does not give."""
+        kept = _by_field(self._database.stored(placed.box, placed.box.tenant))
+        return [
+            f"{field} at {message['ts']}"
+            for message in messages
+            for field, value in numbers(message["values"]).items()
+            if kept.get((field, message.get("machine")), {}).get(message["ts"]) != value
+        ]
+
+    def _tags(self, placed: Placed, messages: list[dict[str, Any]]) -> None:
+        box = placed.box
+        wanted = {tuple(sorted(tags(m).items())) for m in messages}
+        found = {
+            tuple(sorted((k, v) for k, v in s.tags.items() if k in TAGS))
+            for s in self._database.stored(box, box.tenant)
+            if s.field == box.field
+        }
+        one = dict(min(wanted)) if wanted else {}
+        words = ", ".join(f"{k}={v}" for k, v in one.items())
+        machines = f" (and {len(wanted) - 1} more machines)" if len(wanted) > 1 else ""
+        good = bool(wanted) and found == wanted
+        evidence = words + machines if good else f"wanted {wanted}, found {found}"
+        self._report.show(f"{box.plc}: each point says whose it is", good, evidence)
+
+    # -- isolation -----------------------------------------------------------------------
+
+    def broker_isolation(self, own: Placed, other: Placed) -> None:
+        """A reader is sent its own tenant's topics; a box may not write another's."""
+        tenant, reader = own.box.tenant, self._readers[own.box.tenant]
+        foreign = {t for t in reader.topics if t.split("/")[1] != tenant}
+        evidence = f"asked for #, was sent {len(reader.topics)} topics, {len(foreign)} of others"
+        good = bool(reader.topics) and not foreign
+        self._report.show(f"broker: {own.box.reader} sees {tenant} alone", good, evidence)
+
+        topic = f"plc/{other.box.tenant}/{other.box.plc}"
+        # The box's own account is busy: one account is one connection. This one may write the same.
+        with Account(self._broker, f"doctor-{own.box.site}") as box:
+            said = box.publish(topic)
+        what = f"broker: box {own.box.site} may not write {topic}"
+        self._report.show(what, said == "Not authorized", said or "it was taken")
+
+    def wrong_password(self, placed: Placed) -> None:
+        """Nobody without one."""
+        with Account(self._broker, placed.box.reader, password="wrong") as nobody:
+            said = nobody.refused
+        what = f"broker: {placed.box.reader} with another password is not let in"
+        self._report.show(what, said == "Not authorized", said or "it was let in")
+
+    def database_isolation(self, own: Placed, other: Placed) -> None:
+        """One tenant's credential reads nothing of the other."""
+        who, whose = own.box.tenant, other.box.tenant
+        try:
+            found = len(self._database.stored(other.box, who))
+            said = f"{found} series of {whose}"
+        except Denied as e:
+            found, said = 0, str(e)
+        what = f"database: {who}'s credential reads nothing of {whose}"
+        self._report.show(what, not found, said)
+
+    # -- the agents' own metrics ---------------------------------------------------------
+
+    def prometheus(self, port: int, boxes: list[Placed]) -> None:
+        """Each box is asked, and says that its PLC is read."""
+        query = f"http://{ADDRESS}:{port}/api/v1/query?query=plc_edge_plc_up"
+        wanted = {(p.box.site, p.box.tenant, p.box.plc) for p in boxes}
+
+        def up() -> set[tuple[str, str, str]] | None:
+            answer = _ask(query)
+            found = {
+                (m["site"], m["locatario_id"], m["plc"])
+                for r in answer["data"]["result"]
+                if r["value"][1] == "1"
+                for m in (r["metric"],)
+            }
+            return found if found == wanted else None
+
+        good = wait_for(up, SCRAPED_S) is not None
+        rules = _ask(f"http://{ADDRESS}:{port}/api/v1/rules")["data"]["groups"]
+        count = sum(len(group["rules"]) for group in rules)
+        evidence = f"plc_edge_plc_up 1 for {', '.join(sorted(p.box.plc for p in boxes))}"
+        self._report.show(
+            "Prometheus reads both boxes and has the alert rules",
+            good and count > 0,
+            f"{evidence}; {count} rules" if good else "not both are up",
+        )
+
+
+def _read_directly(placed: Placed) -> dict[str, Any]:
+    """The first machine of the box's PLC, past all services."""
+    command = [sys.executable, "-P", "-m", "services.cli.main", "read", placed.box.plc]
+    done = subprocess.run(
+        [*command, "--json", "-c", str(placed.file)],
+        capture_output=True, text=True, check=False, timeout=READ_S,
+    )  # fmt: skip
+    messages: list[dict[str, Any]] = json.loads(done.stdout) if done.stdout else []
+    return messages[0] if messages else {"ts": 0, "values": {}}
+
+
+def _by_field(series: list[Series]) -> dict[tuple[str, str | None], dict[int, float]]:
+    found: dict[tuple[str, str | None], dict[int, float]] = {}
+    for one in series:
+        found.setdefault((one.field, one.tags.get("machine")), {}).update(one.values)
+    return found
+
+
+def _ask(url: str) -> dict[str, Any]:
+    reply = urllib3.request("GET", url, timeout=10, retries=False)
+    document: dict[str, Any] = json.loads(reply.data)
+    return document
