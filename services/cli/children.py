@@ -1,4 +1,4 @@
-"""What a demo starts: processes with a log each, in a folder of their own, all gone when it ends."""
+"""What a demo starts: processes with a log each, in a folder of their own, gone when it ends."""
 
 from __future__ import annotations
 

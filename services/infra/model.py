@@ -282,7 +282,9 @@ def _platform_accounts() -> list[Account]:
             ("edge", ("edge/+/+/status",)),
         ):
             accounts.append(Account(f"telegraf-{n}-{role}", f"Telegraf {n}: {role}", read=read))
-    health = Account("saude", "health check of the container", read=("$SYS/broker/uptime",))
+    # What a full queue has lost, nobody else is told.
+    counters = ("$SYS/broker/uptime", "$SYS/broker/publish/messages/dropped")
+    health = Account("saude", "health check of the container", read=counters)
     return [*accounts, health]
 
 

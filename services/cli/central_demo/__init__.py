@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from services.cli.central_demo.database import find_database
+from services.cli.central_demo.boxes import BOXES
 from services.cli.central_demo.pipeline import Pipeline, Programs
 from services.cli.central_demo.programs import find, need
+from services.cli.central_demo.victoriametrics import VictoriaMetrics
 from services.cli.children import demonstration
 from services.cli.common import console
 from services.cli.demo_broker import free_port, is_free
@@ -39,12 +40,16 @@ def demo(
         prometheus=find("prometheus"),
     )
     need("openssl", "openssl", version=("version",))
+    engine = need("victoria-metrics", "victoria-metrics", version=("-version",))
     with demonstration() as children:
         children.keep = keep
         if keep:
             console.print(f"everything is in {children.folder}", highlight=False, soft_wrap=True)
         ports = _ports(port_base)
-        pipeline = Pipeline(children, programs, find_database(children.folder, ports), ports)
+        database = VictoriaMetrics(
+            children.folder, engine, {box.tenant: next(ports) for box in BOXES}
+        )
+        pipeline = Pipeline(children, programs, database, ports)
         pipeline.run(seconds)
         pipeline.report.print()
         if not pipeline.report.good:

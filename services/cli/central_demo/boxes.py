@@ -12,6 +12,8 @@ from services.cli.central_demo.broker import ADDRESS, CentralBroker
 from services.runtime import assets
 
 SCAN = "200ms"
+# What groups write where nothing else is said.
+MEASUREMENT = "s7_db1"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import urllib3
 
-from services.cli.central_demo.boxes import Placed
+from services.cli.central_demo.boxes import MEASUREMENT, Box, Placed
 from services.cli.central_demo.broker import ADDRESS, CentralBroker
 from services.cli.central_demo.database import Database, Denied, Series
+from services.cli.central_demo.parts import wait_for
 from services.cli.central_demo.reader import Account
 from services.cli.central_demo.report import Report
+from services.runtime.clock import now_ms
 
-T = TypeVar("T")
 # What the broker has handed out is in the database so much later, at the latest.
 ARRIVES_S = 10.0
 # Prometheus asks every 15 s, from a moment of its own on.
@@ -25,17 +25,10 @@ SCRAPED_S = 25.0
 READ_S = 30.0
 # A message may be this much older than the direct read that is compared with it.
 SAME_STATE_MS = 2_000
+MINUTE_MS, DAY_MS = 60_000, 86_400_000
+# All that a run writes but for the points of the checks of retention.
+RECENT_MS = 30 * MINUTE_MS
 TAGS = ("site", "locatario_id", "plc_id", "ip", "db", "group", "machine")
-
-
-def wait_for(what: Callable[[], T | None], within_s: float) -> T | None:
-    """The first true answer; None where there is none in that time."""
-    end_s = time.monotonic() + within_s
-    while not (answer := what()):
-        if time.monotonic() > end_s:
-            return None
-        time.sleep(0.2)
-    return answer
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
@@ -84,7 +77,9 @@ class Checks:
         count = len(direct["values"])
         value = f"{box.field} = {direct['values'].get(box.field)}"
         evidence = f"{count} fields read directly, {value}; the same in a message over TLS"
-        self._report.show(what, found is not None, evidence if found else f"no message with {value}")
+        self._report.show(
+            what, found is not None, evidence if found else f"no message with {value}"
+        )
 
         messages = list(seen)
         wanted = sum(len(numbers(m["values"])) for m in messages)
@@ -100,7 +95,7 @@ class Checks:
 
     def _missing(self, placed: Placed, messages: list[dict[str, Any]]) -> list[str]:
         """Values that the broker has handed out and the database does not give."""
-        kept = _by_field(self._database.stored(placed.box, placed.box.tenant))
+        kept = _by_field(self._database.stored(placed.box, placed.box.tenant, _recent_ms()))
         return [
             f"{field} at {message['ts']}"
             for message in messages
@@ -113,7 +108,7 @@ class Checks:
         wanted = {tuple(sorted(tags(m).items())) for m in messages}
         found = {
             tuple(sorted((k, v) for k, v in s.tags.items() if k in TAGS))
-            for s in self._database.stored(box, box.tenant)
+            for s in self._database.stored(box, box.tenant, _recent_ms())
             if s.field == box.field
         }
         one = dict(min(wanted)) if wanted else {}
@@ -122,6 +117,72 @@ class Checks:
         good = bool(wanted) and found == wanted
         evidence = words + machines if good else f"wanted {wanted}, found {found}"
         self._report.show(f"{box.plc}: each point says whose it is", good, evidence)
+
+    # -- time ----------------------------------------------------------------------------
+
+    def retention(self, placed: Placed, kept_days: int, too_old_days: int) -> None:
+        """What came late is kept where the tenant's plan keeps it, and not beyond."""
+        box, now = placed.box, now_ms()
+        ages = {days: now - days * DAY_MS for days in (kept_days, too_old_days)}
+        # Two writes: a database may refuse a whole one for one point.
+        said = {d: self._database.write(box, [self._line(box, ts, 1.0)]) for d, ts in ages.items()}
+
+        def found() -> set[int]:
+            since_ms = now - (too_old_days + 1) * DAY_MS
+            values = self._stored_values(box, since_ms)
+            return {days for days, ts in ages.items() if ts in values}
+
+        there = wait_for(lambda: kept_days in found(), ARRIVES_S)
+        good = bool(there) and found() == {kept_days}
+        refusal = f" ({said[too_old_days]})" if said[too_old_days] else ""
+        evidence = (
+            f"plan {box.plan}, {box.raw_days} d: a point of {kept_days} days ago is kept, one of"
+            f" {too_old_days} is not{refusal}"
+        )
+        self._report.show(f"{box.tenant}: retention of raw values", good, evidence)
+
+    def downsampling(self, placed: Placed) -> None:
+        """Six late values of one minute become its mean, least, greatest and last."""
+        box = placed.box
+        minute = (now_ms() - 10 * MINUTE_MS) // MINUTE_MS * MINUTE_MS
+        values = (10.0, 20.0, 60.0, 50.0, 40.0, 30.0)
+        lines = [
+            self._line(box, minute + 5_000 + n * 10_000, value) for n, value in enumerate(values)
+        ]
+        wanted = {"mean": 35.0, "min": 10.0, "max": 60.0, "last": 30.0}
+        self._database.write(box, lines)
+        last = minute + 5_000 + (len(values) - 1) * 10_000
+        wait_for(lambda: last in self._stored_values(box, minute), ARRIVES_S)
+        self._database.condense(minute, minute + MINUTE_MS)
+
+        def condensed() -> dict[str, float]:
+            kinds = self._database.minutes(box, minute)
+            return {
+                kind: by_minute[minute] for kind, by_minute in kinds.items() if minute in by_minute
+            }
+
+        wait_for(lambda: condensed() == wanted, self._database.condensed_s)
+        found = condensed()
+        words = ", ".join(f"{kind} {value:g}" for kind, value in sorted(found.items()))
+        evidence = (
+            f"{', '.join(f'{v:g}' for v in values)} within a minute, late: {words or 'nothing'}"
+        )
+        what = f"{box.tenant}: downsampling to minutes ({self._database.condensing})"
+        self._report.show(what, found == wanted, evidence)
+
+    def _line(self, box: Box, ts_ms: int, value: float) -> str:
+        """A point in line protocol, as the box's outbox would send it late."""
+        message = self._readers[box.tenant].messages[0]
+        of = ",".join(f"{k}={v}" for k, v in {**tags(message), "quality": "good"}.items())
+        return f"{MEASUREMENT},{of} {box.field}={value} {ts_ms * 1_000_000}"
+
+    def _stored_values(self, box: Box, since_ms: int) -> dict[int, float]:
+        """Of ``box.field``, by time."""
+        found: dict[int, float] = {}
+        for series in self._database.stored(box, box.tenant, since_ms):
+            if series.field == box.field:
+                found |= series.values
+        return found
 
     # -- isolation -----------------------------------------------------------------------
 
@@ -151,7 +212,7 @@ class Checks:
         """One tenant's credential reads nothing of the other."""
         who, whose = own.box.tenant, other.box.tenant
         try:
-            found = len(self._database.stored(other.box, who))
+            found = len(self._database.stored(other.box, who, _recent_ms()))
             said = f"{found} series of {whose}"
         except Denied as e:
             found, said = 0, str(e)
@@ -195,6 +256,10 @@ def _read_directly(placed: Placed) -> dict[str, Any]:
     )  # fmt: skip
     messages: list[dict[str, Any]] = json.loads(done.stdout) if done.stdout else []
     return messages[0] if messages else {"ts": 0, "values": {}}
+
+
+def _recent_ms() -> int:
+    return now_ms() - RECENT_MS
 
 
 def _by_field(series: list[Series]) -> dict[tuple[str, str | None], dict[int, float]]:

@@ -30,6 +30,10 @@ class Database(Protocol):
 
     name: str
     program: Program
+    condensing: str
+    """Who makes the minutes."""
+    condensed_s: float
+    """How long that takes."""
 
     @property
     def how(self) -> str:
@@ -48,7 +52,7 @@ class Database(Protocol):
         """Telegraf's environment."""
 
     def write(self, box: Box, lines: list[str]) -> str:
-        """Points in line protocol, as the tenant's writer; its refusal, empty where it took them."""
+        """Points in line protocol, as the tenant's writer; its refusal, if any."""
 
     def stored(self, box: Box, reader: str, since_ms: int) -> list[Series]:
         """Raw values of a box, read as tenant ``reader``. Raises Denied."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import sys
 import time
@@ -12,8 +11,9 @@ from dataclasses import dataclass
 
 from services.cli.central_demo.boxes import BOXES, SCAN, Placed
 from services.cli.central_demo.broker import ADDRESS, CentralBroker, Ports
-from services.cli.central_demo.checks import Checks, wait_for
+from services.cli.central_demo.checks import Checks
 from services.cli.central_demo.database import Database
+from services.cli.central_demo.parts import start_listening, wait_for
 from services.cli.central_demo.programs import Program
 from services.cli.central_demo.reader import Account
 from services.cli.central_demo.report import Report
@@ -22,7 +22,7 @@ from services.cli.common import console
 from services.runtime.errors import PlcEdgeError
 
 PLC_EDGE = [sys.executable, "-P", "-m", "services.cli.main"]
-STARTS_S, FIRST_MESSAGES_S, RENDER_S = 30.0, 30.0, 60.0
+FIRST_MESSAGES_S, RENDER_S = 30.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,9 @@ class Pipeline:
     def _start_prometheus(self) -> None:
         program = self._programs.prometheus
         if program is None:
-            self.report.did_not_run("metrics", "no `prometheus` on PATH: apt-get install prometheus")
+            self.report.did_not_run(
+                "metrics", "no `prometheus` on PATH: apt-get install prometheus"
+            )
             return
         conf = self._infra / "prometheus" / "prometheus.yml"
         command = [
@@ -152,17 +154,7 @@ class Pipeline:
         self.report.did_not_run("dashboards", why)
 
     def _start(self, name: str, command: list[str], port: int) -> None:
-        """Returns when it listens at ``port``."""
-        child = self._children.start(name, command)
-
-        def listens() -> bool:
-            if child.poll() is not None:
-                raise PlcEdgeError(f"{name} ended:\n{self._children.tail(name)}")
-            return _listens(port)
-
-        if not wait_for(listens, STARTS_S):
-            tail = self._children.tail(name)
-            raise PlcEdgeError(f"{name} does not listen at port {port} in {STARTS_S:.0f} s:\n{tail}")
+        start_listening(self._children, name, command, port)
 
     # -- what it shows -------------------------------------------------------------------
 
@@ -195,8 +187,11 @@ class Pipeline:
         for placed in self.boxes:
             checks.values(placed)
         first, second = self.boxes
-        checks.retention(first, second)
-        checks.downsampling(first)
+        # The same five days: within one plan, beyond the other.
+        checks.retention(first, kept_days=5, too_old_days=8)
+        checks.retention(second, kept_days=2, too_old_days=5)
+        for placed in self.boxes:
+            checks.downsampling(placed)
         for own, other in ((first, second), (second, first)):
             checks.broker_isolation(own, other)
             checks.database_isolation(own, other)
@@ -207,9 +202,3 @@ class Pipeline:
 
 def _name(name: str, program: Program) -> str:
     return f"{name} {program.version}"
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as s:
-        s.settimeout(1)
-        return s.connect_ex((ADDRESS, port)) == 0

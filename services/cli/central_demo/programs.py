@@ -22,7 +22,9 @@ class Program:
     version: str
 
 
-def find(name: str, *, variable: str = "", version: tuple[str, ...] = ("--version",)) -> Program | None:
+def find(
+    name: str, *, variable: str = "", version: tuple[str, ...] = ("--version",)
+) -> Program | None:
     """A program on PATH (or where Debian puts servers), or the one that ``variable`` names.
     ``version``: the words with which it says its own.
     """
