@@ -22,7 +22,7 @@ PLCS = {
 
 
 def write_boxes(folder: Path, broker: Mapping[str, Any] | None = None) -> Path:
-    """``<folder>/<box>/config.yaml`` of every box, with that ``infra.broker``; returns ``folder``."""
+    """``<folder>/<box>/config.yaml`` of every box, with that ``infra.broker``; ``folder``."""
     for box in BOXES:
         (folder / box).mkdir(parents=True)
         plcs = [

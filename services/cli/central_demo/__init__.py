@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from services.cli.central_demo.boxes import BOXES
 from services.cli.central_demo.pipeline import Pipeline, Programs
 from services.cli.central_demo.programs import find, need
 from services.cli.central_demo.victoriametrics import VictoriaMetrics
@@ -35,20 +34,19 @@ def demo(
     """Exit 0 when all that it asserts holds; parts that are not on this machine are named."""
     # All of them first: a mistake is told before anything is started.
     programs = Programs(
-        mosquitto=need("mosquitto", "mosquitto mosquitto-clients", version=("-h",)),
+        mosquitto=need("mosquitto", "mosquitto mosquitto-clients", "-h"),
         telegraf=find("telegraf"),
         prometheus=find("prometheus"),
     )
-    need("openssl", "openssl", version=("version",))
-    engine = need("victoria-metrics", "victoria-metrics", version=("-version",))
+    need("openssl", "openssl", "version")
+    engine = need("victoria-metrics", "victoria-metrics", "-version")
+    vmauth = need("vmauth", "victoria-metrics", "-version")
     with demonstration() as children:
         children.keep = keep
         if keep:
             console.print(f"everything is in {children.folder}", highlight=False, soft_wrap=True)
         ports = _ports(port_base)
-        database = VictoriaMetrics(
-            children.folder, engine, {box.tenant: next(ports) for box in BOXES}
-        )
+        database = VictoriaMetrics(children.folder, engine, vmauth, ports)
         pipeline = Pipeline(children, programs, database, ports)
         pipeline.run(seconds)
         pipeline.report.print()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,10 @@ class Placed:
     metrics_port: int
 
     def write(
-        self, broker: CentralBroker, infra: dict[str, Any], direct: dict[str, Any] | None
+        self, broker: CentralBroker, infra: dict[str, Any], direct: Sequence[dict[str, Any]]
     ) -> None:
-        """Its config.yaml. ``infra``: where the centre is. ``direct``: an output straight into the
-        database, where nobody takes the messages from the broker to it.
+        """Its config.yaml. ``infra``: where the centre is. ``direct``: outputs straight into
+        the database, where nobody takes the messages from the broker to it.
         """
         box, folder = self.box, self.file.parent
         folder.mkdir(parents=True)
@@ -88,7 +89,7 @@ class Placed:
                 {"id": box.plc, "host": ADDRESS, "port": self.plc_port, "heartbeat": "1s",
                  "groups": [group]},
             ],
-            "outputs": [mqtt, *([direct] if direct else [])],
+            "outputs": [mqtt, *direct],
             # What its plan keeps of raw values: `check` refuses more.
             "store": {"max_age": f"{box.raw_days}d"},
             "metrics": {"port": self.metrics_port},

@@ -144,24 +144,24 @@ class Checks:
     def downsampling(self, placed: Placed) -> None:
         """Six late values of one minute become its mean, least, greatest and last."""
         box = placed.box
-        minute = (now_ms() - 10 * MINUTE_MS) // MINUTE_MS * MINUTE_MS
+        minute = (now_ms() - 5 * MINUTE_MS) // MINUTE_MS * MINUTE_MS
         values = (10.0, 20.0, 60.0, 50.0, 40.0, 30.0)
         lines = [
             self._line(box, minute + 5_000 + n * 10_000, value) for n, value in enumerate(values)
         ]
         wanted = {"mean": 35.0, "min": 10.0, "max": 60.0, "last": 30.0}
         self._database.write(box, lines)
-        last = minute + 5_000 + (len(values) - 1) * 10_000
-        wait_for(lambda: last in self._stored_values(box, minute), ARRIVES_S)
-        self._database.condense(minute, minute + MINUTE_MS)
 
         def condensed() -> dict[str, float]:
             kinds = self._database.minutes(box, minute)
-            return {
-                kind: by_minute[minute] for kind, by_minute in kinds.items() if minute in by_minute
-            }
+            return {kind: found[minute] for kind, found in kinds.items() if minute in found}
 
-        wait_for(lambda: condensed() == wanted, self._database.condensed_s)
+        def made() -> bool:
+            self._database.condense()
+            return condensed() == wanted
+
+        # Points are seen by a query a moment after they were written.
+        wait_for(made, ARRIVES_S)
         found = condensed()
         words = ", ".join(f"{kind} {value:g}" for kind, value in sorted(found.items()))
         evidence = (

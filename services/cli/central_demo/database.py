@@ -30,10 +30,10 @@ class Database(Protocol):
 
     name: str
     program: Program
+    rendered_for: str
+    """``infra render --database``."""
     condensing: str
     """Who makes the minutes."""
-    condensed_s: float
-    """How long that takes."""
 
     @property
     def how(self) -> str:
@@ -45,8 +45,8 @@ class Database(Protocol):
     def start(self, children: Children, rendered: Path) -> None:
         """Returns when it answers."""
 
-    def direct(self, box: Box) -> dict[str, Any]:
-        """An output of a box straight into it."""
+    def direct(self, box: Box) -> list[dict[str, Any]]:
+        """Outputs of a box straight into it."""
 
     def telegraf(self) -> dict[str, str]:
         """Telegraf's environment."""
@@ -57,8 +57,8 @@ class Database(Protocol):
     def stored(self, box: Box, reader: str, since_ms: int) -> list[Series]:
         """Raw values of a box, read as tenant ``reader``. Raises Denied."""
 
-    def condense(self, first_ms: int, last_ms: int) -> None:
-        """Has the minutes between computed, where that does not wait for the clock."""
+    def condense(self) -> None:
+        """Has the newest minutes computed."""
 
     def minutes(self, box: Box, since_ms: int) -> dict[str, dict[int, float]]:
         """Condensed values of ``box.field``, without a machine's where there are several: by kind

@@ -77,10 +77,11 @@ class Pipeline:
     def _configure(self) -> None:
         through = self._programs.telegraf is not None
         for placed in self.boxes:
-            direct = None if through else self._database.direct(placed.box)
+            direct = [] if through else self._database.direct(placed.box)
             placed.write(self.broker, self._database.infra(), direct)
         fleet = str(self._folder / "boxes")
         command = [*PLC_EDGE, "infra", "render", "--fleet", fleet, "--out", str(self._infra)]
+        command += ["--database", self._database.rendered_for]
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=RENDER_S
         )

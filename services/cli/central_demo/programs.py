@@ -22,22 +22,16 @@ class Program:
     version: str
 
 
-def find(
-    name: str, *, variable: str = "", version: tuple[str, ...] = ("--version",)
-) -> Program | None:
-    """A program on PATH (or where Debian puts servers), or the one that ``variable`` names.
-    ``version``: the words with which it says its own.
-    """
-    named = os.environ.get(variable, "") if variable else ""
-    path = shutil.which(named or name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+def find(name: str, *version: str) -> Program | None:
+    """A program on PATH, or where Debian puts servers. ``version``: how it is asked for its own."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if path is None:
-        if named:
-            raise PlcEdgeError(f"{variable}={named}: no such program")
         return None
     try:
         done = subprocess.run(
-            [path, *version], capture_output=True, text=True, check=False, timeout=VERSION_S
-        )
+            [path, *(version or ("--version",))],
+            capture_output=True, text=True, check=False, timeout=VERSION_S,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as e:
         raise PlcEdgeError(f"{path} cannot be run: {e}") from None
     found = re.search(r"\d+\.\d+(?:\.\d+)?", done.stdout + done.stderr)
@@ -46,9 +40,9 @@ def find(
     return Program(path, found[0])
 
 
-def need(name: str, package: str, *, version: tuple[str, ...] = ("--version",)) -> Program:
+def need(name: str, package: str, *version: str) -> Program:
     """The same of one without which nothing works. Raises PlcEdgeError with what to install."""
-    found = find(name, version=version)
+    found = find(name, *version)
     if found is None:
         raise PlcEdgeError(
             f"`{name}` is not on PATH: apt-get install {package}, or run {INSTALLER}, which does"

@@ -1,112 +1,172 @@
-"""VictoriaMetrics, single node: one process a tenant, each with its own retention and password."""
+"""VictoriaMetrics as `plc-edge infra render --database victoriametrics` configures it: a process
+for each retention, vmauth before them with an account per tenant, bucket and direction.
+"""
 
 from __future__ import annotations
 
 import json
-import secrets
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
 
-from services.cli.central_demo.boxes import BOXES, MEASUREMENT, Box
+from services.cli.central_demo.boxes import MEASUREMENT, Box
 from services.cli.central_demo.broker import ADDRESS
 from services.cli.central_demo.database import Denied, Series
 from services.cli.central_demo.parts import start_listening
 from services.cli.central_demo.programs import Program
 from services.cli.children import Children
 from services.runtime.clock import now_ms
+from services.runtime.errors import PlcEdgeError
 
-ASK_S = 10.0
+ASK_S, CONDENSE_S = 10.0, 60.0
+MINUTE_MS = 60_000
+WRITERS = ("raw", "processo")
+NEWEST = "processo_raw"
 
 
 class VictoriaMetrics:
-    """``ports``: the next for each tenant."""
+    """``ports``: vmauth takes the next, then each store."""
 
-    name = "VictoriaMetrics"
-    condensing = "vmalert, recording rules"
-    condensed_s = 30.0
+    name, rendered_for = "VictoriaMetrics", "victoriametrics"
+    condensing = "plc-edge infra condense"
 
-    def __init__(self, folder: Path, program: Program, ports: dict[str, int]) -> None:
+    def __init__(
+        self, folder: Path, program: Program, vmauth: Program, ports: Iterator[int]
+    ) -> None:
         self.program = program
+        self._vmauth = vmauth
         self._folder = folder / "database"
+        self._tokens = self._folder / "tokens"
         self._ports = ports
-        self._passwords = {tenant: secrets.token_urlsafe(18) for tenant in ports}
+        self._port = next(ports)
+        self._urls: dict[str, str] = {}
+        self._rendered = Path()
 
     @property
     def how(self) -> str:
-        """One a tenant."""
-        places = ", ".join(f"{b.tenant} ({b.raw_days} d)" for b in BOXES)
-        return f"a process a tenant, each with its password and retention: {places}"
+        """One for each retention."""
+        stores = f"{len(self._urls)} stores, one for each retention"
+        return f"{stores}, behind vmauth: an account per tenant, bucket and direction"
 
     def infra(self) -> dict[str, Any]:
-        """Nothing: nobody but the boxes writes here."""
-        return {}
+        """Where Telegraf finds it."""
+        return {"victoria_url": f"http://{ADDRESS}:{self._port}"}
 
-    def start(self, children: Children, _rendered: Path) -> None:
-        """Its passwords are in its environment, which other users cannot read, not in its flags."""
-        for box in BOXES:
-            port = self._ports[box.tenant]
-            self._password_file(box.tenant)
+    def start(self, children: Children, rendered: Path) -> None:
+        """The rendered settings, accounts and passwords."""
+        self._rendered = rendered / "victoriametrics"
+        self._folder.mkdir()
+        passwords = ["bash", str(self._rendered / "passwords.sh")]
+        subprocess.run(
+            passwords,
+            check=True,
+            capture_output=True,
+            env={**os.environ, "TOKENS": str(self._tokens)},
+        )
+        for variable, url in _settings(self._rendered / "urls.env").items():
+            name, port = re.split(r"[/:]+", url)[1], next(self._ports)
             command = [
-                self.program.path,
-                f"-storageDataPath={self._folder / box.tenant}",
+                self.program.path, "-envflag.enable", f"-storageDataPath={self._folder / name}",
                 f"-httpListenAddr={ADDRESS}:{port}",
-                f"-retentionPeriod={box.raw_days}d",
-                "-envflag.enable",
-            ]
-            environment = {
-                "httpAuth_username": box.tenant,
-                "httpAuth_password": self._passwords[box.tenant],
+            ]  # fmt: skip
+            environment = _settings(self._rendered / f"{name}.env")
+            start_listening(children, name, command, port, environment)
+            self._urls[variable] = f"http://{ADDRESS}:{port}"
+        command = [
+            self._vmauth.path, f"-auth.config={self._rendered / 'auth.yml'}",
+            f"-httpListenAddr={ADDRESS}:{self._port}",
+        ]  # fmt: skip
+        environment = {**self._urls, **_settings(self._tokens / "vmauth.env")}
+        start_listening(children, "vmauth", command, self._port, environment)
+
+    def direct(self, box: Box) -> list[dict[str, Any]]:
+        """What Telegraf's two routes of good messages are: everything, and for the minutes."""
+        return [
+            {
+                "name": f"banco-{kind}", "type": "http", "format": "influx", "from": "oldest",
+                "url": f"http://{ADDRESS}:{self._port}/write",
+                "username": f"{box.tenant}-{kind}-escrita",
+                "password_file": str(self._tokens / f"{box.tenant}-{kind}-escrita"),
             }
-            start_listening(children, f"database-{box.tenant}", command, port, environment)
+            for kind in WRITERS
+        ]  # fmt: skip
 
-    def _password_file(self, tenant: str) -> Path:
-        file = self._folder / f"{tenant}.pw"
-        self._folder.mkdir(exist_ok=True)
-        file.touch(mode=0o600)
-        file.write_text(self._passwords[tenant])
-        return file
-
-    def direct(self, box: Box) -> dict[str, Any]:
-        """``from: oldest``: what was read before the output's first word is there too."""
-        return {
-            "name": "banco", "type": "http", "format": "influx", "from": "oldest",
-            "url": f"{self._url(box.tenant)}/api/v2/write",
-            "username": box.tenant, "password_file": str(self._password_file(box.tenant)),
-        }  # fmt: skip
+    def telegraf(self) -> dict[str, str]:
+        """Its passwords."""
+        return _settings(self._tokens / "telegraf.env")
 
     def write(self, box: Box, lines: list[str]) -> str:
         """It refuses nothing: what is too old is dropped and counted."""
         body = "\n".join(lines).encode()
-        reply = self._ask(box.tenant, box.tenant, "POST", "/api/v2/write", body)
-        return "" if reply.status == 204 else f"HTTP {reply.status}"
+        for kind in WRITERS:
+            account = f"{box.tenant}-{kind}-escrita"
+            reply = self._ask("POST", "/write", account, account, body)
+            if reply.status != 204:
+                return f"HTTP {reply.status}"
+        return ""
 
     def stored(self, box: Box, reader: str, since_ms: int) -> list[Series]:
-        """Every series of the box's PLC."""
-        window = {"start": since_ms / 1_000, "end": now_ms() / 1_000 + 1}
-        query = urlencode({"match[]": f'{{plc_id="{box.plc}"}}', **window})
-        reply = self._ask(box.tenant, reader, "GET", f"/api/v1/export?{query}")
+        """Raw values, all fields."""
+        prefix = f"{MEASUREMENT}:"
+        found = self._query(f'{{plc_id="{box.plc}"}}', reader, NEWEST, since_ms)
+        return [Series(s.tags, s.field.removeprefix(prefix), s.values) for s in found]
+
+    def condense(self) -> None:
+        """What the condenser does by itself, once a minute."""
+        file = str(self._rendered / "condense.json")
+        command = [sys.executable, "-P", "-m", "services.cli.main", "infra", "condense", file]
+        done = subprocess.run(
+            [*command, "--once", "minutes"], capture_output=True, text=True, check=False,
+            timeout=CONDENSE_S, env={**os.environ, **self._urls},
+        )  # fmt: skip
+        if done.returncode:
+            raise PlcEdgeError(f"infra condense: {(done.stderr or done.stdout).strip()}")
+
+    def minutes(self, box: Box, since_ms: int) -> dict[str, dict[int, float]]:
+        """A minute's points lie in the second before it begins (services/infra/condense.py)."""
+        name = re.escape(f"{MEASUREMENT}:{box.field}").replace("\\", "\\\\")
+        kinds = f'{{__name__=~"{name}_(mean|min|max|last)", plc_id="{box.plc}"}}'
+        found: dict[str, dict[int, float]] = {}
+        for series in self._query(kinds, box.tenant, "processo_1m", since_ms - MINUTE_MS):
+            by_minute = found.setdefault(series.field.rpartition("_")[2], {})
+            for stamp, value in series.values.items():
+                by_minute[-(-stamp // MINUTE_MS) * MINUTE_MS] = value
+        return found
+
+    def _query(self, selector: str, tenant: str, bucket: str, since_ms: int) -> list[Series]:
+        """As a tenant's reader of one bucket."""
+        now = now_ms() + 1_000
+        asked = {"query": f"{selector}[{now - since_ms}ms]", "time": now / 1_000, "nocache": 1}
+        account, secret = f"{tenant}-{bucket}-leitura", f"{tenant}-leitura"
+        reply = self._ask("GET", f"/api/v1/query?{urlencode(asked)}", account, secret)
         if reply.status != 200:
             raise Denied(f"HTTP {reply.status}")
         found = []
-        for line in reply.data.splitlines():
-            one = json.loads(line)
+        for one in json.loads(reply.data)["data"]["result"]:
             tags = one["metric"]
-            field = tags.pop("__name__").removeprefix(f"{MEASUREMENT}_")
-            values = dict(zip(one["timestamps"], one["values"], strict=True))
-            found.append(Series(tags, field, values))
+            name = tags.pop("__name__")
+            values = {round(at_s * 1_000): float(value) for at_s, value in one["values"]}
+            found.append(Series(tags, name, values))
         return found
 
-    def _url(self, tenant: str) -> str:
-        return f"http://{ADDRESS}:{self._ports[tenant]}"
-
     def _ask(
-        self, whose: str, who: str, method: str, path: str, body: bytes | None = None
+        self, method: str, path: str, account: str, secret: str, body: bytes | None = None
     ) -> urllib3.BaseHTTPResponse:
-        headers = urllib3.make_headers(basic_auth=f"{who}:{self._passwords[who]}")
+        password = (self._tokens / secret).read_text().strip()
         return urllib3.request(
-            method, self._url(whose) + path, body=body, headers=headers, timeout=ASK_S,
-            retries=False,
+            method, f"http://{ADDRESS}:{self._port}{path}", body=body, timeout=ASK_S,
+            headers=urllib3.make_headers(basic_auth=f"{account}:{password}"), retries=False,
         )  # fmt: skip
+
+
+def _settings(file: Path) -> dict[str, str]:
+    """NAME=value, or NAME='value', of each line."""
+    lines = (line.partition("=") for line in file.read_text().splitlines() if "=" in line)
+    return {name: value.strip("'") for name, _, value in lines}
