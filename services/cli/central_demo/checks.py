@@ -62,36 +62,29 @@ class Checks:
         """PLC, broker and database have the same numbers, and every message is in all of them."""
         box, seen = placed.box, self._readers[placed.box.tenant].messages
         direct = _read_directly(placed)
-        of_machine = [m for m in seen if m.get("machine") == direct.get("machine")]
 
-        def same() -> dict[str, Any] | None:
-            for message in reversed(of_machine):
-                near = abs(message["ts"] - direct["ts"]) <= SAME_STATE_MS
-                if near and message["values"] == direct["values"]:
-                    return message
-            of_machine[:] = [m for m in seen if m.get("machine") == direct.get("machine")]
-            return None
+        def same() -> bool:
+            return any(
+                message.get("machine") == direct.get("machine")
+                and abs(message["ts"] - direct["ts"]) <= SAME_STATE_MS
+                and message["values"] == direct["values"]
+                for message in list(seen)
+            )
 
-        found = wait_for(same, ARRIVES_S)
+        found = bool(wait_for(same, ARRIVES_S))
         what = f"{box.plc}: what the PLC holds is what the broker hands to {box.reader}"
-        count = len(direct["values"])
-        value = f"{box.field} = {direct['values'].get(box.field)}"
-        evidence = f"{count} fields read directly, {value}; the same in a message over TLS"
-        self._report.show(
-            what, found is not None, evidence if found else f"no message with {value}"
-        )
+        value = f"{len(direct['values'])} fields, {box.field} = {direct['values'].get(box.field)}"
+        where = "the same in a message over TLS" if found else "in no message over TLS"
+        self._report.show(what, found, f"read directly: {value}; {where}")
 
         messages = list(seen)
+        wait_for(lambda: not self._missing(placed, messages), ARRIVES_S)
+        missing = len(self._missing(placed, messages))
         wanted = sum(len(numbers(m["values"])) for m in messages)
-        missing = wait_for(lambda: self._all_stored(placed, messages), ARRIVES_S)
         what = f"{box.plc}: every value of every message is in the database, equal"
-        stored = wanted - len(self._missing(placed, messages))
-        evidence = f"{stored:,} of {wanted:,} values of {len(messages):,} messages"
-        self._report.show(what, missing is not None and wanted > 0, evidence)
+        evidence = f"{wanted - missing:,} of {wanted:,} values of {len(messages):,} messages"
+        self._report.show(what, wanted > 0 and not missing, evidence)
         self._tags(placed, messages)
-
-    def _all_stored(self, placed: Placed, messages: list[dict[str, Any]]) -> bool:
-        return not self._missing(placed, messages)
 
     def _missing(self, placed: Placed, messages: list[dict[str, Any]]) -> list[str]:
         """Values that the broker has handed out and the database does not give."""

@@ -171,7 +171,7 @@ class Pipeline:
     def _wait_for_messages(self, readers: Mapping[str, Account]) -> None:
         for placed in self.boxes:
             messages = readers[placed.box.tenant].messages
-            if not wait_for(lambda m=messages: bool(m), FIRST_MESSAGES_S):  # type: ignore[misc]
+            if not wait_for(messages.copy, FIRST_MESSAGES_S):
                 tail = self._children.tail(placed.box.site)
                 raise PlcEdgeError(f"no message of {placed.box.plc}:\n{tail}")
 
