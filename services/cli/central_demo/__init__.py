@@ -39,8 +39,8 @@ def demo(
         prometheus=find("prometheus"),
     )
     need("openssl", "openssl", "version")
-    engine = need("victoria-metrics", "victoria-metrics", "-version")
-    vmauth = need("vmauth", "victoria-metrics", "-version")
+    engine = need("victoria-metrics", "victoria-metrics", "")
+    vmauth = need("vmauth", "victoria-metrics", "")
     with demonstration() as children:
         children.keep = keep
         if keep:

@@ -202,4 +202,4 @@ class Pipeline:
 
 
 def _name(name: str, program: Program) -> str:
-    return f"{name} {program.version}"
+    return f"{name} {program.version}".strip()

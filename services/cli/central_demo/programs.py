@@ -20,18 +20,22 @@ class Program:
 
     path: str
     version: str
+    """Empty where it was not asked."""
 
 
-def find(name: str, *version: str) -> Program | None:
-    """A program on PATH, or where Debian puts servers. ``version``: how it is asked for its own."""
+def find(name: str, asked: str = "--version") -> Program | None:
+    """A program on PATH, or where Debian puts servers. ``asked``: the word to which it says its
+    version; empty where it has none (Debian's VictoriaMetrics).
+    """
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if path is None:
         return None
+    if not asked:
+        return Program(path, "")
     try:
         done = subprocess.run(
-            [path, *(version or ("--version",))],
-            capture_output=True, text=True, check=False, timeout=VERSION_S,
-        )  # fmt: skip
+            [path, asked], capture_output=True, text=True, check=False, timeout=VERSION_S
+        )
     except (OSError, subprocess.TimeoutExpired) as e:
         raise PlcEdgeError(f"{path} cannot be run: {e}") from None
     found = re.search(r"\d+\.\d+(?:\.\d+)?", done.stdout + done.stderr)
@@ -40,9 +44,9 @@ def find(name: str, *version: str) -> Program | None:
     return Program(path, found[0])
 
 
-def need(name: str, package: str, *version: str) -> Program:
+def need(name: str, package: str, asked: str = "--version") -> Program:
     """The same of one without which nothing works. Raises PlcEdgeError with what to install."""
-    found = find(name, *version)
+    found = find(name, asked)
     if found is None:
         raise PlcEdgeError(
             f"`{name}` is not on PATH: apt-get install {package}, or run {INSTALLER}, which does"
