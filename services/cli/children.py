@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from services.cli.common import console
+from services.runtime.errors import PlcEdgeError
 from services.runtime.process import PR_SET_PDEATHSIG
 
 END_S = 15.0
@@ -50,9 +51,11 @@ class Children:
         """The end of its output."""
         return "\n".join(self.log(name).read_text(errors="replace").splitlines()[-lines:])
 
-    def ended(self) -> list[str]:
-        """Those that are no more, though nobody has ended them."""
-        return [name for name, child in self._running if child.poll() is not None]
+    def check(self) -> None:
+        """Raises PlcEdgeError where one has ended, though nobody has ended it."""
+        for name, child in self._running:
+            if child.poll() is not None:
+                raise PlcEdgeError(f"{name} ended:\n{self.tail(name)}")
 
     def end(self) -> None:
         """Ends them, the newest first; returns when they have ended."""

@@ -1,10 +1,11 @@
-"""Starting what listens, and waiting for it."""
+"""Waiting for what was started."""
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeVar
 
 from services.cli.central_demo.broker import ADDRESS
@@ -25,23 +26,16 @@ def wait_for(what: Callable[[], T | None], within_s: float) -> T | None:
     return answer
 
 
-def start_listening(
-    children: Children,
-    name: str,
-    command: Sequence[str],
-    port: int,
-    environment: Mapping[str, str] | None = None,
-) -> None:
-    """Returns when it listens. Raises PlcEdgeError with its last words."""
-    child = children.start(name, command, environment)
+def wait_listening(children: Children, ports: Mapping[str, int]) -> None:
+    """Returns when each of these listens at its port. Raises PlcEdgeError with its last words."""
+    for name, port in ports.items():
+        if not wait_for(partial(_listens, children, port), STARTS_S):
+            words = f"{name} does not listen at port {port} in {STARTS_S:.0f} s"
+            raise PlcEdgeError(f"{words}:\n{children.tail(name)}")
 
-    def listens() -> bool:
-        if child.poll() is not None:
-            raise PlcEdgeError(f"{name} ended:\n{children.tail(name)}")
-        with socket.socket() as s:
-            s.settimeout(1)
-            return s.connect_ex((ADDRESS, port)) == 0
 
-    if not wait_for(listens, STARTS_S):
-        tail = children.tail(name)
-        raise PlcEdgeError(f"{name} does not listen at port {port} in {STARTS_S:.0f} s:\n{tail}")
+def _listens(children: Children, port: int) -> bool:
+    children.check()
+    with socket.socket() as s:
+        s.settimeout(1)
+        return s.connect_ex((ADDRESS, port)) == 0

@@ -13,7 +13,7 @@ from services.cli.central_demo.boxes import BOXES, SCAN, Placed
 from services.cli.central_demo.broker import ADDRESS, CentralBroker, Ports
 from services.cli.central_demo.checks import Checks
 from services.cli.central_demo.database import Database
-from services.cli.central_demo.parts import start_listening, wait_for
+from services.cli.central_demo.parts import wait_for, wait_listening
 from services.cli.central_demo.programs import Program
 from services.cli.central_demo.reader import Account
 from services.cli.central_demo.report import Report
@@ -64,9 +64,9 @@ class Pipeline:
             "database", _name(self._database.name, self._database.program), self._database.how
         )
         self._start_ingestion()
-        self._start_prometheus()
         with self._readers() as readers:
             self._start_boxes()
+            self._start_prometheus()
             self._wait_for_messages(readers)
             console.print(f"messages flow; looking again in {seconds:g} s", highlight=False)
             self._watch(seconds)
@@ -91,7 +91,8 @@ class Pipeline:
 
     def _start_broker(self) -> None:
         program = self._programs.mosquitto
-        self._start("mosquitto", [program.path, "-c", str(self.broker.conf)], self.broker.ports.tls)
+        command = [program.path, "-c", str(self.broker.conf)]
+        self._start({"mosquitto": (command, self.broker.ports.tls)})
         accounts = (self._infra / "mosquitto" / "users.txt").read_text().splitlines()[1:]
         how = f"TLS at {ADDRESS}:{self.broker.ports.tls}, {len(accounts)} accounts, rendered ACL"
         self.report.ran("broker", _name("Mosquitto", program), how)
@@ -134,18 +135,18 @@ class Pipeline:
             f"--storage.tsdb.path={self._folder / 'prometheus'}",
             f"--web.listen-address={ADDRESS}:{self._prometheus_port}",
         ]  # fmt: skip
-        self._start("prometheus", command, self._prometheus_port)
+        self._start({"prometheus": (command, self._prometheus_port)})
         how = f"rendered prometheus.yml and alert rules, http://{ADDRESS}:{self._prometheus_port}"
         self.report.ran("metrics", _name("Prometheus", program), how)
 
     def _start_boxes(self) -> None:
-        for placed in self.boxes:
-            file = str(placed.file)
-            # Values that stand still for a second, so that a direct read and a scan see the same.
-            simulate = [*PLC_EDGE, "simulate", "--tick-ms", "1000", "--config", file]
-            self._start(f"simulate-{placed.box.site}", simulate, placed.plc_port)
-            run = [*PLC_EDGE, "run", "--config", file]
-            self._start(placed.box.site, run, placed.metrics_port)
+        # Values that stand still for a second, so that a direct read and a scan see the same.
+        simulate = [*PLC_EDGE, "simulate", "--tick-ms", "1000", "--config"]
+        run = [*PLC_EDGE, "run", "--config"]
+        self._start(
+            {f"simulate-{p.box.site}": ([*simulate, str(p.file)], p.plc_port) for p in self.boxes}
+        )
+        self._start({p.box.site: ([*run, str(p.file)], p.metrics_port) for p in self.boxes})
         plcs = ", ".join(f"{p.box.plc} of {p.box.tenant}" for p in self.boxes)
         self.report.ran("PLCs", "plc-edge simulate", f"S7 servers: {plcs}")
         sites = ", ".join(f"{p.box.site} ({p.box.plan})" for p in self.boxes)
@@ -154,8 +155,11 @@ class Pipeline:
         why = "this command runs no Grafana: the rendered files were never run with one"
         self.report.did_not_run("dashboards", why)
 
-    def _start(self, name: str, command: list[str], port: int) -> None:
-        start_listening(self._children, name, command, port)
+    def _start(self, parts: Mapping[str, tuple[list[str], int]]) -> None:
+        """Name -> (command, port). Returns when all of them listen."""
+        for name, (command, _) in parts.items():
+            self._children.start(name, command)
+        wait_listening(self._children, {name: port for name, (_, port) in parts.items()})
 
     # -- what it shows -------------------------------------------------------------------
 
@@ -180,8 +184,7 @@ class Pipeline:
         end_s = time.monotonic() + seconds
         while time.monotonic() < end_s:
             time.sleep(0.2)
-            for name in self._children.ended():
-                raise PlcEdgeError(f"{name} ended:\n{self._children.tail(name)}")
+            self._children.check()
 
     def _check(self, readers: Mapping[str, Account]) -> None:
         checks = Checks(self.report, self.broker, self._database, readers)

@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+# As a message goes.
+ORDER = ("PLCs", "boxes", "broker", "broker's ingestion", "database", "metrics", "dashboards")
+
 
 @dataclass(slots=True)
 class Report:
@@ -41,7 +44,7 @@ class Report:
         # rich cuts a pipe at 80 columns, and with it the words that somebody greps for.
         console = Console(width=None if sys.stdout.isatty() else 200)
         parts = _table("PART", "PROGRAM", "HOW")
-        for part, program, how in self.parts:
+        for part, program, how in sorted(self.parts, key=lambda row: ORDER.index(row[0])):
             state = escape(program) if program else "[yellow]did not run[/]"
             parts.add_row(escape(part), state, escape(how))
         shown = _table("SHOWN", "", "EVIDENCE")

@@ -19,7 +19,7 @@ import urllib3
 from services.cli.central_demo.boxes import MEASUREMENT, Box
 from services.cli.central_demo.broker import ADDRESS
 from services.cli.central_demo.database import Denied, Series
-from services.cli.central_demo.parts import start_listening
+from services.cli.central_demo.parts import wait_listening
 from services.cli.central_demo.programs import Program
 from services.cli.children import Children
 from services.runtime.clock import now_ms
@@ -70,21 +70,23 @@ class VictoriaMetrics:
             capture_output=True,
             env={**os.environ, "TOKENS": str(self._tokens)},
         )
+        ports: dict[str, int] = {}
         for variable, url in _settings(self._rendered / "urls.env").items():
-            name, port = re.split(r"[/:]+", url)[1], next(self._ports)
+            name = re.split(r"[/:]+", url)[1]
+            ports[name] = next(self._ports)
             command = [
                 self.program.path, "-envflag.enable", f"-storageDataPath={self._folder / name}",
-                f"-httpListenAddr={ADDRESS}:{port}",
+                f"-httpListenAddr={ADDRESS}:{ports[name]}",
             ]  # fmt: skip
-            environment = _settings(self._rendered / f"{name}.env")
-            start_listening(children, name, command, port, environment)
-            self._urls[variable] = f"http://{ADDRESS}:{port}"
+            children.start(name, command, _settings(self._rendered / f"{name}.env"))
+            self._urls[variable] = f"http://{ADDRESS}:{ports[name]}"
         command = [
             self._vmauth.path, f"-auth.config={self._rendered / 'auth.yml'}",
             f"-httpListenAddr={ADDRESS}:{self._port}",
         ]  # fmt: skip
         environment = {**self._urls, **_settings(self._tokens / "vmauth.env")}
-        start_listening(children, "vmauth", command, self._port, environment)
+        children.start("vmauth", command, environment)
+        wait_listening(children, {**ports, "vmauth": self._port})
 
     def direct(self, box: Box) -> list[dict[str, Any]]:
         """What Telegraf's two routes of good messages are: everything, and for the minutes."""
