@@ -7,8 +7,9 @@
 # What is missing is installed from Debian or Ubuntu. Telegraf, and InfluxDB in place of
 # VictoriaMetrics, take part where their programs are on PATH.
 set -euo pipefail
-# shellcheck source=deploy/common.sh
-. "$(dirname "$0")/../common.sh"
+root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=/dev/null
+. "$root/deploy/common.sh"
 
 if [ "${1:-}" = --containers ]; then
   shift
