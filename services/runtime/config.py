@@ -452,6 +452,9 @@ class Infra(Model):
     )
     broker_host: str = "mosquitto"
     influx_url: str = "http://influxdb:8086"
+    victoria_url: str = Field(
+        "http://vmauth:8427", description="vmauth's, of `infra render --database victoriametrics`"
+    )
 
 
 class Config(Model):
