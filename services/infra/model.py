@@ -111,6 +111,7 @@ class Fleet:
     broker_host: str
     broker: InfraBroker
     influx_url: str
+    victoria_url: str
     control_plane: bool
     """Whether it keeps the accounts of boxes and tenants; ``accounts`` are the platform's own then,
     and the broker's plugin has them instead of files."""
@@ -150,6 +151,7 @@ def fleet(sites: Iterable[Site], *, control_plane: bool = False) -> Fleet:
         broker_host=configs[0].infra.broker_host,
         broker=configs[0].infra.broker,
         influx_url=configs[0].infra.influx_url,
+        victoria_url=configs[0].infra.victoria_url,
         box=_box(configs[0], control_plane),
         plcs={f"{c.site}/{p.id}": c.tenant(p) for c in configs for p in c.plcs},
     )

@@ -477,6 +477,9 @@ class Infra(Model):
         description="how the centre reaches this box's metrics; default"
         " `https://<site>:<port>/metrics` where they are bound to loopback",
     )
+    victoria_url: str = Field(
+        "http://vmauth:8427", description="vmauth's, of `infra render --database victoriametrics`"
+    )
 
 
 class Config(Model):

@@ -23,6 +23,7 @@ QUICK = ("decode", "change", "frames", "outbox", "keep", "scan")
 BENCHES = (
     *QUICK, "network", "reader", "new-values", "publisher", "latency", "drain", "mirror",
     "dashboard", "readers", "jitter", "site", "alerts", "central-poll", "central-scale",
+    "databases",
 )  # fmt: skip
 
 
