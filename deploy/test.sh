@@ -13,7 +13,8 @@ if [ "${1:-}" = -- ]; then shift; fi
 
 if $all; then
   packages=(mosquitto mosquitto-clients chromium prometheus prometheus-alertmanager shellcheck
-    debootstrap iproute2 strace openssl procps systemd postgresql)
+    debootstrap iproute2 strace openssl procps systemd postgresql
+    victoria-metrics)
   command -v npm >/dev/null || packages+=(nodejs npm)
   install_packages "${packages[@]}"
 fi

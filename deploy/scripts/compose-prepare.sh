@@ -40,6 +40,8 @@ for name in mosquitto grafana metrics; do cp "$pki/issued/$name.pem" "$pki/issue
 dynsec=() plugin=$infra/mosquitto/dynamic-security.json.in  # of `infra render --accounts control-plane`
 [ ! -e "$plugin" ] || dynsec=(--dynsec "$plugin")
 "$here/broker-users.sh" --users "$infra/mosquitto/users.txt" --secrets "$secrets" ${dynsec[@]+"${dynsec[@]}"}
+passwords=$infra/victoriametrics/passwords.sh  # of `infra render --database victoriametrics`
+[ ! -e "$passwords" ] || TOKENS=$secrets/tokens "$passwords"
 for file in influx-password influx-token grafana-password metrics.pw; do random "$secrets/$file"; done
 printf admin >"$secrets/influx-user"
 environment "$secrets/agent.env" <"$infra/agent-secrets.txt"
@@ -53,4 +55,5 @@ printf "METRICS_PASSWORD_%s='%s'\n" "$variable" "$(cat "$secrets/metrics.pw")" >
 printf -- '-P %s\n' "$(cat "$secrets/mqtt-saude.pw")" >"$secrets/mosquitto_sub"
 # Mounted into containers that run as other users; the folder itself stays closed to them.
 find "$secrets" -maxdepth 1 -type f ! -name 'mqtt-*.pw' -exec chmod 0444 {} +
+[ ! -d "$secrets/tokens" ] || chmod -R u=rwX,go=rX "$secrets/tokens"
 echo "secrets are in $secrets"

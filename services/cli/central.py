@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli import central_backup, central_resources
+from services.cli import central_backup, central_demo, central_resources
 from services.cli.central_centre import CentralOption, load, opened
 from services.cli.common import JsonOption, console, error_console, fail
 from services.runtime import central_config, render, supervise
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     central.command(help="Validate central.yaml.")(check)
     central.command(help="Make or upgrade the database; print the first operator's key.")(init)
     central.command(help="Run the control plane in the foreground, under supervisord.")(run)
+    central.command(help="Show the whole pipeline on this machine, two tenants.")(central_demo.demo)
     central_backup.register(central)
     audit = central_resources.register(central)
     audit.command(help="Look for changes that are not the control plane's.")(verify)

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
-import shutil
-import signal
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +16,10 @@ import typer
 import yaml
 from paho.mqtt.enums import CallbackAPIVersion
 
+from services.cli.children import Children, demonstration
 from services.cli.common import console, fail
 from services.cli.demo_broker import EDGE_USER, VIEWER_USER, DemoBroker, free_port
 from services.runtime import assets
-from services.runtime.process import PR_SET_PDEATHSIG
 
 FIRST_MESSAGE_S = 30.0
 # Lines on the terminal, per second: readable, and proof enough.
@@ -47,24 +42,13 @@ def demo(
     """Starts simulators, broker and site in a folder of their own; prints live messages."""
     if layout is not None and not layout.is_file():
         fail(f"layout {layout} does not exist; make one with `plc-edge layout import`", 2)
-    folder = Path(tempfile.mkdtemp(prefix="plc-edge-", dir="/tmp"))  # short: ipc paths
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    children: list[subprocess.Popen[bytes]] = []
-    try:
-        _Demo(folder, children).run(plcs, host, slot, db, layout, seconds)
-    except KeyboardInterrupt:
-        console.print("\nstopping …")
-    finally:
-        # A second Ctrl-C must not leave anything behind.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for child in reversed(children):
-            _end(child)
-        shutil.rmtree(folder, ignore_errors=True)
+    with demonstration() as children:
+        _Demo(children).run(plcs, host, slot, db, layout, seconds)
 
 
 class _Demo:
-    def __init__(self, folder: Path, children: list[subprocess.Popen[bytes]]) -> None:
-        self.folder = folder
+    def __init__(self, children: Children) -> None:
+        self.folder = children.folder
         self.children = children
         self.started_s = time.monotonic()
 
@@ -74,7 +58,7 @@ class _Demo:
         broker = DemoBroker(self.folder / "broker")
         if broker.mosquitto is None:
             console.print("Mosquitto is not installed: using the embedded broker (amqtt)")
-        self._start("broker", broker.command())
+        self.children.start("broker", broker.command())
         metrics_port = free_port()
         config = _config(self.folder, broker, metrics_port)
         if host:
@@ -88,19 +72,10 @@ class _Demo:
         file.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         plc_edge = [sys.executable, "-P", "-m", "services.cli.main"]
         if not host:
-            self._start("simulate", [*plc_edge, "simulate", "--config", str(file)])
-        site = self._start("site", [*plc_edge, "run", "--config", str(file)])
+            self.children.start("simulate", [*plc_edge, "simulate", "--config", str(file)])
+        site = self.children.start("site", [*plc_edge, "run", "--config", str(file)])
         with _subscribe(broker) as messages:
             self._show(messages, broker, site, metrics_port, seconds)
-
-    def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
-        log = (self.folder / f"{name}.log").open("wb")
-        # A session of its own: Ctrl-C reaches the demo alone, which then stops all in order.
-        child = subprocess.Popen(
-            command, stdout=log, stderr=log, start_new_session=True, preexec_fn=_die_with_parent
-        )
-        self.children.append(child)
-        return child
 
     def _show(
         self,
@@ -116,9 +91,9 @@ class _Demo:
         while time.monotonic() < end_s:
             time.sleep(1 / LINES_PER_S)
             if site.poll() is not None:
-                fail(f"the site ended:\n{self._tail('site')}")
+                fail(f"the site ended:\n{self.children.tail('site')}")
             if first and not messages and time.monotonic() > self.started_s + FIRST_MESSAGE_S:
-                fail(f"no message in {FIRST_MESSAGE_S:.0f} s:\n{self._tail('site')}")
+                fail(f"no message in {FIRST_MESSAGE_S:.0f} s:\n{self.children.tail('site')}")
             if not messages:
                 continue
             if first:
@@ -136,12 +111,8 @@ class _Demo:
             shown += 1
             console.print(f"{topic} {payload.decode()}", markup=False, soft_wrap=True)
         if first:
-            fail(f"no message in {seconds:g} s:\n{self._tail('site')}")
+            fail(f"no message in {seconds:g} s:\n{self.children.tail('site')}")
         console.print(f"{count} messages, {shown} of them shown")
-
-    def _tail(self, name: str) -> str:
-        lines = (self.folder / f"{name}.log").read_text(errors="replace").splitlines()
-        return "\n".join(lines[-12:])
 
 
 def _config(folder: Path, broker: DemoBroker, metrics_port: int) -> dict[str, Any]:
@@ -228,18 +199,3 @@ def _subscribe(broker: DemoBroker) -> Iterator[list[tuple[str, bytes]]]:
     finally:
         client.disconnect()
         client.loop_stop()
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(15)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()

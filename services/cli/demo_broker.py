@@ -49,7 +49,7 @@ class DemoBroker:
         folder.mkdir(mode=0o700)
         self.folder = folder
         self.port = free_port()
-        self.plain_port = PLAIN_PORT if _is_free(PLAIN_PORT) else None
+        self.plain_port = PLAIN_PORT if is_free(PLAIN_PORT) else None
         self.ca = folder / "ca.pem"
         self.passwords = {EDGE_USER: secrets.token_urlsafe(18), VIEWER_USER: "viewer"}
         for user, password in self.passwords.items():
@@ -131,7 +131,8 @@ plugins:
         )
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nobody listens at a TCP port of 127.0.0.1."""
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

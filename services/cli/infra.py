@@ -1,4 +1,6 @@
-"""``plc-edge infra render``: broker, Telegraf, InfluxDB, Grafana, Prometheus and compose files."""
+"""``plc-edge infra``: ``render`` writes broker, Telegraf, database, Grafana, Prometheus and compose
+files; ``condense`` makes VictoriaMetrics' minutes and hours.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import Annotated
 import typer
 
 from services.cli.common import ConfigOption, console, fail
+from services.infra.database import Database, Step
 from services.runtime import loader
 from services.runtime.errors import EXIT_USAGE, ConfigError, Problem
 
@@ -21,11 +24,10 @@ class Accounts(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb and its one sub-command."""
+    """Adds the verb."""
     infra = typer.Typer(help="What surrounds the agent: broker, ingestion, database, dashboards.")
     infra.command(help="Write the files of the central side for review.")(render)
-    # One command alone would make typer drop its name.
-    infra.callback()(lambda: None)
+    infra.command(help="Make the minutes and hours of VictoriaMetrics, for ever.")(condense)
     app.add_typer(infra, name="infra")
 
 
@@ -46,6 +48,9 @@ def render(
             " (`plc-edge central`) through the broker's dynamic-security plugin.",
         ),
     ] = Accounts.FILES,
+    database: Annotated[
+        Database, typer.Option("--database", help="Where the points are kept.")
+    ] = Database.INFLUXDB2,
 ) -> None:
     """Same configurations, same files; no file holds a secret. Exits 2 on a mistake in one."""
     # Not imported by other verbs: jinja2 costs 30 ms.
@@ -65,9 +70,8 @@ def render(
             problems += e.problems
     if problems:
         raise ConfigError(problems)
-    rendered = rendering.render(
-        model.fleet(sites, control_plane=accounts is Accounts.CONTROL_PLANE)
-    )
+    joined = model.fleet(sites, control_plane=accounts is Accounts.CONTROL_PLANE)
+    rendered = rendering.render(joined, database=database)
     changed = rendering.write(rendered, out)
     for name in changed:
         console.print(f"wrote {out / name}", markup=False, highlight=False, soft_wrap=True)
@@ -77,3 +81,17 @@ def render(
 def boxes(folder: Path) -> list[Path]:
     """The configurations of a fleet, in a fixed order."""
     return sorted([*folder.glob("*.yaml"), *folder.glob("*/config.yaml")])
+
+
+def condense(
+    file: Annotated[Path, typer.Argument(help="victoriametrics/condense.json, as rendered.")],
+    once: Annotated[
+        list[Step] | None, typer.Option("--once", help="Only this, now; may be given again.")
+    ] = None,
+) -> None:
+    """Reads and writes the stores without vmauth: their URLs stand in VM_..._URL, or are the
+    names that the compose file gives them.
+    """
+    from services.infra import condense as condensing
+
+    condensing.run(file, once or [])

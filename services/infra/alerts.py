@@ -4,28 +4,51 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.infra.dashboards import INFLUX, NEWEST_BEAT
+from services.infra.dashboards import source
+from services.infra.database import Database
 from services.infra.model import Fleet, Tenant
+from services.infra.queries import NEWEST_BEAT, Query, newest_beat
 
 Json = dict[str, Any]
 
-# (uid, title, Flux, condition on its value, how long, what to do)
-_HEARTBEAT = 'r._measurement == "heartbeat"'
+# Of silence it tells for three days: a PLC that went on Friday still counts on Monday.
+_SILENCE = "3d"
 _NEWEST = "\n    |> ".join(NEWEST_BEAT)
-RULES: tuple[tuple[str, str, str, tuple[str, float], str, str], ...] = (
+_EACH = "by (plc_id, locatario_id)"
+
+
+def _beats(field: str, span: str, *steps: str) -> str:
+    """Flux: one field of the heartbeats, a row for each PLC."""
+    lines = [
+        'from(bucket: "platform_metrics")',
+        f"|> range(start: -{span})",
+        f'|> filter(fn: (r) => r._measurement == "heartbeat" and r._field == "{field}")',
+        *(f"|> {s}" for s in steps),
+        "|> group()",
+        '|> keep(columns: ["plc_id", "locatario_id", "_value"])',
+    ]
+    return "\n    ".join(lines)
+
+
+def _asks(flux: str, metricsql: str) -> Query:
+    return Query("platform_metrics", flux, metricsql)
+
+
+# (uid, title, query, condition on its value, how long, what to do)
+RULES: tuple[tuple[str, str, Query, tuple[str, float], str, str], ...] = (
     (
         "sem-dados",
         "CLP sem dados",
-        # Of silence it tells for three days: a PLC that went on Friday still counts on Monday.
-        f"""\
-from(bucket: "platform_metrics")
-    |> range(start: -3d)
-    |> filter(fn: (r) => {_HEARTBEAT} and r._field == "online")
-    |> {_NEWEST}
-    |> map(fn: (r) => ({{r with _value: if r._time < date.sub(d: 2m, from: now())
-        then 0.0 else r._value}}))
-    |> group()
-    |> keep(columns: ["plc_id", "locatario_id", "_value"])""",
+        _asks(
+            _beats(
+                "online",
+                _SILENCE,
+                _NEWEST,
+                """map(fn: (r) => ({r with _value: if r._time < date.sub(d: 2m, from: now())
+        then 0.0 else r._value}))""",
+            ),
+            newest_beat("heartbeat:online", _SILENCE),
+        ),
         ("lt", 1.0),
         "1m",
         "Veja o painel Saúde da borda; na caixa: plc-edge status e plc-edge doctor.",
@@ -33,13 +56,10 @@ from(bucket: "platform_metrics")
     (
         "pendentes",
         "Mensagens acumulando na caixa",
-        f"""\
-from(bucket: "platform_metrics")
-    |> range(start: -10m)
-    |> filter(fn: (r) => {_HEARTBEAT} and r._field == "pending")
-    |> last()
-    |> group()
-    |> keep(columns: ["plc_id", "locatario_id", "_value"])""",
+        _asks(
+            _beats("pending", "10m", "last()"),
+            f"max {_EACH} (last_over_time(heartbeat:pending[10m]))",
+        ),
         ("gt", 10_000.0),
         "10m",
         "O broker não recebe: verifique a rede e o acesso; na caixa: plc-edge doctor.",
@@ -47,13 +67,10 @@ from(bucket: "platform_metrics")
     (
         "latencia",
         "Leitura lenta do CLP",
-        f"""\
-from(bucket: "platform_metrics")
-    |> range(start: -10m)
-    |> filter(fn: (r) => {_HEARTBEAT} and r._field == "latency_ms")
-    |> mean()
-    |> group()
-    |> keep(columns: ["plc_id", "locatario_id", "_value"])""",
+        _asks(
+            _beats("latency_ms", "10m", "mean()"),
+            f"avg {_EACH} (avg_over_time(heartbeat:latency_ms[10m]))",
+        ),
         ("gt", 500.0),
         "10m",
         "Verifique a carga de comunicação do CLP, o cabo e o switch.",
@@ -61,7 +78,8 @@ from(bucket: "platform_metrics")
     (
         "lacuna",
         "Dados perdidos (lacuna)",
-        """\
+        _asks(
+            """\
 from(bucket: "platform_metrics")
     |> range(start: -15m)
     |> filter(fn: (r) => r._measurement == "lacuna" and r._field == "from_ts")
@@ -69,6 +87,8 @@ from(bucket: "platform_metrics")
     |> map(fn: (r) => ({r with _value: float(v: r._value)}))
     |> group()
     |> keep(columns: ["plc_id", "locatario_id", "_value"])""",
+            f"sum {_EACH} (count_over_time(lacuna:from_ts[15m]))",
+        ),
         ("gt", 0.0),
         "0s",
         "Veja o motivo no painel Depuração; aumente store.max_size se a caixa ficou sem broker.",
@@ -81,10 +101,19 @@ def flux(query: str) -> str:
     return f'import "date"\n\n{query}\n' if "date." in query else query + "\n"
 
 
+def _asked(query: Query, database: Database) -> Json:
+    """As the data source takes it."""
+    if database is Database.INFLUXDB2:
+        return {"refId": "A", "query": flux(query.flux)}
+    return {"refId": "A", "expr": query.metricsql, "instant": True, "range": False}
+
+
 def _rule(
-    tenant: Tenant, uid: str, title: str, query: str, limit: tuple[str, float], wait: str, text: str
+    tenant: Tenant,
+    database: Database,
+    rule: tuple[str, str, Query, tuple[str, float], str, str],
 ) -> Json:
-    how, value = limit
+    uid, title, query, (how, value), wait, text = rule
     expression = {"type": "__expr__", "uid": "__expr__"}
     return {
         # A uid holds at most 40 characters; the organisation already tells tenants apart.
@@ -104,8 +133,8 @@ def _rule(
             {
                 "refId": "A",
                 "relativeTimeRange": {"from": 900, "to": 0},
-                "datasourceUid": INFLUX["uid"],
-                "model": {"refId": "A", "query": flux(query)},
+                "datasourceUid": source(query.bucket, database)["uid"],
+                "model": _asked(query, database),
             },
             {
                 "refId": "C",
@@ -122,7 +151,7 @@ def _rule(
     }
 
 
-def provisioning(fleet: Fleet) -> dict[str, Json]:
+def provisioning(fleet: Fleet, database: Database = Database.INFLUXDB2) -> dict[str, Json]:
     """File name -> content of ``provisioning/alerting``."""
     tenants = fleet.tenants
     return {
@@ -134,7 +163,7 @@ def provisioning(fleet: Fleet) -> dict[str, Json]:
                     "name": "plc-edge",
                     "folder": "plc-edge",
                     "interval": "1m",
-                    "rules": [_rule(t, *rule) for rule in RULES],
+                    "rules": [_rule(t, database, rule) for rule in RULES],
                 }
                 for t in tenants
             ],

@@ -19,7 +19,7 @@ from services.infra.tenant import (
     tasks,
 )
 from services.runtime.alert_routes import AlertMqtt
-from services.runtime.config import Config, Credentials, MqttOutput
+from services.runtime.config import Config, Credentials, InfraBroker, MqttOutput
 from services.runtime.errors import ConfigError, Problem
 from services.runtime.secrets import reference_of
 from services.runtime.site import Site
@@ -109,7 +109,9 @@ class Fleet:
     booleans: list[str]
     counters: list[str]
     broker_host: str
+    broker: InfraBroker
     influx_url: str
+    victoria_url: str
     control_plane: bool
     """Whether it keeps the accounts of boxes and tenants; ``accounts`` are the platform's own then,
     and the broker's plugin has them instead of files."""
@@ -147,7 +149,9 @@ def fleet(sites: Iterable[Site], *, control_plane: bool = False) -> Fleet:
         booleans=booleans,
         counters=counters,
         broker_host=configs[0].infra.broker_host,
+        broker=configs[0].infra.broker,
         influx_url=configs[0].infra.influx_url,
+        victoria_url=configs[0].infra.victoria_url,
         box=_box(configs[0], control_plane),
         plcs={f"{c.site}/{p.id}": c.tenant(p) for c in configs for p in c.plcs},
     )
@@ -280,7 +284,9 @@ def _platform_accounts() -> list[Account]:
             ("edge", ("edge/+/+/status",)),
         ):
             accounts.append(Account(f"telegraf-{n}-{role}", f"Telegraf {n}: {role}", read=read))
-    health = Account("saude", "health check of the container", read=("$SYS/broker/uptime",))
+    # What a full queue has lost, nobody else is told.
+    counters = ("$SYS/broker/uptime", "$SYS/broker/publish/messages/dropped")
+    health = Account("saude", "health check of the container", read=counters)
     return [*accounts, health]
 
 
@@ -301,6 +307,8 @@ def _box(config: Config, control_plane: bool) -> Box:
 
 def _scrape(config: Config) -> Scrape:
     m = config.metrics
+    if config.infra.metrics_url:
+        return Scrape(config.site, config.locatario, config.infra.metrics_url, m.username or "")
     try:
         address = ipaddress.ip_address(m.host)
         reachable = not address.is_loopback

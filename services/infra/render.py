@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from services.infra import alerts, dashboards, tenant
+from services.infra import alerts, dashboards, tenant, victoria
+from services.infra.database import Database
 from services.infra.model import Fleet
 from services.runtime import assets
 
@@ -20,13 +21,20 @@ _TEMPLATES = {
     "mosquitto/mosquitto.conf.j2": "mosquitto/mosquitto.conf",
     "mosquitto/users.txt.j2": "mosquitto/users.txt",
     "telegraf/telegraf.conf.j2": "telegraf/telegraf.conf",
-    "influxdb/10-plc-edge.sh.j2": "influxdb/initdb.d/10-plc-edge.sh",
     "compose/agent-secrets.txt.j2": "agent-secrets.txt",
     "grafana/init-orgs.sh.j2": "grafana/init-orgs.sh",
     "grafana/datasources.yaml.j2": "grafana/provisioning/datasources/plc-edge.yaml",
     "grafana/dashboards.yaml.j2": "grafana/provisioning/dashboards/plc-edge.yaml",
     "prometheus/prometheus.yml.j2": "prometheus/prometheus.yml",
     "compose/docker-compose.yml.j2": "docker-compose.yml",
+}
+_BY_DATABASE = {
+    Database.INFLUXDB2: {"influxdb/10-plc-edge.sh.j2": "influxdb/initdb.d/10-plc-edge.sh"},
+    Database.VICTORIAMETRICS: {
+        "victoriametrics/auth.yml.j2": "victoriametrics/auth.yml",
+        "victoriametrics/passwords.sh.j2": "victoriametrics/passwords.sh",
+        "victoriametrics/urls.env.j2": "victoriametrics/urls.env",
+    },
 }
 # Where files keep the broker's accounts; where its plugin does, for the control plane.
 _BY_FILES = {"mosquitto/acl.j2": "mosquitto/acl"}
@@ -38,9 +46,15 @@ _COPIED = {
 }
 
 
-def render(fleet: Fleet, infra_dir: str = ".", root_dir: str = "..") -> Files:
+def render(
+    fleet: Fleet,
+    infra_dir: str = ".",
+    root_dir: str = "..",
+    database: Database = Database.INFLUXDB2,
+) -> Files:
     """Every file by its path. ``infra_dir`` and ``root_dir`` (of the Dockerfile's context) are seen
     from docker-compose.yml."""
+    by_victoria = database is Database.VICTORIAMETRICS
     env = tenant.templates()
     context: dict[str, Any] = {
         "f": fleet,
@@ -49,21 +63,48 @@ def render(fleet: Fleet, infra_dir: str = ".", root_dir: str = "..") -> Files:
         "root_dir": root_dir,
         "hour_days": tenant.HOUR_DAYS,
         "platform_days": tenant.PLATFORM_DAYS,
+        "victoria": by_victoria,
     }
+    if by_victoria:
+        context |= {
+            "stores": victoria.stores(fleet),
+            "accounts": list(victoria.accounts(fleet)),
+            "passwords": victoria.secrets(fleet),
+            "readable": victoria.tenants(fleet),
+            "reader": victoria.reader,
+            "source_uid": tenant.bucket_source_uid,
+        }
     templates = assets.path("infra/templates")
-    chosen = _TEMPLATES | (_BY_PLUGIN if fleet.control_plane else _BY_FILES)
+    by_broker = _BY_PLUGIN if fleet.control_plane else _BY_FILES
+    chosen = _TEMPLATES | by_broker | _BY_DATABASE[database]
     files = {out: env.get_template(name).render(context) for name, out in chosen.items()}
     files |= {out: (templates / name).read_text("utf-8") for name, out in _COPIED.items()}
-    for days in sorted({t.raw_days for t in fleet.tenants}):
-        for task in tenant.tasks(fleet.booleans, fleet.counters, days):
-            files[f"influxdb/tasks/{task.file}.flux"] = task.flux
-    for name, board in dashboards.all_dashboards().items():
+    files |= _victoria(fleet) if by_victoria else _tasks(fleet)
+    for name, board in dashboards.all_dashboards(database).items():
         files[f"grafana/dashboards/{name}.json"] = _json(board)
-    for name, board in dashboards.operator_dashboards().items():
+    for name, board in dashboards.operator_dashboards(database).items():
         files[f"grafana/dashboards-operador/{name}.json"] = _json(board)
-    for name, content in alerts.provisioning(fleet).items():
+    for name, content in alerts.provisioning(fleet, database).items():
         text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=100)
         files[f"grafana/provisioning/alerting/{name}.yaml"] = text
+    return files
+
+
+def _tasks(fleet: Fleet) -> Files:
+    """What InfluxDB condenses by."""
+    return {
+        f"influxdb/tasks/{task.file}.flux": task.flux
+        for days in sorted({t.raw_days for t in fleet.tenants})
+        for task in tenant.tasks(fleet.booleans, fleet.counters, days)
+    }
+
+
+def _victoria(fleet: Fleet) -> Files:
+    """The flags of each VictoriaMetrics, and what the condenser does."""
+    files = {"victoriametrics/condense.json": _json(victoria.condenser(fleet))}
+    for store in victoria.stores(fleet):
+        lines = [f"{name}={value}\n" for name, value in store.settings.items()]
+        files[f"victoriametrics/{store.name}.env"] = "".join(lines)
     return files
 
 

@@ -30,6 +30,7 @@ HOUR_DAYS, PLATFORM_DAYS = 365, 30
 PLATFORM = "plataforma"
 FOLDER = "plc-edge"
 DATA_SOURCE_UID = "plc-edge-influx"
+
 _INTEGERS = {
     *("BYTE", "SINT", "USINT", "INT", "UINT", "DINT", "UDINT", "LINT", "ULINT"),
     *("WORD", "DWORD", "LWORD", "COUNTER"),
@@ -44,6 +45,11 @@ class Bucket:
 
     name: str
     days: int
+
+    @property
+    def condensed(self) -> bool:
+        """Whether it holds what was made of points, and may be made of them again."""
+        return self.name in ("processo_1m", "processo_1h")
 
 
 def buckets(raw_days: int) -> list[Bucket]:
@@ -94,6 +100,11 @@ TOKENS = (*WRITERS, READER)
 def slug(name: str) -> str:
     """A name as part of a variable's name: ``planta-sp`` -> ``PLANTA_SP``."""
     return name.replace("-", "_").upper()
+
+
+def bucket_source_uid(bucket: str) -> str:
+    """Of the data source that reads one bucket of VictoriaMetrics."""
+    return f"plc-edge-{bucket}"
 
 
 def telegraf_variable(tenant: str, writer: Token) -> str:
@@ -156,12 +167,14 @@ class Task:
 
 def templates() -> jinja2.Environment:
     """Of everything that is rendered."""
-    return jinja2.Environment(
+    env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(assets.path("infra/templates")),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         autoescape=False,
     )
+    env.filters["slug"] = slug
+    return env
 
 
 def tasks(booleans: Sequence[str], counters: Sequence[str], raw_days: int) -> list[Task]:

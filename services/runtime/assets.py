@@ -16,6 +16,7 @@ _CHECKOUT = {
     name: f"deploy/{name}"
     for name in (
         "layouts",
+        "scripts",
         "config.example.yaml",
         "central.example.yaml",
         "supervisord-central.conf",

@@ -444,6 +444,24 @@ class Metrics(Credentials):
         return None
 
 
+class InfraBroker(Model):
+    """Where Mosquitto finds its files and listens; by default as docker-compose.yml runs it.
+
+    For one without containers. The same for all boxes of `infra render --fleet`: the first one's.
+    """
+
+    folder: Path = Field(
+        Path("/mosquitto"), description="holds `config/`, `certs/`, `secrets/` and `data/`"
+    )
+    user: str | None = Field(
+        None, description="what it becomes where root starts it, if not `mosquitto`"
+    )
+    listen: Host | None = Field(None, description="address to listen at; default: all")
+    port: Port = Field(8883, description="user and password")
+    websocket_port: Port = Field(8083, description="the same over WebSocket")
+    certificate_port: Port = Field(8884, description="client certificates")
+
+
 class Infra(Model):
     """What `plc-edge infra render` needs to know of the central side."""
 
@@ -451,7 +469,17 @@ class Infra(Model):
         {}, description="retention plan per tenant; default pro"
     )
     broker_host: str = "mosquitto"
+    broker: InfraBroker = Field(default_factory=InfraBroker)
     influx_url: str = "http://influxdb:8086"
+    metrics_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/]+/metrics$",
+        description="how the centre reaches this box's metrics; default"
+        " `https://<site>:<port>/metrics` where they are bound to loopback",
+    )
+    victoria_url: str = Field(
+        "http://vmauth:8427", description="vmauth's, of `infra render --database victoriametrics`"
+    )
 
 
 class Config(Model):

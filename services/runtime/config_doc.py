@@ -86,6 +86,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("metrics", config.Metrics),
     ("metrics.tls", config.HttpTls),
     ("infra", config.Infra),
+    ("infra.broker", config.InfraBroker),
     ("fleet", fleet_model.Fleet),
 ]
 CENTRAL_HEAD = """\

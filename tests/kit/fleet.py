@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -19,8 +21,8 @@ PLCS = {
 }
 
 
-def write_boxes(folder: Path) -> Path:
-    """``<folder>/<box>/config.yaml`` of every box; returns ``folder``."""
+def write_boxes(folder: Path, broker: Mapping[str, Any] | None = None) -> Path:
+    """``<folder>/<box>/config.yaml`` of every box, with that ``infra.broker``; ``folder``."""
     for box in BOXES:
         (folder / box).mkdir(parents=True)
         plcs = [
@@ -47,7 +49,7 @@ def write_boxes(folder: Path) -> Path:
             "locatario": "acme",
             "plcs": plcs,
             "outputs": [output],
-            "infra": {"plan": {"acme": "pro", "beta": "free"}},
+            "infra": {"plan": {"acme": "pro", "beta": "free"}, "broker": dict(broker or {})},
             "store": {"max_age": "3d"},
             "alerts": {
                 "rules": [{"name": "mudo", "type": "absence", "for": "1m"}],
@@ -73,6 +75,8 @@ def load(folder: Path, *, control_plane: bool = False) -> Fleet:
     return model.fleet(sites, control_plane=control_plane)
 
 
-def rendered(folder: Path, *, control_plane: bool = False) -> render.Files:
+def rendered(
+    folder: Path, *, control_plane: bool = False, broker: Mapping[str, Any] | None = None
+) -> render.Files:
     """All files of the two boxes."""
-    return render.render(load(write_boxes(folder), control_plane=control_plane))
+    return render.render(load(write_boxes(folder, broker), control_plane=control_plane))

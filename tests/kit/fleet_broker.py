@@ -14,9 +14,11 @@ from typing import Self
 
 import pytest
 
+from services.cli.central_demo.broker import CentralBroker, Ports
+from services.infra import render
 from tests.kit import fleet
 from tests.kit.broker import PLUGIN
-from tests.kit.common import ROOT, free_port
+from tests.kit.common import ROOT, free_ports
 
 SCRIPTS = ROOT / "deploy" / "scripts"
 LISTENERS = (8883, 8083, 8884)
@@ -45,48 +47,30 @@ class Broker:
             pytest.skip("mosquitto is not installed")
         self.program = program
         self.folder = Path(tempfile.mkdtemp(prefix="pe", dir="/tmp"))
-        self.pki, self.secrets = self.folder / "pki", self.folder / "secrets"
-        self.ports = {listener: free_port() for listener in LISTENERS}
-        self.files = fleet.rendered(self.folder / "boxes", control_plane=control_plane)
+        self.ports = dict(zip(LISTENERS, free_ports(len(LISTENERS)), strict=True))
+        broker = CentralBroker(self.folder / "mosquitto", Ports(*self.ports.values()))
+        self.pki, self.secrets = broker.pki, broker.secrets
+        self.files = fleet.rendered(
+            self.folder / "boxes", control_plane=control_plane, broker=broker.settings()
+        )
+        infra = self.folder / "infra"
+        render.write(self.files, infra)
         self.process: subprocess.Popen[bytes] | None = None
-        names = ("dynamic-security.json.in" if control_plane else "acl", "users.txt")
-        for name in names:
-            (self.folder / name).write_text(self.files[f"mosquitto/{name}"])
-        run("pki.sh", str(self.pki), "create")
-        run("pki.sh", str(self.pki), "server", "localhost", "127.0.0.1")
-        users = str(self.folder / "users.txt")
-        words = ["--users", users, "--secrets", str(self.secrets)]
-        (self.folder / "data").mkdir()
-        if control_plane:
-            run("broker-users.sh", *words, "--dynsec", str(self.folder / names[0]))
-            shutil.copy(self.secrets / "dynamic-security.json", self.folder / "data")
-            its_own = [("/usr/lib/mosquitto_dynamic_security.so", PLUGIN)]
-        else:
-            run("broker-users.sh", *words)
-            its_own = [
-                ("/mosquitto/config/", f"{self.folder}/"),
-                ("/mosquitto/secrets/", f"{self.secrets}/"),
-            ]
+        self.conf = broker.conf
+        if not control_plane:
+            broker.prepare(infra)
+            return
+        broker.prepare(infra, "--dynsec", str(infra / "mosquitto" / "dynamic-security.json.in"))
+        shutil.copy(self.secrets / "dynamic-security.json", broker.folder / "data")
         conf = self.files["mosquitto/mosquitto.conf"]
-        for container, here in (
-            ("/mosquitto/certs/server.", f"{self.pki}/issued/localhost."),
-            ("/mosquitto/certs/", f"{self.pki}/"),
-            *its_own,
-            ("/mosquitto/data/", f"{self.folder}/data/"),
-            ("log_dest stdout", "log_dest stderr"),
-        ):
-            assert container in conf
-            conf = conf.replace(container, here)
-        for listener, port in self.ports.items():
-            assert f"\nlistener {listener}\n" in conf
-            conf = conf.replace(f"\nlistener {listener}\n", f"\nlistener {port} 127.0.0.1\n")
-        # Run as root, Mosquitto would become its own user, which cannot read a folder of ours.
-        (self.folder / "mosquitto.conf").write_text(f"user root\n{conf}")
+        # The container's place; Debian has another.
+        assert "/usr/lib/mosquitto_dynamic_security.so" in conf
+        self.conf.write_text(conf.replace("/usr/lib/mosquitto_dynamic_security.so", PLUGIN))
 
     def __enter__(self) -> Self:
         with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [self.program, "-c", str(self.folder / "mosquitto.conf")], stderr=log
+                [self.program, "-c", str(self.conf)], stdout=log, stderr=log
             )
         deadline_s = time.monotonic() + 10
         for port in self.ports.values():

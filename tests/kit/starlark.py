@@ -1,7 +1,8 @@
 """Runs Telegraf's Starlark processor without Telegraf.
 
-Two things of Telegraf are missing in the interpreter: attributes of a metric (``metric.tags``
-becomes ``metric["tags"]``) and the json library (messages come already decoded, by their text).
+Three things of Telegraf are missing in the interpreter: attributes of a metric (``metric.tags``
+becomes ``metric["tags"]``), ``Metric`` and the json library (messages come already decoded, by
+their text).
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ def json_decode(text, default):
 
 def json_encode(value):
     return repr(value)
+
+def Metric(name):
+    return {"name": name, "tags": {}, "fields": {}, "time": 0}
 """
 
 
@@ -32,7 +36,7 @@ class Processor:
         text = SCRIPT.read_text()
         assert text.count("load(") == 1
         text = re.sub(r"^load\(.*\)$", "", text, flags=re.M)
-        text = re.sub(r"\bmetric\.(name|tags|fields|time)\b", r'metric["\1"]', text)
+        text = re.sub(r"\b(metric|other)\.(name|tags|fields|time)\b", r'\1["\2"]', text)
         text = text.replace("json.decode(", "json_decode(").replace("json.encode(", "json_encode(")
         # Telegraf keeps `state` mutable between calls; here it is handed in each time.
         assert text.count("\nstate = {}\n") == 1
@@ -42,6 +46,11 @@ class Processor:
 
     def apply(self, metric: dict[str, Any]) -> dict[str, Any]:
         """``metric`` has name, tags, fields and time (ns); the one that comes out."""
+        (one,) = self.all(metric)
+        return one
+
+    def all(self, metric: dict[str, Any]) -> list[dict[str, Any]]:
+        """Every one that comes out."""
         body = metric["fields"].get("corpo")
         texts: dict[str, Any] = {}
         if isinstance(body, str):
@@ -61,5 +70,4 @@ class Processor:
         run.exec(script)
         self._state = run.get("state")
         result = run.get("result")
-        assert isinstance(result, dict)
-        return result
+        return result if isinstance(result, list) else [result]

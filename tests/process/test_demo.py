@@ -6,56 +6,22 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.kit.common import ROOT, until
-from tests.kit.site import alarms
+from tests.kit.demo import folder_of, of_demo, read_until, start
+from tests.kit.site import PLC_EDGE, alarms
 
-DEMO = [sys.executable, "-P", "-m", "services.cli.main", "demo"]
-
-
-def start(*words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*DEMO, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
-        env={**os.environ, "COLUMNS": "300"},
-    )  # fmt: skip
-
-
-def read_until(process: subprocess.Popen[str], pattern: str) -> str:
-    assert process.stdout is not None
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if re.search(pattern, line):
-            return seen
-    raise AssertionError(f"no {pattern}:\n{seen}")
-
-
-def folder_of(seen: str) -> Path:
-    match = re.search(r"(/tmp/plc-edge-\w+)/", seen)
-    assert match, seen
-    return Path(match[1])
-
-
-def of_demo(folder: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["cmdline", "environ"]):
-        words = [*(process.info["cmdline"] or []), *(process.info["environ"] or {}).values()]
-        if any(str(folder) in w for w in words):
-            found.append(process)
-    return found
+DEMO = [*PLC_EDGE, "demo"]
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_behind(ending: signal.Signals) -> None:
     begin_s = time.monotonic()
-    process = start()
+    process = start("demo")
     try:
         seen = read_until(process, r"^plc/acme/\S+ \{")
         print(f"first message shown after {time.monotonic() - begin_s:.1f} s")

@@ -46,6 +46,7 @@ def test_the_compiled_part_is_in_the_wheel(names: set[str]) -> None:
 def test_data_files_are_in_the_wheel(names: set[str]) -> None:
     shared = {n.split(".data/data/", 1)[1] for n in names if ".data/data/" in n}
     expected = {"supervisord.conf", "config.example.yaml"}
+    expected |= {"scripts/broker-users.sh", "scripts/pki.sh"}  # which `central demo` runs
     expected |= {f"layouts/{f.name}" for f in (ROOT / "deploy" / "layouts").glob("*.yaml")}
     for file in (ROOT / "infra" / "templates").rglob("*"):
         expected |= {str(file.relative_to(ROOT))} if file.is_file() else set()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.common import until
 from tests.kit.fleet import BOXES, PLCS, TENANTS
 from tests.kit.fleet_broker import Broker, run
 from tests.kit.fleet_client import Client
@@ -164,11 +165,11 @@ def test_shared_subscription_obeys_the_acl(broker: Broker) -> None:
         assert two.messages
 
 
-def test_health_account_reads_uptime(broker: Broker) -> None:
+def test_health_account_reads_uptime_and_what_was_dropped(broker: Broker) -> None:
+    counters = {"$SYS/broker/uptime", "$SYS/broker/publish/messages/dropped"}
     with _client(broker, "saude") as client:
         client.subscribe("$SYS/#")
-        assert client.wait_any()
-        assert {t for t, _ in client.messages} == {"$SYS/broker/uptime"}
+        until(lambda: {t for t, _ in client.messages} == counters, 15, broker.log)
 
 
 def test_websocket_listener(broker: Broker) -> None:

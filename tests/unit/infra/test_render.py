@@ -85,6 +85,32 @@ def test_clashes_are_refused(tmp_path: Path, change, key: str, hint: str) -> Non
     assert any(p.key == key and hint in p.hint for p in caught.value.problems)
 
 
+def test_a_broker_without_containers(tmp_path: Path) -> None:
+    """Files and listeners are where the configuration says; nothing of the container is left."""
+    broker = {
+        "folder": "/etc/mosquitto/plc-edge", "user": "mqtt", "listen": "10.0.0.5", "port": 1,
+        "websocket_port": 2, "certificate_port": 3,
+    }  # fmt: skip
+    boxes = fleet.write_boxes(tmp_path, broker)
+    for file in boxes.glob("*/config.yaml"):
+        data = yaml.safe_load(file.read_text())
+        data["infra"]["metrics_url"] = "http://10.0.0.9:7/metrics"
+        file.write_text(yaml.safe_dump(data))
+    files = render.render(fleet.load(boxes))
+    conf = files["mosquitto/mosquitto.conf"].splitlines()
+    assert [line for line in conf if line.startswith(("listener", "user"))] == [
+        "user mqtt", "listener 1 10.0.0.5", "listener 2 10.0.0.5", "listener 3 10.0.0.5",
+    ]  # fmt: skip
+    named = [w for line in conf if not line.startswith("#") for w in line.split() if w[0] == "/"]
+    assert len(named) > 8
+    assert all(n.startswith("/etc/mosquitto/plc-edge/") for n in named)
+    assert "${MQTT_URL:-ssl://mosquitto:1}" in files["telegraf/telegraf.conf"]
+    assert "METRICS_URL_PLANTA_SP:-http://10.0.0.9:7/metrics}" in files["telegraf/telegraf.conf"]
+    (job, _) = yaml.safe_load(files["prometheus/prometheus.yml"])["scrape_configs"]
+    assert job["static_configs"][0]["targets"] == ["10.0.0.9:7"]
+    assert job["scheme"] == "http"
+
+
 def test_retention_of_the_plans() -> None:
     days = {p: [b.days for b in model.Tenant("x", p).buckets] for p in tenant.RETENTION_DAYS}
     assert days == {

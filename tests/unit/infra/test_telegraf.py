@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +12,23 @@ import pytest
 
 from services.reader.message import Message
 from tests.kit.starlark import SCRIPT, Processor
+from tests.kit.telegraf import Telegraf
 
 INFRA = Path(__file__).resolve().parents[3] / "infra"
-CONF = tomllib.loads((INFRA / "telegraf" / "telegraf.conf").read_text())
+TELEGRAF = Telegraf((INFRA / "telegraf" / "telegraf.conf").read_text())
+CONF = TELEGRAF.conf
 SECOND = 1_000_000_000
 NOW = 1_764_000_100 * SECOND
 TS_MS = 1_764_000_000_123
-CONSTANTS = CONF["processors"]["starlark"][0]["constants"]
+CONSTANTS = TELEGRAF.constants
 
 
 def _inputs() -> dict[str, dict[str, Any]]:
-    return {i["alias"]: i for i in CONF["inputs"]["mqtt_consumer"]}
+    return TELEGRAF.inputs
 
 
 def _parsed(alias: str, topic: str, text: str) -> dict[str, Any]:
-    """What mqtt_consumer, json_v2 and topic_parsing make of a message (seen in Telegraf 1.40)."""
-    conf = _inputs()[alias]
-    tags: dict[str, str] = {}
-    try:
-        message = json.loads(text)
-    except ValueError:
-        message = None
-    for tag in conf["json_v2"][0].get("tag", []):
-        if isinstance(message, dict) and message.get(tag["path"]) is not None:
-            tags[tag["path"]] = str(message[tag["path"]])
-    for rule in conf["topic_parsing"]:
-        pattern = rule["topic"].replace("+", "[^/]+")
-        if re.fullmatch(pattern, topic):
-            names = rule["tags"].split("/")
-            tags |= {n: v for n, v in zip(names, topic.split("/"), strict=False) if n != "_"}
-    return {"name": conf["name_override"], "tags": tags, "fields": {"corpo": text}, "time": NOW}
+    return TELEGRAF.parsed(alias, topic, text, NOW)
 
 
 def message(**changes: Any) -> dict[str, Any]:
@@ -286,6 +272,50 @@ def test_scraped_metrics_go_to_the_plcs_tenant(plc: str, tenant: str) -> None:
     point = Processor(CONSTANTS).apply(given)
     assert point["tags"]["_rota"] == f"{tenant}/plataforma"
     assert "_dono" not in point["tags"]
+
+
+WITHOUT_TEXT = {**CONSTANTS, "keeps_text": False}
+
+
+def _all_without_text(alias: str, topic: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    return Processor(WITHOUT_TEXT).all(_parsed(alias, topic, json.dumps(body)))
+
+
+def _texts(points: list[dict[str, Any]]) -> list[Any]:
+    return [v for p in points for v in p["fields"].values() if isinstance(v, str)]
+
+
+def test_a_database_without_text_is_given_none() -> None:
+    """Known words become labels of points of their own; a PLC's text is left out and counted."""
+    body = message(values={"receita": "A7", "lote": "B", "x": 1}, plc_id="outro",
+                   bad={"y": "read_failed"})  # fmt: skip
+    point, said, bad = _all_without_text("dados", "plc/acme/prensa-01", body)
+    assert _texts([point, said, bad]) == []
+    assert (point["fields"]["x"], point["fields"]["textos_omitidos"]) == (1.0, 2.0)
+    assert point["tags"]["_rota"] == "acme/bom"
+    assert (said["name"], said["tags"]["id_no_payload"]) == ("identidade", "acme/outro")
+    assert (bad["name"], bad["tags"]["campo"], bad["tags"]["motivo"]) == (
+        "campo_ruim", "y", "read_failed"
+    )  # fmt: skip
+    for other in (said, bad):
+        # Never among the cleaned points, and never another tenant's.
+        assert other["tags"]["_rota"] == "acme/bruto"
+        assert other["time"] == point["time"]
+        assert list(other["fields"].values()) == [1.0]
+
+
+def test_signals_without_text() -> None:
+    beat = {"ts": TS_MS, "status": "degraded", "failure": {"code": "timeout", "attempts": 3}}
+    topic = "plc/acme/prensa-01/heartbeat"
+    point, failure = _all_without_text("sinais", topic, beat)
+    assert _texts([point, failure]) == []
+    assert (failure["name"], failure["tags"]["codigo"]) == ("falha", "timeout")
+    assert failure["fields"] == {"tentativas": 3.0}
+    assert failure["tags"]["_rota"] == point["tags"]["_rota"] == "acme/plataforma"
+    gap = {"ts": TS_MS, "from_ts": TS_MS, "reason": "store_full"}
+    (point,) = _all_without_text("sinais", "plc/acme/prensa-01/gap", gap)
+    assert point["tags"]["motivo"] == "store_full"
+    assert _texts([point]) == []
 
 
 def test_every_route_has_an_output() -> None:
