@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from services.infra import alerts, dashboards, tenant
+from services.infra import alerts, dashboards, nats, tenant
 from services.infra.model import Fleet
 from services.runtime import assets
 
@@ -17,15 +17,18 @@ Files = dict[str, str]
 
 # Template -> rendered file.
 _TEMPLATES = {
-    "mosquitto/mosquitto.conf.j2": "mosquitto/mosquitto.conf",
-    "mosquitto/users.txt.j2": "mosquitto/users.txt",
     "telegraf/telegraf.conf.j2": "telegraf/telegraf.conf",
     "influxdb/10-plc-edge.sh.j2": "influxdb/initdb.d/10-plc-edge.sh",
-    "compose/agent-secrets.txt.j2": "agent-secrets.txt",
     "grafana/init-orgs.sh.j2": "grafana/init-orgs.sh",
     "grafana/datasources.yaml.j2": "grafana/provisioning/datasources/plc-edge.yaml",
     "grafana/dashboards.yaml.j2": "grafana/provisioning/dashboards/plc-edge.yaml",
     "prometheus/prometheus.yml.j2": "prometheus/prometheus.yml",
+}
+# One broker, and the machine on which all of it runs in containers.
+_MOSQUITTO = {
+    "mosquitto/mosquitto.conf.j2": "mosquitto/mosquitto.conf",
+    "mosquitto/users.txt.j2": "mosquitto/users.txt",
+    "compose/agent-secrets.txt.j2": "agent-secrets.txt",
     "compose/docker-compose.yml.j2": "docker-compose.yml",
 }
 # Where files keep the broker's accounts; where its plugin does, for the control plane.
@@ -51,8 +54,12 @@ def render(fleet: Fleet, infra_dir: str = ".", root_dir: str = "..") -> Files:
         "platform_days": tenant.PLATFORM_DAYS,
     }
     templates = assets.path("infra/templates")
-    chosen = _TEMPLATES | (_BY_PLUGIN if fleet.control_plane else _BY_FILES)
+    chosen = dict(_TEMPLATES)
+    if not fleet.nodes:
+        chosen |= _MOSQUITTO | (_BY_PLUGIN if fleet.control_plane else _BY_FILES)
     files = {out: env.get_template(name).render(context) for name, out in chosen.items()}
+    if fleet.nodes:
+        files |= nats.files(env, fleet)
     files |= {out: (templates / name).read_text("utf-8") for name, out in _COPIED.items()}
     for days in sorted({t.raw_days for t in fleet.tenants}):
         for task in tenant.tasks(fleet.booleans, fleet.counters, days):
