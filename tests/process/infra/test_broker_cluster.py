@@ -11,6 +11,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,16 @@ def _client(cluster: Cluster, account: str, host: str = ONE, **more: object) -> 
             **more,
         },
     )
+
+
+def _login(cluster: Cluster) -> dict[str, Any]:
+    """Of a publisher of ours."""
+    return {
+        "hosts": [*HOSTS],
+        "username": BOX,
+        "password": {"file": str(cluster.password_file(BOX))},
+        "tls": {"ca": str(cluster.pki / "ca.pem"), "cert": None, "key": None},
+    }
 
 
 def test_the_table_names_every_account(cluster: Cluster) -> None:
@@ -140,6 +151,15 @@ def test_login_is_refused(cluster: Cluster, how: str) -> None:
 def test_only_mqtt_3_is_spoken(cluster: Cluster) -> None:
     with _client(cluster, BOX, version=5) as client:
         assert client.reason == "Unsupported protocol version"
+
+
+def test_a_box_that_speaks_mqtt_5_says_what_to_change(cluster: Cluster) -> None:
+    with (
+        run_folder() as folder,
+        DispatchPeer(folder, "central"),
+        service(mqtt_config(folder, cluster.port, **_login(cluster), version=5)) as publisher,
+    ):
+        until(lambda: publisher.said("set `version: 3.1.1`"), 10, publisher.stderr)
 
 
 def test_old_tls_is_refused(cluster: Cluster) -> None:
@@ -279,16 +299,11 @@ def test_websocket_listener(cluster: Cluster) -> None:
 
 def test_a_message_too_large_is_a_dead_letter_and_the_rest_goes_on(cluster: Cluster) -> None:
     """The server ends the connection over it, each time; MQTT 3.1.1 cannot say why."""
-    credentials = {"username": BOX, "password": {"file": str(cluster.password_file(BOX))}}
-    tls = {"ca": str(cluster.pki / "ca.pem"), "cert": None, "key": None}
     with run_folder() as folder, DispatchPeer(folder, "central") as peer:
         peer.add(3)
         peer.add(1, pad=1_048_576)
         peer.add(3)
-        config = mqtt_config(
-            folder, cluster.port, hosts=[*HOSTS], version="3.1.1", tls=tls, **credentials
-        )
-        with service(config):
+        with service(mqtt_config(folder, cluster.port, **_login(cluster), version="3.1.1")):
             peer.wait_done(30)
     assert list(peer.refused) == [4]
 
