@@ -78,7 +78,7 @@ class Cluster:
                 ("/etc/nats/tls/server.", f"{self.pki}/issued/{host}."),
                 ("/etc/nats/tls/", f"{self.pki}/"),
                 ("/var/lib/nats", f"{node}/data"),
-                ('"accounts.conf"', f'"{self.secrets}/accounts.conf"'),
+                ('"accounts.conf"', '"../secrets/accounts.conf"'),
                 *((f"0.0.0.0:{p}", f"{host}:{self.ports[p]}") for p in (_MQTT, _WEBSOCKET)),
                 (f"0.0.0.0:{_ROUTES}", f"{host}:{self.ports[_ROUTES]}"),
                 (f":{_ROUTES}", f":{self.ports[_ROUTES]}"),

@@ -120,7 +120,7 @@ def test_reading(cluster: Cluster, account: str, reads: dict[str, tuple[str, ...
     """An account is given the filters that are its own, and no other; and what they let through."""
     allowed = READERS.get(account, set())
     everybodys = sorted({f for filters in reads.values() for f in filters})
-    wide = ["#", "+/#", "plc/#", "edge/#", "alertas/#", "plc/+/#", "plc/+/prensa-01"]
+    wide = ["#", "+/#", "plc/#", "edge/#", "alertas/#", "plc/+/#", "plc/+/+/+"]
     hidden = ["$SYS/#", "$MQTT/#", "$MQTT/sub/#", "$MQTT/msgs/#", "$JS/#", "$share/x/plc/+/+"]
     payload = f"read {account}".encode()
     with _client(cluster, account) as client:
@@ -185,18 +185,14 @@ def test_only_a_node_is_let_in_among_the_nodes(cluster: Cluster, who: str) -> No
         issued = cluster.pki / "issued"
         context.load_cert_chain(issued / f"{name}.pem", issued / f"{name}.key")
     said = b""
-    with contextlib.suppress(OSError), socket.create_connection((ONE, cluster.ports[6222]), 5) as s:
-        said += s.recv(65_536)
-        with context.wrap_socket(s, server_hostname=ONE) as peer:
-            peer.settimeout(5)
-            peer.sendall(
-                b'CONNECT {"verbose":false,"name":"intruder","cluster":"plc-edge"}\r\nPING\r\n'
-            )
-            while chunk := peer.recv(65_536):
-                said += chunk
-                if b"PONG" in chunk:
-                    break
-    assert said.startswith(b"INFO ")
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection((ONE, cluster.ports[6222]), 5) as plain,
+        context.wrap_socket(plain, server_hostname=ONE) as peer,
+    ):
+        peer.sendall(b'CONNECT {"name":"intruder","cluster":"plc-edge"}\r\nPING\r\n')
+        while b"PONG" not in said and (chunk := peer.recv(65_536)):
+            said += chunk
     assert (b"PONG" in said) == (who == "a node"), said
 
 
