@@ -2,6 +2,7 @@
 # A small certificate authority, for sites without one. Needs only openssl.
 #   pki.sh DIR create [NAME]              CA (10 years) and an empty CRL
 #   pki.sh DIR server NAME [HOST|IP]...   certificate of a broker, database or panel (825 days)
+#   pki.sh DIR node NAME [HOST|IP]...     the same of a server of a cluster: its peers' client too
 #   pki.sh DIR client ACCOUNT             certificate of a broker account: its common name
 #   pki.sh DIR renew NAME                 a new key and certificate like the old one
 #   pki.sh DIR revoke NAME                revokes the current one and writes the CRL
@@ -14,7 +15,7 @@
 set -euo pipefail
 umask 077
 
-usage() { sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 die() { echo "pki.sh: $*" >&2; exit 1; }
 [ $# -ge 2 ] || usage
 dir=$1 verb=$2
@@ -104,8 +105,10 @@ case $verb in
     crl
     echo "$dir/ca.pem"
     ;;
-  server)
+  server | node)
     need_ca
+    usage=serverAuth
+    if [ "$verb" = node ]; then usage+=,clientAuth; fi
     name=${1:?name of the server}; shift
     valid_name "$name"
     alternatives=DNS:$name
@@ -119,7 +122,7 @@ case $verb in
 keyUsage=critical,digitalSignature
 subjectKeyIdentifier=hash
 authorityKeyIdentifier=keyid
-extendedKeyUsage=serverAuth
+extendedKeyUsage=$usage
 subjectAltName=$alternatives"
     ;;
   client)

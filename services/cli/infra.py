@@ -4,6 +4,7 @@ files; ``condense`` makes VictoriaMetrics' minutes and hours.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,13 @@ class Accounts(StrEnum):
 
     FILES = "files"
     CONTROL_PLANE = "control-plane"
+
+
+class Broker(StrEnum):
+    """What the boxes' messages go to."""
+
+    MOSQUITTO = "mosquitto"
+    NATS = "nats"
 
 
 def register(app: typer.Typer) -> None:
@@ -51,8 +59,23 @@ def render(
     database: Annotated[
         Database, typer.Option("--database", help="Where the points are kept.")
     ] = Database.INFLUXDB2,
+    broker: Annotated[
+        Broker,
+        typer.Option(
+            "--broker", help="One Mosquitto, or a cluster of NATS servers that may lose a node."
+        ),
+    ] = Broker.MOSQUITTO,
+    node: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--node",
+            help="Name or address of one server of the cluster, as its certificate says it;"
+            " three or five times.",
+        ),
+    ] = None,
 ) -> None:
     """Same configurations, same files; no file holds a secret. Exits 2 on a mistake in one."""
+    nodes = _nodes(broker, accounts, node or [])
     # Not imported by other verbs: jinja2 costs 30 ms.
     from services.infra import model
     from services.infra import render as rendering
@@ -70,12 +93,36 @@ def render(
             problems += e.problems
     if problems:
         raise ConfigError(problems)
-    joined = model.fleet(sites, control_plane=accounts is Accounts.CONTROL_PLANE)
+    joined = model.fleet(sites, control_plane=accounts is Accounts.CONTROL_PLANE, nodes=nodes)
     rendered = rendering.render(joined, database=database)
     changed = rendering.write(rendered, out)
     for name in changed:
         console.print(f"wrote {out / name}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{len(rendered)} files, {len(changed)} changed", highlight=False)
+
+
+def _nodes(broker: Broker, accounts: Accounts, nodes: list[str]) -> list[str]:
+    """Those of the cluster; exits 2 where they make none."""
+    if broker is Broker.MOSQUITTO:
+        if nodes:
+            fail("--node is for --broker nats: Mosquitto has one node", EXIT_USAGE)
+        return []
+    if accounts is Accounts.CONTROL_PLANE:
+        fail(
+            "--accounts control-plane works through Mosquitto's dynamic-security plugin; with"
+            " --broker nats the accounts are in files: leave --accounts out",
+            EXIT_USAGE,
+        )
+    if len(set(nodes)) != len(nodes) or len(nodes) not in (3, 5):
+        fail(
+            f"--broker nats needs --node three or five times, each another server (an even number"
+            f" survives no more losses than one less): {', '.join(nodes) or 'none'} given",
+            EXIT_USAGE,
+        )
+    for name in nodes:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", name):
+            fail(f"--node {name!r} is no host name and no IPv4 address", EXIT_USAGE)
+    return nodes
 
 
 def boxes(folder: Path) -> list[Path]:

@@ -119,11 +119,15 @@ class Fleet:
     """The first box: the one that docker-compose.yml runs under its profiles edge and demo."""
     plcs: dict[str, str] = field(default_factory=dict)
     """``site/plc`` -> tenant: whose the PLC of a box's metrics is."""
+    nodes: tuple[str, ...] = ()
+    """The NATS servers that are the broker together; none: Mosquitto is."""
 
 
-def fleet(sites: Iterable[Site], *, control_plane: bool = False) -> Fleet:
+def fleet(
+    sites: Iterable[Site], *, control_plane: bool = False, nodes: Iterable[str] = ()
+) -> Fleet:
     """Joins the boxes. Raises ConfigError naming every clash between them. ``control_plane``: that
-    one keeps the broker's accounts of boxes and tenants.
+    one keeps the broker's accounts of boxes and tenants. ``nodes``: of a NATS cluster as broker.
     """
     ordered = sorted(sites, key=lambda s: s.config.site)
     configs = [s.config for s in ordered]
@@ -154,6 +158,7 @@ def fleet(sites: Iterable[Site], *, control_plane: bool = False) -> Fleet:
         victoria_url=configs[0].infra.victoria_url,
         box=_box(configs[0], control_plane),
         plcs={f"{c.site}/{p.id}": c.tenant(p) for c in configs for p in c.plcs},
+        nodes=tuple(nodes),
     )
 
 

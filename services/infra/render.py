@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from services.infra import alerts, dashboards, tenant, victoria
+from services.infra import alerts, dashboards, nats, tenant, victoria
 from services.infra.database import Database
 from services.infra.model import Fleet
 from services.runtime import assets
@@ -18,14 +18,17 @@ Files = dict[str, str]
 
 # Template -> rendered file.
 _TEMPLATES = {
-    "mosquitto/mosquitto.conf.j2": "mosquitto/mosquitto.conf",
-    "mosquitto/users.txt.j2": "mosquitto/users.txt",
     "telegraf/telegraf.conf.j2": "telegraf/telegraf.conf",
-    "compose/agent-secrets.txt.j2": "agent-secrets.txt",
     "grafana/init-orgs.sh.j2": "grafana/init-orgs.sh",
     "grafana/datasources.yaml.j2": "grafana/provisioning/datasources/plc-edge.yaml",
     "grafana/dashboards.yaml.j2": "grafana/provisioning/dashboards/plc-edge.yaml",
     "prometheus/prometheus.yml.j2": "prometheus/prometheus.yml",
+}
+# One broker, and the machine on which all of it runs in containers.
+_MOSQUITTO = {
+    "mosquitto/mosquitto.conf.j2": "mosquitto/mosquitto.conf",
+    "mosquitto/users.txt.j2": "mosquitto/users.txt",
+    "compose/agent-secrets.txt.j2": "agent-secrets.txt",
     "compose/docker-compose.yml.j2": "docker-compose.yml",
 }
 _BY_DATABASE = {
@@ -75,9 +78,12 @@ def render(
             "source_uid": tenant.bucket_source_uid,
         }
     templates = assets.path("infra/templates")
-    by_broker = _BY_PLUGIN if fleet.control_plane else _BY_FILES
-    chosen = _TEMPLATES | by_broker | _BY_DATABASE[database]
+    chosen = _TEMPLATES | _BY_DATABASE[database]
+    if not fleet.nodes:
+        chosen |= _MOSQUITTO | (_BY_PLUGIN if fleet.control_plane else _BY_FILES)
     files = {out: env.get_template(name).render(context) for name, out in chosen.items()}
+    if fleet.nodes:
+        files |= nats.files(env, fleet)
     files |= {out: (templates / name).read_text("utf-8") for name, out in _COPIED.items()}
     files |= _victoria(fleet) if by_victoria else _tasks(fleet)
     for name, board in dashboards.all_dashboards(database).items():

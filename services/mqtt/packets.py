@@ -162,7 +162,8 @@ def parse_connack(version: int, body: bytes) -> Connack:
     if len(body) < 2:
         raise Malformed("CONNACK too short")
     code = body[1]
-    if version != 5:
+    # A broker that knows only 3.1.1 refuses 5 in its own, shorter form (3.1.1, §3.1.2.2).
+    if version != 5 or (code and len(body) == 2):
         return Connack(_CONNACK_311.get(code, 0x80) if code else 0)
     found = _properties(body, 2)
     return Connack(

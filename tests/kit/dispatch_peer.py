@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,8 @@ class DispatchPeer:
         self._session = 0
         self._window = 0
         self._beats: list[Heartbeat] = []
+        self._seqs: Counter[str] = Counter()
+        """PLC -> its last number."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._forget = False
@@ -86,9 +89,9 @@ class DispatchPeer:
     ) -> None:
         """More rows of one PLC, timed now."""
         with self._lock:
-            seq = sum(1 for r in self.rows if r[2] == plc)
             for i in range(count):
-                seq += 1
+                self._seqs[plc] += 1
+                seq = self._seqs[plc]
                 ts_ms = now_ms()
                 data = bodies[i] if bodies else body(plc, self.epoch, seq, ts_ms, locatario, pad)
                 if kind == GAP_ROW and not bodies:

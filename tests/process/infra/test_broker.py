@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.common import until
-from tests.kit.fleet import BOXES, PLCS, TENANTS
+from tests.kit.fleet import ALERTS, READERS, WRITERS, WRITTEN, topics
 from tests.kit.fleet_broker import Broker, run
 from tests.kit.fleet_client import Client
 
@@ -23,44 +23,6 @@ def broker() -> Iterator[Broker]:
         yield b
 
 
-def _topics() -> list[str]:
-    topics = []
-    for box in BOXES:
-        for tenant in TENANTS:
-            base = f"plc/{tenant}/{PLCS[box][tenant]}"
-            topics += [base, f"{base}/heartbeat", f"{base}/gap", f"edge/{tenant}/{box}/status"]
-    topics += [f"alertas/{tenant}/mudo/planta-sp" for tenant in TENANTS]
-    # A PLC of nobody, another tenant, other trees.
-    strange = ["plc/acme/outro", "plc/gama/prensa-01", "plc/acme", "edge/acme", "alertas", "x"]
-    return [*topics, *strange, "alertas/gama/mudo/planta-sp"]
-
-
-def _own(box: str, tenant: str) -> set[str]:
-    base = f"plc/{tenant}/{PLCS[box][tenant]}"
-    return {base, f"{base}/heartbeat", f"{base}/gap", f"edge/{tenant}/{box}/status"}
-
-
-WRITERS = {f"edge-{box}-{tenant}": _own(box, tenant) for box in BOXES for tenant in TENANTS}
-WRITERS |= {f"alerts-{box}-{t}": {f"alertas/{t}/mudo/planta-sp"} for box in BOXES for t in TENANTS}
-WRITERS |= {f"doctor-{box}": _own(box, "acme") | _own(box, "beta") for box in BOXES}
-
-
-def _data(topics: set[str], tail: str) -> set[str]:
-    return {t for t in topics if t.startswith("plc/") and t.endswith(tail)}
-
-
-_ALL = set().union(*WRITERS.values())
-_HEARTBEATS, _GAPS = _data(_ALL, "/heartbeat"), _data(_ALL, "/gap")
-_EDGE = {t for t in _ALL if t.startswith("edge/")}
-_ALERTS = {t for t in _ALL if t.startswith("alertas/")}
-READERS: dict[str, set[str]] = {
-    "saude": set(),
-    **{f"leitor-{t}": {x for x in _ALL if x.split("/")[1] == t} for t in TENANTS},
-}
-for n in (1, 2):
-    READERS[f"telegraf-{n}-dados"] = _ALL - _HEARTBEATS - _GAPS - _EDGE - _ALERTS
-    READERS[f"telegraf-{n}-sinais"] = _HEARTBEATS | _GAPS
-    READERS[f"telegraf-{n}-edge"] = _EDGE
 VERSIONS = pytest.mark.parametrize("version", [5, 4], ids=["mqtt5", "mqtt311"])
 
 
@@ -103,7 +65,7 @@ def test_writing(broker: Broker, account: str, version: int) -> None:
             observer.subscribe("#")
         with _client(broker, account, version) as client:
             assert client.connected, client.reason
-            for topic in _topics():
+            for topic in topics():
                 said = client.publish(topic, payload)
                 if version == 5:
                     denied = said not in ("Success", "No matching subscribers")
@@ -118,7 +80,7 @@ def test_writing(broker: Broker, account: str, version: int) -> None:
                 assert marker.publish(mark, b"mark " + payload) == "Success"
             assert observers[role].wait_for(mark, b"mark " + payload)
             came |= {t for t, p in observers[role].messages if p == payload}
-        assert came == allowed - _ALERTS
+        assert came == allowed - ALERTS
 
 
 @VERSIONS
@@ -130,13 +92,13 @@ def test_reading(broker: Broker, account: str, version: int) -> None:
     with _client(broker, account, version) as client:
         assert client.connected, client.reason
         client.subscribe(
-            "#", "plc/#", "edge/#", "alertas/#", "plc/+/+", "plc/+/+/heartbeat", *sorted(_ALL)
+            "#", "plc/#", "edge/#", "alertas/#", "plc/+/+", "plc/+/+/heartbeat", *sorted(WRITTEN)
         )
-        for writer, topics in WRITERS.items():
+        for writer, written in WRITERS.items():
             if writer.startswith("doctor-") or writer == account:
                 continue
             with _client(broker, writer) as box:
-                for topic in sorted(topics):
+                for topic in sorted(written):
                     box.publish(topic, payload)
         for topic in sorted(allowed):
             assert client.wait_for(topic, payload), topic

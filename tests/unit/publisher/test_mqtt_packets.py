@@ -84,6 +84,8 @@ def test_connack_limits() -> None:
 @pytest.mark.parametrize(("old", "new"), [(1, 0x84), (2, 0x85), (3, 0x88), (4, 0x86), (5, 0x87)])
 def test_connack_of_3_1_1_in_terms_of_5(old: int, new: int) -> None:
     assert mqtt.parse_connack(4, bytes((0, old))).code == new
+    # Also where 5 was asked for: a broker that knows only 3.1.1 answers so.
+    assert mqtt.parse_connack(5, bytes((0, old))).code == new
     assert mqtt.parse_connack(4, b"\0\0").code == 0
 
 
