@@ -50,6 +50,7 @@ class Load:
     plcs: int = 10
     scan: str = "1s"
     values: int = 10
+    commit: str = "0s"
     tls: bool = False
     simulators: int = 1
     subscribers: int = 1
@@ -138,6 +139,7 @@ class Plant:
         """All boxes, connected; shared out among the simulators."""
         load = self.load
         config = box_config(self.broker, load.plcs, load.scan, load.values)
+        config["store"]["commit"] = load.commit
         if max_rate is not None:
             config["store"]["replay"]["max_rate"] = max_rate
         share = -(-load.boxes // load.simulators)
@@ -293,6 +295,7 @@ def main() -> int:
     parser.add_argument("--boxes", type=int, default=1_000)
     parser.add_argument("--plcs", type=int, default=10)
     parser.add_argument("--values", type=int, default=10)
+    parser.add_argument("--commit", default="0s", help="store.commit of each box")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--backlog", default="1h", help="0s: no storm")
     parser.add_argument("--max-rate", type=int, help="store.replay.max_rate of each box")
@@ -302,8 +305,8 @@ def main() -> int:
     parser.add_argument("--subscribers", type=int, default=1)
     parser.add_argument("--find", type=int, metavar="BOXES", help="double from so many")
     args = parser.parse_args()
-    load = Load(args.boxes, args.plcs, "1s", args.values, args.tls, args.simulators,
-                args.subscribers)  # fmt: skip
+    load = Load(args.boxes, args.plcs, values=args.values, commit=args.commit, tls=args.tls,
+                simulators=args.simulators, subscribers=args.subscribers)  # fmt: skip
     if args.find:
         find(load, args.find, 30)
         return 0
