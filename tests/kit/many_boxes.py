@@ -85,7 +85,7 @@ class ManyBoxes:
     def end(self) -> int:
         """SIGTERM; its exit code. Then ``account`` is there."""
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def __exit__(
         self,

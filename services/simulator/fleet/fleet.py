@@ -29,7 +29,7 @@ TICKS_A_SECOND = 100
 # Boxes that begin in a second: a TLS handshake costs the broker some ms.
 BEGIN_A_SECOND = 100
 # At the end: how long what is in flight may take, and goodbyes.
-DRAIN_S, CLOSE_S = 5.0, 5.0
+DRAIN_S, CLOSE_S = 20.0, 5.0
 
 
 @dataclass(frozen=True, slots=True)
