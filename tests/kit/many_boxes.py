@@ -23,7 +23,6 @@ from tests.kit.broker import Broker
 from tests.kit.common import ROOT, until
 from tests.kit.site import PLC_EDGE
 
-
 # A thousand boxes on a machine that others use too.
 BUSY_S = 60.0
 
