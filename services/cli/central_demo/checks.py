@@ -106,7 +106,7 @@ class Checks:
             if s.field == box.field
         }
         one = dict(min(wanted)) if wanted else {}
-        words = ", ".join(f"{k}={v}" for k, v in one.items())
+        words = ", ".join(f"{name}={one[name]}" for name in TAGS if name in one)
         machines = f" (and {len(wanted) - 1} more machines)" if len(wanted) > 1 else ""
         good = bool(wanted) and found == wanted
         evidence = words + machines if good else f"wanted {wanted}, found {found}"
