@@ -98,7 +98,7 @@ def simulate(
             help="Boxes are shared out among so many.",
         ),
     ] = 1,
-    first: Annotated[
+    first_box: Annotated[
         int,
         typer.Option(
             "--first",
@@ -142,8 +142,8 @@ def simulate(
 
         simulate_fleet.run(
             simulate_fleet.Options(
-                fleet, config, broker, plcs, scan, values, tenants, first, backlog, outage or [],
-                seconds, account, control, seed,
+                fleet, config, broker, plcs, scan, values, tenants, first_box, backlog,
+                outage or [], seconds, account, control, seed,
             )
         )  # fmt: skip
         return

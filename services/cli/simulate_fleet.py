@@ -20,6 +20,7 @@ from services.runtime.site import Site
 from services.runtime.units import duration_s
 from services.simulator.control import ControlSocket
 from services.simulator.fleet.fleet import Fleet, Outage
+from services.simulator.fleet.many import ManySockets
 from services.simulator.fleet.plan import Plan, made_up
 
 # Of each box: its connection, and what wakes the loop when it has one.
@@ -86,7 +87,8 @@ def _site(options: Options, folder: Path) -> Site:
 def _process(folder: Path) -> Process:
     """The loop. Like a process of the centre it has nobody to send live frames to."""
     name = {"process": "simulate", "folder": "simulator", "where": "centre"}
-    return Process({**name, "runtime": str(folder), "state": str(folder)}, folder / "none")
+    config = {**name, "runtime": str(folder), "state": str(folder)}
+    return Process(config, folder / "none", ManySockets())
 
 
 def _serve(process: Process, fleet: Fleet, options: Options) -> None:

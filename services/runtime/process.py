@@ -21,7 +21,7 @@ from collections.abc import Callable
 from itertools import count
 from math import ceil
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import zmq
 
@@ -61,10 +61,24 @@ class Timer:
         self.cancelled = True
 
 
+class Poll(Protocol):
+    """As ``select.poll``."""
+
+    def register(self, fd: int, events: int, /) -> None:
+        """Waits for these events of a descriptor, and no longer for others."""
+
+    def unregister(self, fd: int, /) -> None:
+        """No longer waits for it."""
+
+    def poll(self, timeout_ms: int, /) -> list[tuple[int, int]]:
+        """(descriptor, events) of each that has some."""
+
+
 class Process:
     """One running service: its identity, its configuration, its loop."""
 
-    def __init__(self, config: dict[str, Any], config_file: Path) -> None:
+    def __init__(self, config: dict[str, Any], config_file: Path, poll: Poll | None = None) -> None:
+        """``poll``: what the loop waits with, where poll(2) would not do."""
         self.config = config
         self._config_file = config_file
         self.name: str = config["process"]
@@ -79,7 +93,7 @@ class Process:
         self.stats = Stats(self.name, os.getpid(), self.started_ms)
         self.bus = Bus(self.runtime)
         self.stopping = False
-        self._poll = select.poll()
+        self._poll: Poll = poll or select.poll()
         self._handlers: dict[int, tuple[Callable[[], None], Port | None]] = {}
         """Descriptor -> what to call, and the port that it is of."""
         self._waiting: list[int] = []

@@ -104,10 +104,10 @@ class Control:
         }
 
 
-def ask(path: Path, line: str) -> str:
-    """Sends a line to a running simulator. Raises OSError where there is none."""
+def ask(path: Path, line: str, timeout_s: float = 5.0) -> str:
+    """Sends a line to a running simulator. Raises OSError where there is none, or one too busy."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
-        s.settimeout(5)
+        s.settimeout(timeout_s)
         s.connect(str(path))
         s.sendall(line.encode() + b"\n")
         return s.recv(65_536).decode().strip()

@@ -38,6 +38,8 @@ LIMITS = "max_inflight_messages 2000\nmax_queued_messages 100000\nmax_queued_byt
 SHARED = "$share/counters/"
 SETTLE_S = 5.0
 LOOK_S = 5.0
+# Nothing more is on its way to a subscriber that has got nothing for so long.
+QUIET_S = 3.0
 # Carried: live messages arrive within a second (p99), and as many as are due.
 CARRIED_MS, CARRIED_SHARE = 1_000, 0.995
 
@@ -50,6 +52,7 @@ class Load:
     plcs: int = 10
     scan: str = "1s"
     values: int = 10
+    commit: str = "0s"
     tls: bool = False
     simulators: int = 1
     subscribers: int = 1
@@ -138,6 +141,7 @@ class Plant:
         """All boxes, connected; shared out among the simulators."""
         load = self.load
         config = box_config(self.broker, load.plcs, load.scan, load.values)
+        config["store"]["commit"] = load.commit
         if max_rate is not None:
             config["store"]["replay"]["max_rate"] = max_rate
         share = -(-load.boxes // load.simulators)
@@ -192,11 +196,12 @@ class Plant:
         for b in boxes:
             assert b.end() == 0, b.errors()
         # What the broker has queued for the subscribers is on its way.
-        last = -1
-        while (now := sum(r["messages"] for r in self._reports())) != last:
-            last = now
-            time.sleep(1)
-        reports = self._reports()
+        last, since_s = -1, time.monotonic()
+        while time.monotonic() - since_s < QUIET_S:
+            reports = self._reports()
+            if (now := sum(r["messages"] for r in reports)) != last:
+                last, since_s = now, time.monotonic()
+            time.sleep(0.1)
         dumps = [c.dump(self.folder / f"came-{n}") for n, c in enumerate(self.counters)]
         # On a shared subscription nobody promises an order across its members.
         alone = len(self.counters) == 1
@@ -218,7 +223,11 @@ def steady(plant: Plant, seconds: float, settle_s: float = SETTLE_S) -> Outcome:
         stretch = plant.measure(boxes, seconds)
         for b in boxes:
             b.tell("quiet")
-        until(lambda: not any(b.status()["pending"] for b in boxes), 60, "the boxes' last messages")
+        say(f"  {stretch}")
+        until(
+            lambda: not any(b.status()["pending"] for b in boxes), 120,
+            lambda: f"the boxes' last messages: {[b.status() for b in boxes]}",
+        )  # fmt: skip
         return plant.judge(boxes, stretch)
 
 
@@ -276,6 +285,7 @@ def table(title: str, outcome: Outcome) -> str:
         ("lost (acknowledged, not come)", str(len(v.lost))),
         ("out of order at first delivery", str(outcome.disordered)),
         ("repeated", str(outcome.repeats)),
+        ("the broker says that it drops", f"{outcome.dropped} times"),
         ("still waiting in the boxes", f"{outcome.left:,}"),
     ]
     return "\n".join([f"| {title} | |", "|---|---|", *(f"| {k} | {t} |" for k, t in rows)])
@@ -293,6 +303,7 @@ def main() -> int:
     parser.add_argument("--boxes", type=int, default=1_000)
     parser.add_argument("--plcs", type=int, default=10)
     parser.add_argument("--values", type=int, default=10)
+    parser.add_argument("--commit", default="0s", help="store.commit of each box")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--backlog", default="1h", help="0s: no storm")
     parser.add_argument("--max-rate", type=int, help="store.replay.max_rate of each box")
@@ -302,8 +313,8 @@ def main() -> int:
     parser.add_argument("--subscribers", type=int, default=1)
     parser.add_argument("--find", type=int, metavar="BOXES", help="double from so many")
     args = parser.parse_args()
-    load = Load(args.boxes, args.plcs, "1s", args.values, args.tls, args.simulators,
-                args.subscribers)  # fmt: skip
+    load = Load(args.boxes, args.plcs, values=args.values, commit=args.commit, tls=args.tls,
+                simulators=args.simulators, subscribers=args.subscribers)  # fmt: skip
     if args.find:
         find(load, args.find, 30)
         return 0

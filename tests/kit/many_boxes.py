@@ -23,6 +23,9 @@ from tests.kit.broker import Broker
 from tests.kit.common import ROOT, until
 from tests.kit.site import PLC_EDGE
 
+# A thousand boxes on a machine that others use too.
+BUSY_S = 60.0
+
 
 def box_config(broker: Broker, plcs: int = 2, scan: str = "1s", values: int = 10) -> dict[str, Any]:
     """What every box is like; ``broker`` without accounts."""
@@ -52,7 +55,7 @@ class ManyBoxes:
             self._command, stdout=subprocess.PIPE, stderr=self._errors, text=True, cwd=ROOT
         )
         assert self.process.stdout is not None
-        guard = threading.Timer(60, self.process.kill)
+        guard = threading.Timer(90, self.process.kill)
         guard.start()
         line = self.process.stdout.readline()
         guard.cancel()
@@ -68,7 +71,7 @@ class ManyBoxes:
 
     def tell(self, line: str) -> str:
         """``away SHARE [FOR]``, ``back``, ``quiet``, ``account FILE``; its answer."""
-        answer = ask(self.control, line)
+        answer = ask(self.control, line, BUSY_S)
         assert answer.startswith("ok"), answer
         return answer
 
@@ -85,7 +88,7 @@ class ManyBoxes:
     def end(self) -> int:
         """SIGTERM; its exit code. Then ``account`` is there."""
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def __exit__(
         self,

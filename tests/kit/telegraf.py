@@ -30,7 +30,7 @@ class Telegraf:
         """Output's alias -> what it would write."""
 
     def parsed(self, alias: str, topic: str, text: str, now_ns: int) -> dict[str, Any]:
-        """What mqtt_consumer, json_v2 and topic_parsing make of a message (Telegraf 1.40 was seen)."""
+        """What mqtt_consumer, json_v2 and topic_parsing make of a message (as Telegraf 1.40)."""
         conf = self.inputs[alias]
         tags: dict[str, str] = {}
         try:
@@ -59,9 +59,9 @@ class Telegraf:
         """What an input made, on to the outputs."""
         for point in self.processor.all(metric):
             for alias, output in self.outputs.items():
-                if point["tags"]["_rota"] in output["tagpass"]["_rota"]:
-                    if line := _line(point, output):
-                        self.lines[alias].append(line)
+                routed = point["tags"]["_rota"] in output["tagpass"]["_rota"]
+                if routed and (line := _line(point, output)):
+                    self.lines[alias].append(line)
 
 
 def _line(point: Mapping[str, Any], output: Mapping[str, Any]) -> str:

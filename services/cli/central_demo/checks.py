@@ -12,14 +12,15 @@ import urllib3
 
 from services.cli.central_demo.boxes import MEASUREMENT, Box, Placed
 from services.cli.central_demo.broker import ADDRESS, CentralBroker
-from services.cli.central_demo.database import Database, Denied, Series
+from services.cli.central_demo.database import Database, Series
 from services.cli.central_demo.parts import wait_for
 from services.cli.central_demo.reader import Account
 from services.cli.central_demo.report import Report
 from services.runtime.clock import now_ms
 
-# What the broker has handed out is in the database so much later, at the latest.
-ARRIVES_S = 10.0
+# What was written is found by then. VictoriaMetrics does not find a new series for ten seconds
+# where somebody has asked for it before.
+ARRIVES_S = 30.0
 # Prometheus asks every 15 s, from a moment of its own on.
 SCRAPED_S = 25.0
 READ_S = 30.0
@@ -88,7 +89,7 @@ class Checks:
 
     def _missing(self, placed: Placed, messages: list[dict[str, Any]]) -> list[str]:
         """Values that the broker has handed out and the database does not give."""
-        kept = _by_field(self._database.stored(placed.box, placed.box.tenant, _recent_ms()))
+        kept = _by_field(self._database.stored(placed.box, _recent_ms()))
         return [
             f"{field} at {message['ts']}"
             for message in messages
@@ -101,11 +102,11 @@ class Checks:
         wanted = {tuple(sorted(tags(m).items())) for m in messages}
         found = {
             tuple(sorted((k, v) for k, v in s.tags.items() if k in TAGS))
-            for s in self._database.stored(box, box.tenant, _recent_ms())
+            for s in self._database.stored(box, _recent_ms())
             if s.field == box.field
         }
         one = dict(min(wanted)) if wanted else {}
-        words = ", ".join(f"{k}={v}" for k, v in one.items())
+        words = ", ".join(f"{name}={one[name]}" for name in TAGS if name in one)
         machines = f" (and {len(wanted) - 1} more machines)" if len(wanted) > 1 else ""
         good = bool(wanted) and found == wanted
         evidence = words + machines if good else f"wanted {wanted}, found {found}"
@@ -125,14 +126,14 @@ class Checks:
             values = self._stored_values(box, since_ms)
             return {days for days, ts in ages.items() if ts in values}
 
-        there = wait_for(lambda: kept_days in found(), ARRIVES_S)
-        good = bool(there) and found() == {kept_days}
+        wait_for(lambda: kept_days in found(), ARRIVES_S)
+        there = found()
         refusal = f" ({said[too_old_days]})" if said[too_old_days] else ""
         evidence = (
-            f"plan {box.plan}, {box.raw_days} d: a point of {kept_days} days ago is kept, one of"
-            f" {too_old_days} is not{refusal}"
+            f"plan {box.plan}, {box.raw_days} d: of points of {kept_days} and {too_old_days} days"
+            f" ago it has {', '.join(f'{days}' for days in sorted(there)) or 'none'}{refusal}"
         )
-        self._report.show(f"{box.tenant}: retention of raw values", good, evidence)
+        self._report.show(f"{box.tenant}: retention of raw values", there == {kept_days}, evidence)
 
     def downsampling(self, placed: Placed) -> None:
         """Six late values of one minute become its mean, least, greatest and last."""
@@ -172,7 +173,7 @@ class Checks:
     def _stored_values(self, box: Box, since_ms: int) -> dict[int, float]:
         """Of ``box.field``, by time."""
         found: dict[int, float] = {}
-        for series in self._database.stored(box, box.tenant, since_ms):
+        for series in self._database.stored(box, since_ms):
             if series.field == box.field:
                 found |= series.values
         return found
@@ -202,15 +203,13 @@ class Checks:
         self._report.show(what, said == "Not authorized", said or "it was let in")
 
     def database_isolation(self, own: Placed, other: Placed) -> None:
-        """One tenant's credential reads nothing of the other."""
+        """One tenant's credentials find its own, and nothing of the other."""
         who, whose = own.box.tenant, other.box.tenant
-        try:
-            found = len(self._database.stored(other.box, who, _recent_ms()))
-            said = f"{found} series of {whose}"
-        except Denied as e:
-            found, said = 0, str(e)
-        what = f"database: {who}'s credential reads nothing of {whose}"
-        self._report.show(what, not found, said)
+        mine = self._database.seen(own.box, who, _recent_ms())
+        foreign = self._database.seen(other.box, who, _recent_ms())
+        what = f"database: {who}'s credentials read nothing of {whose}"
+        evidence = f"{mine} series of {who}, {foreign} of {whose}"
+        self._report.show(what, mine > 0 and foreign == 0, evidence)
 
     # -- the agents' own metrics ---------------------------------------------------------
 

@@ -21,10 +21,6 @@ class Series:
     values: Mapping[int, float]
 
 
-class Denied(Exception):
-    """The database gives nothing to whom that credential belongs; the text is its answer."""
-
-
 class Database(Protocol):
     """One with a place of its own for each tenant."""
 
@@ -54,8 +50,11 @@ class Database(Protocol):
     def write(self, box: Box, lines: list[str]) -> str:
         """Points in line protocol, as the tenant's writer; its refusal, if any."""
 
-    def stored(self, box: Box, reader: str, since_ms: int) -> list[Series]:
-        """Raw values of a box, read as tenant ``reader``. Raises Denied."""
+    def stored(self, box: Box, since_ms: int) -> list[Series]:
+        """Raw values of a box, read as its tenant."""
+
+    def seen(self, box: Box, reader: str, since_ms: int) -> int:
+        """How many series of a box tenant ``reader`` finds wherever it may read."""
 
     def condense(self) -> None:
         """Has the newest minutes computed."""

@@ -18,7 +18,7 @@ import urllib3
 
 from services.cli.central_demo.boxes import MEASUREMENT, Box
 from services.cli.central_demo.broker import ADDRESS
-from services.cli.central_demo.database import Denied, Series
+from services.cli.central_demo.database import Series
 from services.cli.central_demo.parts import wait_listening
 from services.cli.central_demo.programs import Program
 from services.cli.children import Children
@@ -27,8 +27,10 @@ from services.runtime.errors import PlcEdgeError
 
 ASK_S, CONDENSE_S = 10.0, 60.0
 MINUTE_MS = 60_000
-WRITERS = ("raw", "processo")
-NEWEST = "processo_raw"
+# Account -> the bucket that it writes.
+WRITERS = {"raw": "processo_raw", "processo": "processo", "plataforma": "platform_metrics"}
+# What Telegraf makes of a good message: everything, and what the minutes are made of.
+OF_A_MESSAGE = ("raw", "processo")
 
 
 class VictoriaMetrics:
@@ -89,7 +91,7 @@ class VictoriaMetrics:
         wait_listening(children, {**ports, "vmauth": self._port})
 
     def direct(self, box: Box) -> list[dict[str, Any]]:
-        """What Telegraf's two routes of good messages are: everything, and for the minutes."""
+        """An output for each bucket."""
         return [
             {
                 "name": f"banco-{kind}", "type": "http", "format": "influx", "from": "oldest",
@@ -97,7 +99,7 @@ class VictoriaMetrics:
                 "username": f"{box.tenant}-{kind}-escrita",
                 "password_file": str(self._tokens / f"{box.tenant}-{kind}-escrita"),
             }
-            for kind in WRITERS
+            for kind in OF_A_MESSAGE
         ]  # fmt: skip
 
     def telegraf(self) -> dict[str, str]:
@@ -114,11 +116,16 @@ class VictoriaMetrics:
                 return f"HTTP {reply.status}"
         return ""
 
-    def stored(self, box: Box, reader: str, since_ms: int) -> list[Series]:
+    def stored(self, box: Box, since_ms: int) -> list[Series]:
         """Raw values, all fields."""
         prefix = f"{MEASUREMENT}:"
-        found = self._query(f'{{plc_id="{box.plc}"}}', reader, NEWEST, since_ms)
+        found = self._query(f'{{plc_id="{box.plc}"}}', box.tenant, WRITERS["raw"], since_ms)
         return [Series(s.tags, s.field.removeprefix(prefix), s.values) for s in found]
+
+    def seen(self, box: Box, reader: str, since_ms: int) -> int:
+        """In three buckets; that of the platform lies beside the other tenant's in one store."""
+        selector = f'{{plc_id="{box.plc}"}}'
+        return sum(len(self._query(selector, reader, b, since_ms)) for b in WRITERS.values())
 
     def condense(self) -> None:
         """What the condenser does by itself, once a minute."""
@@ -143,13 +150,13 @@ class VictoriaMetrics:
         return found
 
     def _query(self, selector: str, tenant: str, bucket: str, since_ms: int) -> list[Series]:
-        """As a tenant's reader of one bucket."""
+        """As a tenant's reader of one bucket. Raises PlcEdgeError."""
         now = now_ms() + 1_000
         asked = {"query": f"{selector}[{now - since_ms}ms]", "time": now / 1_000, "nocache": 1}
         account, secret = f"{tenant}-{bucket}-leitura", f"{tenant}-leitura"
         reply = self._ask("GET", f"/api/v1/query?{urlencode(asked)}", account, secret)
         if reply.status != 200:
-            raise Denied(f"HTTP {reply.status}")
+            raise PlcEdgeError(f"{account} is answered HTTP {reply.status}: {reply.data[:200]!r}")
         found = []
         for one in json.loads(reply.data)["data"]["result"]:
             tags = one["metric"]

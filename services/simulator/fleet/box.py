@@ -139,7 +139,8 @@ class Box:
         for row in rows:
             self._ledger.settle(row)
         self._receipt()
-        self.pump()
+        if self.pending > self.in_flight:
+            self.pump()
 
     def refused(self, row: Row, reason: str) -> None:
         """A dead letter."""

@@ -26,10 +26,10 @@ from services.simulator.fleet.plan import Plan
 TICK_S = 0.01
 # A box is looked after in one of so many ticks.
 TICKS_A_SECOND = 100
-# Boxes that begin in one tick.
-BEGIN = 2
+# Boxes that begin in a second: a TLS handshake costs the broker some ms.
+BEGIN_A_SECOND = 100
 # At the end: how long what is in flight may take, and goodbyes.
-DRAIN_S, CLOSE_S = 5.0, 5.0
+DRAIN_S, CLOSE_S = 20.0, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ class Fleet:
 
     def _tick(self) -> None:
         now = self._now_ms()
-        for _ in range(min(BEGIN, self._count - len(self.boxes))):
-            n = len(self.boxes)
+        begun = int((time.monotonic() - self._zero_s) * BEGIN_A_SECOND) + 1
+        for n in range(len(self.boxes), min(begun, self._count)):
             box = Box(self._process, self._plan, self._first + n, now, self._backlog_ms)
             self.boxes.append(box)
             heapq.heappush(self._due, (box.rows.next_ms(), n))
@@ -107,7 +107,8 @@ class Fleet:
         while due and due[0][0] <= now and not self.quiet:
             n = due[0][1]
             self.boxes[n].read(now)
-            heapq.heapreplace(due, (self.boxes[n].rows.next_ms(), n))
+            next_ms = max(self.boxes[n].rows.next_ms(), now + self._plan.commit_ms)
+            heapq.heapreplace(due, (next_ms, n))
         # A loop that is late leaves ticks out, but no box.
         turn = int((time.monotonic() - self._zero_s) / TICK_S)
         for missed in range(max(self._turn, turn - TICKS_A_SECOND), turn):

@@ -2,7 +2,7 @@
 
 Everything that a box's messages and connections depend on comes from there, by the way it comes to
 a real box (``render``): groups, scan times, heartbeats, broker, accounts, window, ``store.replay``,
-``store.max_age``. Every scan is a message, as with ``publish: always``.
+``store.max_age``, ``store.commit``. Every scan is a message, as with ``publish: always``.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class Plan:
         self.output: str = self._publisher["item"]
         store = rendered[process_name("store_forward")]["store"]
         self.replay: dict[str, Any] = store["replay"]
+        self.commit_ms = round(store["commit_ms"])
+        """Messages wait so long for others (``store.commit``)."""
         self._keep_ms = round(store["max_age_s"] * 1_000)
         self._readers = [rendered[process_name("reader", p.id)] for p in site.config.plcs]
         self.schedule, self._records = self._lay_out()

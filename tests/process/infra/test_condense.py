@@ -41,13 +41,13 @@ class Window(NamedTuple):
 
 @pytest.fixture
 def centre(tmp_path: Path) -> Iterator[Victoria]:
-    """One of its own: a series that is new is not found for ten seconds where somebody asked before."""
+    """One of its own: a new series is not found for ten seconds where somebody asked before."""
     boxes = fleet.load(fleet.write_boxes(tmp_path / "boxes"))
-    with Victoria(render.render(boxes, database=Database.VICTORIAMETRICS)) as running:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, url in running.variables.items():
-                patch.setenv(name, url)
-            yield running
+    files = render.render(boxes, database=Database.VICTORIAMETRICS)
+    with Victoria(files) as running, pytest.MonkeyPatch.context() as patch:
+        for name, url in running.variables.items():
+            patch.setenv(name, url)
+        yield running
 
 
 @pytest.fixture
