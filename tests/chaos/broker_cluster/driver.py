@@ -37,6 +37,8 @@ class Fault:
     """The longest time in which nothing arrived."""
     late_s: float = 0.0
     """From the fault to the last arrival that had waited longer than LATE_MS."""
+    disordered: int = 0
+    """First arrivals after a newer message of their PLC."""
 
 
 @dataclass
@@ -143,6 +145,7 @@ class Driver:
         first: Counter[tuple[str, int]] = Counter()
         newest: dict[str, int] = {}
         arrivals: list[tuple[int, int]] = []
+        disordered_ms: list[int] = []
         for a in plant.witness.arrivals():
             key = (a.plc, a.seq)
             first[key] += 1
@@ -153,13 +156,14 @@ class Driver:
             arrivals.append((a.arrival_ms, a.ts_ms))
             if a.seq < newest.get(a.plc, 0):
                 v.disordered.append(key)
+                disordered_ms.append(a.arrival_ms)
             newest[a.plc] = max(a.seq, newest.get(a.plc, 0))
         v.delivered = len(first)
         v.lost = sorted(set(given) - set(first))
-        self._time(arrivals)
+        self._time(arrivals, disordered_ms)
         return v
 
-    def _time(self, arrivals: list[tuple[int, int]]) -> None:
+    def _time(self, arrivals: list[tuple[int, int]], disordered_ms: list[int]) -> None:
         faults = self.verdict.faults
         ends = [f.at_ms for f in faults[1:]] + [_now_ms()]
         for fault, end_ms in zip(faults, ends, strict=True):
@@ -168,6 +172,7 @@ class Driver:
             gaps = [after - before for before, after in itertools.pairwise(times)]
             fault.silence_s = max(gaps, default=0) / 1_000
             late = [at for at, ts in within if at - ts > LATE_MS]
+            fault.disordered = sum(fault.at_ms <= at < end_ms for at in disordered_ms)
             fault.late_s = (max(late, default=fault.at_ms) - fault.at_ms) / 1_000
         calm_end = faults[0].at_ms if faults else _now_ms()
         calm = sorted(at - ts for at, ts in arrivals if at < calm_end)
