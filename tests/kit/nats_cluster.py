@@ -113,7 +113,7 @@ class Cluster:
         def whole() -> bool:
             process = self._running[host]
             assert process.poll() is None, self.log(host)
-            return self._get(host, "healthz") == {"status": "ok"}
+            return bool(self._get(host, "healthz") == {"status": "ok"})
 
         until(whole, timeout_s, lambda: f"{host} whole\n{self.log(host)}")
 
