@@ -107,6 +107,10 @@ class Cluster:
         process.kill()
         process.wait(10)
 
+    def wipe(self, host: str) -> None:
+        """Its disk is another, empty one."""
+        shutil.rmtree(self.folder / host / "data")
+
     def wait(self, host: str, timeout_s: float = 30) -> None:
         """Returns when the node says that it is whole: all it keeps is up to date."""
 

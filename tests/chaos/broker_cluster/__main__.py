@@ -1,7 +1,8 @@
 """``python -m tests.chaos.broker_cluster``: a Markdown table; ends with 1 on any loss.
 
 Three nodes, each in a network namespace of its own (root); one after the other is killed and comes
-back, then one is cut off from the other two, then one from everybody. Four minutes.
+back, one comes back with an empty disk, the other two are killed at once, one is cut off from the
+other two, and one from everybody. Five minutes.
 """
 
 from __future__ import annotations
@@ -81,8 +82,13 @@ def main() -> int:
         plant.feed()
         time.sleep(CALM_S)
         for host in net.hosts:
-            driver.kill(host, args.away)
+            driver.kill(host, away_s=args.away)
             time.sleep(CALM_S)
+        driver.kill(net.hosts[0], away_s=args.away, wipe=True)
+        time.sleep(CALM_S)
+        # The new one has a share in the majority now: what it did not take over would be missing.
+        driver.kill(*net.hosts[1:], away_s=args.away)
+        time.sleep(CALM_S)
         for whole in (False, True):
             driver.part(net, cluster.leader(), args.away, whole)
             time.sleep(CALM_S)

@@ -11,7 +11,7 @@ import itertools
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.broker_cluster.plant import Plant
@@ -76,31 +76,42 @@ class Driver:
         self._begin_s = time.monotonic()
         self._begin_ms = _now_ms()
 
-    def kill(self, host: str, away_s: float) -> None:
-        """``kill -9``, and started again."""
-        leads = ", leader of the messages" if host == self._cluster.leader() else ""
-        self._fault(
-            f"kill -9 {host}{leads}, back after {away_s:.0f} s",
-            lambda: self._cluster.kill(host), away_s, lambda: self._cluster.start(host), host,
-        )  # fmt: skip
+    def kill(self, *hosts: str, away_s: float, wipe: bool = False) -> None:
+        """``kill -9``, and started again; ``wipe``: as a new machine, with nothing on its disk."""
+
+        def take() -> None:
+            for host in hosts:
+                self._cluster.kill(host)
+                if wipe:
+                    self._cluster.wipe(host)
+
+        def give() -> None:
+            for host in hosts:
+                self._cluster.start(host)
+
+        new = " with an empty disk" if wipe else ""
+        what = f"kill -9 {self._name(hosts)}, back{new} after {away_s:.0f} s"
+        self._fault(what, hosts, take, away_s, give)
 
     def part(self, net: Net, host: str, away_s: float, whole: bool) -> None:
         """Cut off from everybody, or from the other nodes only."""
-        leads = ", leader of the messages" if host == self._cluster.leader() else ""
         end, begin = (net.mend, net.cut) if whole else (net.join, net.part)
         from_whom = "everybody" if whole else "the other nodes"
-        self._fault(
-            f"{host}{leads} cut off from {from_whom} for {away_s:.0f} s",
-            lambda: begin(host), away_s, lambda: end(host), host,
-        )  # fmt: skip
+        what = f"{self._name([host])} cut off from {from_whom} for {away_s:.0f} s"
+        self._fault(what, [host], lambda: begin(host), away_s, lambda: end(host))
+
+    def _name(self, hosts: Sequence[str]) -> str:
+        """Nodes by number, and whether one decides what comes after what."""
+        names = " and ".join(f"node {self._cluster.hosts.index(host) + 1}" for host in hosts)
+        return f"{names} (leader)" if self._cluster.leader() in hosts else names
 
     def _fault(
         self,
         what: str,
+        hosts: Sequence[str],
         take: Callable[[], None],
         away_s: float,
         give: Callable[[], None],
-        host: str,
     ) -> None:
         fault = Fault(what, _now_ms())
         self.verdict.faults.append(fault)
@@ -108,7 +119,8 @@ class Driver:
         time.sleep(away_s)
         give()
         begin_s = time.monotonic()
-        self._cluster.wait(host, BACK_S)
+        for host in hosts:
+            self._cluster.wait(host, BACK_S)
         fault.back_s = time.monotonic() - begin_s
         self._wait_states()
         fault.states_s = time.monotonic() - begin_s
