@@ -56,6 +56,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=2_000.0, help="messages a second")
     parser.add_argument("--boxes", type=int, default=3)
     parser.add_argument("--tenants", type=int, default=5, help="of each box: its connections")
+    parser.add_argument("--window", type=int, default=1_000, help="of each box: 1 keeps the order")
     parser.add_argument("--away", type=float, default=15.0, help="seconds")
     parser.add_argument("--set", action="append", default=[], metavar="OLD=NEW",
                         help="replace this text in each node's configuration")  # fmt: skip
@@ -76,7 +77,9 @@ def main() -> int:
         Cluster(
             lambda nodes: files(args.boxes, args.tenants, nodes), net.hosts, net.launchers, change
         ) as cluster,
-        Plant(cluster, boxes=args.boxes, tenants=args.tenants, rate=args.rate) as plant,
+        Plant(
+            cluster, boxes=args.boxes, tenants=args.tenants, rate=args.rate, window=args.window
+        ) as plant,
     ):
         driver = Driver(plant)
         plant.feed()
