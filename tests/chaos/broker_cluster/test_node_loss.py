@@ -22,7 +22,7 @@ def test_a_killed_leader_loses_nothing() -> None:
         driver = Driver(plant)
         plant.feed()
         time.sleep(2)
-        driver.kill(cluster.leader(), 3)
+        driver.kill(cluster.leader(), away_s=3)
         verdict = driver.judge(20)
     assert verdict.kept, verdict
     assert verdict.delivered > 500

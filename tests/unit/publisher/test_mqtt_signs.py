@@ -35,6 +35,18 @@ def test_accepted_and_closed_again_and_again() -> None:
     assert code(signs, WINDOW_S + 1) == ""
 
 
+def test_several_hosts_that_close_may_be_a_cluster_that_has_lost_a_node() -> None:
+    signs = Signs("x")
+    for n, host in enumerate(("a", "b", "a")):
+        signs.look(host, True, "", "", float(n))
+        signs.look(host, False, *CLOSED, float(n))
+    assert "lost a node" in str(signs.verdict(ENDS))
+    one = Signs("x")
+    for n in range(ENDS):
+        up_and_down(one, float(n))
+    assert "lost a node" not in str(one.verdict(ENDS))
+
+
 def test_now_and_then_is_no_sign() -> None:
     signs = Signs("x")
     for n in range(20):
