@@ -253,19 +253,45 @@ def test_a_small_step_back_of_a_counter_adds_nothing(
     assert held(centre, MINUTES, "recuo", MINUTE_MS)[Window("ciclos_inc", first)] == 13.0
 
 
+def command(centre: Victoria, *options: str) -> list[str]:
+    """As the compose file runs it."""
+    file = centre.infra / "victoriametrics/condense.json"
+    return [
+        sys.executable,
+        "-P",
+        "-m",
+        "services.cli.main",
+        "infra",
+        "condense",
+        str(file),
+        *options,
+    ]
+
+
 def test_the_command(centre: Victoria) -> None:
-    """As the compose file runs it, but once; and what it says when a store is away."""
+    """Once; and what it says when a store is away."""
     now = int(time.time() * 1e3)
     put(centre, "comando", {"temperatura": [(now - 2 * MINUTE_MS, 3.0)]})
-    command = [sys.executable, "-P", "-m", "services.cli.main", "infra", "condense"]
-    command += [str(centre.infra / "victoriametrics/condense.json"), "--once", "minutes"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    once = command(centre, "--once", "minutes")
+    done = subprocess.run(once, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert "condensed" in done.stderr
     assert set(held(centre, MINUTES, "comando", MINUTE_MS).values()) == {3.0}
     centre.kill(MINUTES)
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    centre.start(MINUTES)
+    done = subprocess.run(once, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert centre.urls[MINUTES].removeprefix("http://") in done.stderr
+    assert centre.urls[MINUTES].removeprefix("http://").partition(":")[2] in done.stderr
+
+
+def test_it_begins_at_once(centre: Victoria) -> None:
+    """Without waiting for the next minute."""
+    now = int(time.time() * 1e3)
+    put(centre, "servico", {"temperatura": [(now - 2 * MINUTE_MS, 3.0)]})
+    running = subprocess.Popen(command(centre), cwd=ROOT, stderr=subprocess.PIPE)
+    try:
+        until(lambda: held(centre, MINUTES, "servico", MINUTE_MS), 30, "nothing was condensed")
+    finally:
+        running.terminate()
+        _, said = running.communicate(timeout=10)
+    assert said == b""
