@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -218,15 +219,13 @@ def test_late_points_replace_what_was_made_without_them(
         same(held(centre, MINUTES, "tardia", MINUTE_MS), model(seen, first, first + 20 * MINUTE_MS))
         hours = held(centre, HOURS, "tardia", HOUR_MS)
         assert {w.start for w in hours} == {first}
-        # Nights are further apart: by now it knows what it wrote.
-        until(
-            lambda: (
-                len(condenser._kept(acme, condenser._minutes, first, first + HOUR_MS))
-                == len(model(seen, first, first + 20 * MINUTE_MS))
-            ),
-            15,
-            "written points are not found",
-        )
+        # Nights are further apart: by then it knows what it wrote.
+        for rollup, wrote in (
+            (condenser._minutes, len(model(seen, first, first + 20 * MINUTE_MS))),
+            (condenser._hours, len(hours)),
+        ):
+            found = partial(condenser._kept, acme, rollup, first, first + HOUR_MS)
+            until(lambda f=found, n=wrote: len(f()) == n, 15, "written points are not found")  # type: ignore[misc]
     assert seen == points
     assert sum(condenser.night(day + 3 * HOUR_MS)) == 0
 
