@@ -243,7 +243,8 @@ class Condenser:
                     "POST", url + path, fields=fields, encode_multipart=False
                 )
         except urllib3.exceptions.HTTPError as e:
-            raise Unavailable("store_away", f"{url} does not answer: {e}") from None
+            message = f"{url} does not answer ({e}); VM_…_URL in the environment says where it is"
+            raise Unavailable("store_away", message) from None
         text = response.data.decode()
         if response.status >= 300:
             message = f"{url}{path} answers {response.status}: {text.strip()[:300]}"

@@ -11,6 +11,8 @@ for ``fsync``, which the kit turns off; VictoriaMetrics as it is rendered, witho
 from __future__ import annotations
 
 import math
+import random
+import re
 import statistics
 import tempfile
 import time
@@ -27,7 +29,7 @@ from services.infra import model, render
 from services.infra.database import Database
 from services.runtime import loader
 from tests.bench.result import Figures, Options, Result, compare
-from tests.kit.common import ROOT
+from tests.kit.common import ROOT, until
 from tests.kit.influx_real import RealInflux, binary
 from tests.kit.postgres import Cluster
 from tests.kit.victoria import Victoria
@@ -41,10 +43,10 @@ ASKED = 5
 _HTTP = urllib3.PoolManager(timeout=120)
 
 
-def value(machine: int, field: int, n: int) -> float:
-    """A third each: slow sensors with a last digit that moves, counters, switches."""
+def value(draw: random.Random, machine: int, field: int, n: int) -> float:
+    """A third each: slow sensors whose last digits are noise, counters, switches."""
     if field % 3 == 0:
-        return round(50 + 20 * math.sin((n + machine) / 90) + ((n * 7 + field) % 11) / 10, 1)
+        return round(50 + 20 * math.sin((n + machine) / 90) + draw.gauss(0, 0.5), 2)
     return float(n // 3) if field % 3 == 1 else float((n // (20 + machine)) % 2)
 
 
@@ -62,9 +64,11 @@ class Plant:
     def batches(self) -> Iterator[list[Message]]:
         """Made as they are asked for: what that costs is not counted."""
         batch: list[Message] = []
+        draw = random.Random(1)
         for n, at in enumerate(range(self.start_s, self.end_s, EVERY_S)):
             for machine in range(MACHINES):
-                batch.append((at, machine, [value(machine, f, n) for f in range(FIELDS)]))
+                values = [value(draw, machine, f, n) for f in range(FIELDS)]
+                batch.append((at, machine, values))
                 if len(batch) == BATCH:
                     yield batch
                     batch = []
@@ -132,10 +136,18 @@ class VictoriaMetrics:
         assert reply.status == 204, reply.data
 
     def settle(self) -> None:
-        for path in ("/internal/force_flush", "/internal/force_merge"):
-            assert _HTTP.request("GET", self._url + path).status == 200
-        # A merge tells nobody when it is done; this many points take it less than a second.
-        time.sleep(2)
+        # What is in memory goes to disk when it ends, not when it is killed.
+        process = self._centre.processes[STORE]
+        process.terminate()
+        process.wait(60)
+        self._centre.start(STORE)
+        assert _HTTP.request("GET", self._url + "/internal/force_merge").status == 200
+        time.sleep(2)  # until it has begun
+        until(self._merged, 120, "the merge does not end")
+
+    def _merged(self) -> bool:
+        pages = _HTTP.request("GET", f"{self._url}/metrics").data.decode()
+        return not re.search(r'^vm_active_merges\{type="storage/.*"\} [1-9]', pages, re.M)
 
     def bytes_on_disk(self) -> int:
         return folder_bytes(self._centre.folder / STORE)

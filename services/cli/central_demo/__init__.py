@@ -43,17 +43,17 @@ def demo(
     vmauth = need("vmauth", "victoria-metrics", "")
     with demonstration() as children:
         children.keep = keep
-        if keep:
-            console.print(f"everything is in {children.folder}", highlight=False, soft_wrap=True)
         ports = _ports(port_base)
         database = VictoriaMetrics(children.folder, engine, vmauth, ports)
         pipeline = Pipeline(children, programs, database, ports)
         pipeline.run(seconds)
         pipeline.report.print()
-        if not pipeline.report.good:
-            raise typer.Exit(EXIT_FAILURE)
+    where = f"kept: {children.folder}" if keep else "removed"
+    console.print(f"\nall processes have ended; folder {where}", highlight=False, soft_wrap=True)
     if children.interrupted:
         raise typer.Exit(INTERRUPTED)
+    if not pipeline.report.good:
+        raise typer.Exit(EXIT_FAILURE)
 
 
 def _ports(base: int | None) -> Iterator[int]:

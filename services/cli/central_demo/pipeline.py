@@ -57,6 +57,7 @@ class Pipeline:
 
     def run(self, seconds: float) -> None:
         """All parts; messages for ``seconds``; then every check."""
+        console.print("rendering, and starting the centre and two boxes")
         self._configure()
         self._start_broker()
         self._database.start(self._children, self._infra)
@@ -68,8 +69,9 @@ class Pipeline:
             self._start_boxes()
             self._start_prometheus()
             self._wait_for_messages(readers)
-            console.print(f"messages flow; looking again in {seconds:g} s", highlight=False)
+            console.print(f"messages flow; asking in {seconds:g} s", highlight=False)
             self._watch(seconds)
+            console.print("asking all parts what came\n")
             self._check(readers)
 
     # -- the parts -----------------------------------------------------------------------

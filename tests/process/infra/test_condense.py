@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -218,15 +219,13 @@ def test_late_points_replace_what_was_made_without_them(
         same(held(centre, MINUTES, "tardia", MINUTE_MS), model(seen, first, first + 20 * MINUTE_MS))
         hours = held(centre, HOURS, "tardia", HOUR_MS)
         assert {w.start for w in hours} == {first}
-        # Nights are further apart: by now it knows what it wrote.
-        until(
-            lambda: (
-                len(condenser._kept(acme, condenser._minutes, first, first + HOUR_MS))
-                == len(model(seen, first, first + 20 * MINUTE_MS))
-            ),
-            15,
-            "written points are not found",
-        )
+        # Nights are further apart: by then it knows what it wrote.
+        for rollup, wrote in (
+            (condenser._minutes, len(model(seen, first, first + 20 * MINUTE_MS))),
+            (condenser._hours, len(hours)),
+        ):
+            found = partial(condenser._kept, acme, rollup, first, first + HOUR_MS)
+            until(lambda f=found, n=wrote: len(f()) == n, 15, "written points are not found")  # type: ignore[misc]
     assert seen == points
     assert sum(condenser.night(day + 3 * HOUR_MS)) == 0
 
@@ -253,19 +252,45 @@ def test_a_small_step_back_of_a_counter_adds_nothing(
     assert held(centre, MINUTES, "recuo", MINUTE_MS)[Window("ciclos_inc", first)] == 13.0
 
 
+def command(centre: Victoria, *options: str) -> list[str]:
+    """As the compose file runs it."""
+    file = centre.infra / "victoriametrics/condense.json"
+    return [
+        sys.executable,
+        "-P",
+        "-m",
+        "services.cli.main",
+        "infra",
+        "condense",
+        str(file),
+        *options,
+    ]
+
+
 def test_the_command(centre: Victoria) -> None:
-    """As the compose file runs it, but once; and what it says when a store is away."""
+    """Once; and what it says when a store is away."""
     now = int(time.time() * 1e3)
     put(centre, "comando", {"temperatura": [(now - 2 * MINUTE_MS, 3.0)]})
-    command = [sys.executable, "-P", "-m", "services.cli.main", "infra", "condense"]
-    command += [str(centre.infra / "victoriametrics/condense.json"), "--once", "minutes"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    once = command(centre, "--once", "minutes")
+    done = subprocess.run(once, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert "condensed" in done.stderr
     assert set(held(centre, MINUTES, "comando", MINUTE_MS).values()) == {3.0}
     centre.kill(MINUTES)
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    centre.start(MINUTES)
+    done = subprocess.run(once, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert centre.urls[MINUTES].removeprefix("http://") in done.stderr
+    assert centre.urls[MINUTES].removeprefix("http://").partition(":")[2] in done.stderr
+
+
+def test_it_begins_at_once(centre: Victoria) -> None:
+    """Without waiting for the next minute."""
+    now = int(time.time() * 1e3)
+    put(centre, "servico", {"temperatura": [(now - 2 * MINUTE_MS, 3.0)]})
+    running = subprocess.Popen(command(centre), cwd=ROOT, stderr=subprocess.PIPE)
+    try:
+        until(lambda: held(centre, MINUTES, "servico", MINUTE_MS), 30, "nothing was condensed")
+    finally:
+        running.terminate()
+        _, said = running.communicate(timeout=10)
+    assert said == b""

@@ -288,8 +288,8 @@ def test_a_store_that_is_stopped_keeps_everything(centre: Victoria) -> None:
     writes no log ahead of its data.)
     """
     name = shared(centre, "processo")
-    before = centre.held(name)
+    before = values(centre)
     centre.processes[name].terminate()
     assert centre.processes[name].wait(20) == 0
     centre.start(name)
-    assert centre.held(name) == before
+    assert values(centre) == before
