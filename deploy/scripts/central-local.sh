@@ -4,8 +4,7 @@
 #   central-local.sh                     ends by itself; Ctrl-C ends everything it started
 #   central-local.sh --seconds 60 --keep    longer; leaves rendered files, logs and data
 #   central-local.sh --containers        docker-compose.yml instead, in the foreground
-# What is missing is installed from Debian or Ubuntu. Telegraf, and InfluxDB in place of
-# VictoriaMetrics, take part where their programs are on PATH.
+# What is missing is installed from Debian or Ubuntu; a Telegraf takes part where it is on PATH.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=/dev/null
