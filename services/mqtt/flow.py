@@ -124,6 +124,8 @@ class Flow:
         """Packets may be sent."""
         self.proven = False
         """The broker has answered a PUBLISH of this connection."""
+        self._asks = False
+        """Something went before the rows that the broker is to answer."""
         self.front_s = time.monotonic()
         """Since when the oldest unanswered packet waits for its answer."""
         self._limit, self._packet_bytes = self._window, 268_435_460
@@ -138,12 +140,18 @@ class Flow:
         self._may_retain = answer.retain_available
         # First, so that its answer proves the connection before any row is blamed for its loss.
         self._retained = first | self._last_retained
+        self._asks = bool(self._retained)
 
     def blame(self) -> None:
         """Counts connections lost over one message. Only where the broker had answered before:
         else it is the line or the broker, and no message is guilty of that."""
         front = next((r for r in self._flying.values() if isinstance(r, Row)), None)
-        if front is None or not self.proven or self.closing:
+        if front is None or self.closing:
+            return
+        if not self.proven:
+            # A broker that answers late may end the connection over a row before it has answered
+            # anything, each time: the next one is asked for an answer before it is given a row.
+            self._careful = self._careful or self._asks
             return
         if front is not self._suspect:
             self._suspect, self._suspect_count = front, 0

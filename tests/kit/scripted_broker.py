@@ -47,6 +47,8 @@ class Script:
     reverse_pubacks: bool = False
     """In batches of ten, last one first."""
     puback_delay_s: float = 0.0
+    lazy: bool = False
+    """Answers nothing before the client has nothing more to say."""
     byte_by_byte: bool = False
     drop_after: int = 0
     """Closes after that many rows, before the PUBACK of the last."""
@@ -242,7 +244,9 @@ class ScriptedBroker:
         self._check(client, message, mid, len(body))
         if retain or topic.startswith("edge/"):
             self.received.append(message)
-            if qos and not s.swallow_all:
+            if s.lazy:
+                self._ack_when_idle(client, mid)
+            elif qos and not s.swallow_all:
                 self._ack(client, mid, 0)
             return True
         client.rows += 1
@@ -265,6 +269,9 @@ class ScriptedBroker:
         if not refused:
             self.received.append(message)
         if not qos or s.swallow_all or (s.swallow_every and client.rows % s.swallow_every == 0):
+            return True
+        if s.lazy:
+            self._ack_when_idle(client, mid)
             return True
         if s.puback_delay_s:
             time.sleep(s.puback_delay_s)
@@ -292,6 +299,13 @@ class ScriptedBroker:
         if s.stray_pubacks:
             self._send(client, b"\x40\x02" + (mid + 7 & 0xFFFF or 1).to_bytes(2))
         return True
+
+    def _ack_when_idle(self, client: _Client, mid: int) -> None:
+        client.held.append(mid)
+        if not self._more(client, 0.05):
+            for held in client.held:
+                self._ack(client, held, 0)
+            client.held.clear()
 
     def _more(self, client: _Client, wait_s: float) -> bool:
         """Whether the client has sent something that was not read."""

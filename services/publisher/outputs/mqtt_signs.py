@@ -61,7 +61,7 @@ class Signs:
                 "unstable",
                 f"the broker accepts us and closes the connection again, {ENDS} times within"
                 f" {WINDOW_S:g} s",
-                f"{passing}does another client use {self._who}? Then give each box its own"
+                f"{passing}Does another client use {self._who}? Then give each box its own"
                 " `site:` (or `client_id:`) and account. Does it drop idle clients? Then a shorter"
                 " `keepalive:`. Its log says which",
             )
