@@ -282,7 +282,7 @@ def table(title: str, outcome: Outcome) -> str:
         ("CPU, % of a core", ", ".join(f"{n} {p:.0f}" for n, p in s.cpu.items())),
         ("machine idle", f"{s.idle:.0f} %"),
         ("made, acknowledged, came", f"{v.made:,}, {v.acknowledged:,}, {v.came:,}"),
-        ("lost (acknowledged, not come)", str(len(v.lost))),
+        ("lost (acknowledged, not come)", f"{v.lost_messages:,}"),
         ("out of order at first delivery", str(outcome.disordered)),
         ("repeated", str(outcome.repeats)),
         ("the broker says that it drops", f"{outcome.dropped} times"),

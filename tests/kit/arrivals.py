@@ -121,6 +121,7 @@ class Verdict:
     acknowledged: int = 0
     came: int = 0
     told: int = 0
+    lost_messages: int = 0
     lost: list[str] = field(default_factory=list)
     """Of which PLC, and which numbers: acknowledged, and neither come nor told of."""
 
@@ -142,16 +143,16 @@ def judge(accounts: Iterable[Path], dumps: Iterable[Path]) -> Verdict:
             for first, last in [*stream["came"], *stream["told"]]:
                 add(both.setdefault(key, []), first, last)
             verdict.told += _size(stream["told"])
-    verdict.came = sum(map(_size, came.values()))
     for file in accounts:
         for plc in map(orjson.loads, file.read_bytes().splitlines()):
             topic = f"plc/{plc['locatario_id']}/{plc['plc_id']}"
             verdict.made += plc["made"]
             verdict.acknowledged += _size(plc["acknowledged"])
-            there = both.get((topic, plc["epoch"]), [])
-            verdict.lost += [
-                f"{topic} {first} to {last}" for first, last in _without(plc["acknowledged"], there)
-            ]
+            key = (topic, plc["epoch"])
+            verdict.came += _size(came.get(key, []))
+            missing = _without(plc["acknowledged"], both.get(key, []))
+            verdict.lost_messages += _size(missing)
+            verdict.lost += [f"{topic} {first} to {last}" for first, last in missing]
     return verdict
 
 
