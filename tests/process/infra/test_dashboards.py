@@ -156,7 +156,9 @@ def numbers(centre: Victoria, account: str, one: Asked, who: str, end_ms: int) -
         params = {"query": query, "time": end}
         found = centre.read(account, "/api/v1/query", params).result
         return [float(series["value"][1]) for series in found["result"]]
-    params = {"query": query, "start": str(end_ms // 1_000 - 3_600), "end": end, "step": "60"}
+    # As often as messages come: what turns with each of them is seen in both states.
+    step = str(plant_day.STEP_MS // 1_000)
+    params = {"query": query, "start": str(end_ms // 1_000 - 3_600), "end": end, "step": step}
     found = centre.read(account, "/api/v1/query_range", params).result
     return [float(v) for series in found["result"] for _, v in series["values"]]
 
