@@ -84,8 +84,9 @@ def run(seconds: float) -> Figures:
     came = Counter(which for which, _ in told if which[3] <= back_ms)
     late_ms = sorted(lag for which, lag in told if gone_ms <= which[3] <= back_ms)
     missed, extra = wanted - came, came - wanted
-    assert not missed, f"never told: {missed.total()} of {wanted.total()}, {list(missed)[:5]}"
-    assert not extra, f"told without cause: {extra.total()}, {list(extra)[:5]}"
+    for what, some in (("never told", missed), ("told without cause", extra)):
+        near = _near(next(iter(some)), of, came) if some else ""
+        assert not some, f"{what}: {some.total()} of {wanted.total()}, {list(some)[:5]}\n{near}"
     assert late_ms[-1] < ON_TIME_MS, f"told after {late_ms[-1]:.0f} ms"
     p99_ms = late_ms[int(len(late_ms) * 0.99)]
     return [
@@ -96,3 +97,17 @@ def run(seconds: float) -> Figures:
         ("told after (median, p99, greatest)",
          f"{statistics.median(late_ms):.0f}, {p99_ms:.0f}, {late_ms[-1]:.0f} ms"),
     ]  # fmt: skip
+
+
+def _near(event: Told, of: dict[str, list[dict[str, Any]]], came: Counter[Told]) -> str:
+    """What lies within 2 s of an event: the messages of its PLC, and what was told."""
+    plc, rule, _, ts = event
+    name = rule.replace("-", "_")
+    keys = ("ts", "epoch", "seq", "quality", "latency_ms")
+    lines = [
+        f"{ ({k: m.get(k) for k in keys}) } {name}={m['values'].get(name)} bad={m.get('bad')}"
+        for m in of[plc]
+        if abs(m["ts"] - ts) < 2_000
+    ]
+    told = [t for t in came if t[:2] == (plc, rule) and abs(t[3] - ts) < 2_000]
+    return "\n".join([*lines, f"told: {told}"])
