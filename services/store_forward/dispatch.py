@@ -144,8 +144,7 @@ class Dispatch:
         if frame.session != self.session or frame.lane not in self._open:
             return
         now_s = time.monotonic()
-        away = self._lanes_wanted and now_s - self._moved_s > CUT_OFF_S
-        self._cut_off |= away and not outbox.cursors[self.name].behind
+        self._cut_off |= self._lanes_wanted and now_s - self._moved_s > CUT_OFF_S
         self._moved_s = now_s
         self._refused += frame.refused
         self._held.append(frame)

@@ -12,13 +12,12 @@ import struct
 import zlib
 from pathlib import Path
 
+import msgpack
+
 from services.store_forward.state import Cursor
 
-# Name (CONTRACT §3: 32 characters at most), done, skip_from, skip_to; then the CRC32 of those.
-_CURSOR = struct.Struct("<32sQQQ")
-_CRC = struct.Struct("<I")
-_SIZE = _CURSOR.size + _CRC.size
-_END = bytes(_SIZE)
+# Length and CRC32 of what follows: [[name, done, skip_from, skip_to, earlier], …] in msgpack.
+_HEAD = struct.Struct("<II")
 
 
 class Latest:
@@ -35,26 +34,28 @@ class Latest:
         data = b""
         with contextlib.suppress(OSError):
             data = os.pread(self._fd, 1 << 20, 0)
-        for at in range(0, len(data) - _SIZE + 1, _SIZE):
-            packed, check = data[at : at + _CURSOR.size], data[at + _CURSOR.size : at + _SIZE]
-            if _CRC.pack(zlib.crc32(packed)) != check:
-                return  # the end, or damage: what follows may be older
-            name, done, skip_from, skip_to = _CURSOR.unpack(packed)
-            cursor = cursors.get(name.rstrip(b"\0").decode("ascii", "replace"))
+        if len(data) < _HEAD.size:
+            return
+        size_bytes, check = _HEAD.unpack_from(data)
+        packed = data[_HEAD.size : _HEAD.size + size_bytes]
+        # Damage, or an older version's file: what is there may be older.
+        if len(packed) != size_bytes or zlib.crc32(packed) != check or not packed:
+            return
+        for name, done, skip_from, skip_to, earlier in msgpack.unpackb(packed, use_list=False):
+            cursor = cursors.get(name)
             if cursor is not None and done >= cursor.done and skip_to >= cursor.skip_to:
-                cursor.done, cursor.skip_from, cursor.skip_to = done, skip_from, skip_to
+                cursor.copy_from(Cursor(done, skip_from, skip_to, list(earlier)))
 
     def save(self, cursors: dict[str, Cursor]) -> None:
         """Writes all of them where one has moved."""
-        data = bytearray()
-        for name, c in cursors.items():
-            packed = _CURSOR.pack(name.encode(), c.done, c.skip_from, c.skip_to)
-            data += packed + _CRC.pack(zlib.crc32(packed))
-        data += _END
+        packed: bytes = msgpack.packb(
+            [(n, c.done, c.skip_from, c.skip_to, c.earlier) for n, c in cursors.items()]
+        )
+        data = _HEAD.pack(len(packed), zlib.crc32(packed)) + packed
         if data != self._written:
             with contextlib.suppress(OSError):
                 os.pwrite(self._fd, data, 0)
-                self._written = bytes(data)
+                self._written = data
 
     def close(self) -> None:
         """Closes the file."""

@@ -250,12 +250,11 @@ class Outbox:
         """Rows that an output has not delivered."""
         c = self.cursors[output]
         low = max(c.done, self.first_pos - 1)
-        lanes = c.skip_to - max(c.skip_from, low) if c.skip_to > low else 0
         lost = sum(
             max(0, last - max(first - 1, low))
             for s in self.segments if s.holes for first, last in s.holes.items()
         )  # fmt: skip
-        return max(0, self.last_pos - low - lanes - lost)
+        return max(0, self.last_pos - low - c.delivered_beside(low) - lost)
 
     def oldest_ts_ms(self, output: str) -> int:
         """When the oldest undelivered row was read; 0 when there is none."""
@@ -533,6 +532,9 @@ class Outbox:
         for segment in list(self.segments):
             at = max(after, segment.first_pos - 1)
             while not found and at < min(segment.last_pos, end):
+                if lane == "backfill" and (behind := cursor.backlog_after(at)) > at:
+                    at = behind
+                    continue
                 try:
                     rows = segment.read(at, limit)
                 except Corrupt as e:
@@ -549,6 +551,7 @@ class Outbox:
                 found = [
                     r for r in rows
                     if r.pos <= end and (not r.outputs or f",{output}," in r.outputs)
+                    and (lane == "live" or cursor.lacks(r.pos))
                 ]  # fmt: skip
             if found:
                 break

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from services.store_forward.segment import DAMAGE, Corrupt, Row, Where, crc
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cursor (output TEXT PRIMARY KEY, done INTEGER, skip_from INTEGER,
     skip_to INTEGER, crc INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS beside (output TEXT, skip_from INTEGER, skip_to INTEGER, crc INTEGER,
+    PRIMARY KEY (output, skip_from)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mark (segment INTEGER, plc TEXT, locatario TEXT, epoch INTEGER,
     seq INTEGER, ts_ms INTEGER, crc INTEGER, PRIMARY KEY (segment, plc)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS dead (output TEXT, pos INTEGER, kind INTEGER, plc TEXT, locatario TEXT,
@@ -32,6 +34,8 @@ CREATE TABLE IF NOT EXISTS copy (pos INTEGER PRIMARY KEY, kind INTEGER, plc TEXT
 """
 # The mark that follows the newest rows, beside those of the segments' beginnings.
 NEWEST = -1
+# Each outage during a backlog adds a range; a line that flaps for days must not add for ever.
+EARLIER_MAX = 16
 
 
 @dataclass(slots=True)
@@ -43,6 +47,10 @@ class Cursor:
     done: int
     skip_from: int
     skip_to: int
+    earlier: list[tuple[int, int]] = field(default_factory=list)
+    """What the live lanes before this one delivered between ``done`` and ``skip_from``: each from
+    (excluded) and to, in order, apart. Forgetting one costs repeats, no loss.
+    """
 
     @property
     def behind(self) -> bool:
@@ -53,9 +61,7 @@ class Cursor:
         """Takes a receipt: everything of the lane up to ``position``. Never goes back."""
         if lane == "backfill":
             if self.behind:
-                self.done = max(self.done, min(position, self.skip_from))
-                if self.done >= self.skip_from:
-                    self.done = self.skip_from = self.skip_to
+                self.pass_over(min(position, self.skip_from))
         elif self.behind:
             self.skip_to = max(self.skip_to, position)
         else:
@@ -63,18 +69,47 @@ class Cursor:
 
     def part(self, last: int) -> None:
         """From here on new rows have a lane of their own; what waits up to ``last`` is backlog."""
-        if not self.behind and self.done < last:
-            self.skip_from = self.skip_to = last
+        if max(self.done, self.skip_to) >= last:
+            return
+        if self.skip_to > self.skip_from:
+            self.earlier.append((self.skip_from, self.skip_to))
+            if len(self.earlier) > EARLIER_MAX:
+                self.earlier.remove(min(self.earlier, key=lambda r: r[1] - r[0]))
+        self.skip_from = self.skip_to = last
 
     def pass_over(self, position: int) -> None:
         """Leaves behind what is no longer there."""
         self.done = max(self.done, position)
+        while self.earlier and self.done >= self.earlier[0][0]:
+            self.done = max(self.done, self.earlier.pop(0)[1])
         if self.done >= self.skip_from:
             self.done = self.skip_from = self.skip_to = max(self.done, self.skip_to)
 
     def lacks(self, pos: int) -> bool:
         """Whether a row is not delivered yet."""
-        return pos > self.done and not self.skip_from < pos <= self.skip_to
+        if pos <= self.done or self.skip_from < pos <= self.skip_to:
+            return False
+        return not any(a < pos <= b for a, b in self.earlier)
+
+    def backlog_after(self, pos: int) -> int:
+        """The same position, or the end of what was delivered beside it: the backlog goes on
+        behind that.
+        """
+        return next((b for a, b in self.earlier if a <= pos < b), pos)
+
+    @property
+    def skips(self) -> list[tuple[int, int]]:
+        """What live lanes delivered beyond ``done``: each from (excluded) and to, in order."""
+        return [*self.earlier, (self.skip_from, self.skip_to)]
+
+    def delivered_beside(self, low: int) -> int:
+        """Positions that live lanes delivered behind ``low`` (at least ``done``)."""
+        return sum(b - max(a, low) for a, b in self.skips if b > low)
+
+    def copy_from(self, other: Cursor) -> None:
+        """Becomes equal to it."""
+        self.done, self.skip_from, self.skip_to = other.done, other.skip_from, other.skip_to
+        self.earlier = list(other.earlier)
 
 
 class State:
@@ -104,9 +139,9 @@ class State:
             # A cursor that a power cut sets back costs repeats, no loss: synced once a second.
             db.execute("PRAGMA synchronous=normal")
             db.execute(_SCHEMA)
-            for table in ("cursor", "mark", "dead", "copy"):
+            for table in ("cursor", "beside", "mark", "dead", "copy"):
                 list(db.execute(f"SELECT * FROM {table}"))
-            self._saved: dict[str, tuple[int, int, int]] = {}
+            self._saved: dict[str, tuple[int, int, int, list[tuple[int, int]]]] = {}
             self._unsynced = False
             self._noted: dict[str, Where] = {}
             return db
@@ -125,13 +160,21 @@ class State:
                 found[name] = Cursor(*where)
             else:
                 self.lost = True
+        # A version that knows no earlier lanes leaves what it finds here: it stays true.
+        ranges = self._db.execute("SELECT * FROM beside ORDER BY skip_from")
+        for name, skip_from, skip_to, check in ranges:
+            cursor = found.get(name)
+            if crc(name, skip_from, skip_to) == check and cursor is not None:
+                last = cursor.earlier[-1][1] if cursor.earlier else cursor.done
+                if last < skip_from < skip_to <= cursor.skip_from:
+                    cursor.earlier.append((skip_from, skip_to))
         return found
 
     def save_cursors(self, cursors: dict[str, Cursor]) -> None:
         """Writes those that moved. A full disk is no error: they live in memory until it has room,
         and a restart before that costs repeats.
         """
-        now = {n: (c.done, c.skip_from, c.skip_to) for n, c in cursors.items()}
+        now = {n: (c.done, c.skip_from, c.skip_to, list(c.earlier)) for n, c in cursors.items()}
         moved = {n: w for n, w in now.items() if self._saved.get(n) != w}
         if not moved:
             return
@@ -139,8 +182,13 @@ class State:
             with self._db:
                 self._db.executemany(
                     "INSERT OR REPLACE INTO cursor VALUES (?,?,?,?,?)",
-                    [(n, *w, crc(n, *w)) for n, w in moved.items()],
+                    [(n, *w[:3], crc(n, *w[:3])) for n, w in moved.items()],
                 )
+                for name, (*_where, earlier) in moved.items():
+                    if name not in self._saved or self._saved[name][3] != earlier:
+                        self._db.execute("DELETE FROM beside WHERE output = ?", (name,))
+                        ranges = [(name, *r, crc(name, *r)) for r in earlier]
+                        self._db.executemany("INSERT INTO beside VALUES (?,?,?,?)", ranges)
             self._saved.update(moved)
             self._unsynced = True
 
@@ -156,6 +204,7 @@ class State:
         self._saved.pop(name, None)
         with contextlib.suppress(apsw.FullError, apsw.IOError):
             self._db.execute("DELETE FROM cursor WHERE output = ?", (name,))
+            self._db.execute("DELETE FROM beside WHERE output = ?", (name,))
 
     # -- marks: where streams stood ------------------------------------------------------
 

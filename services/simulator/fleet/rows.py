@@ -87,10 +87,8 @@ class MadeRows:
         if floor - c.done // STRIDE < step:
             return
         # What a live lane delivered beside the backlog is not lost.
-        bounds = [c.done // STRIDE, floor]
-        if c.behind:
-            first, last = c.skip_from // STRIDE, c.skip_to // STRIDE
-            bounds = [bounds[0], min(floor, first), min(floor, last), floor]
+        skips = [end // STRIDE for skip in c.skips for end in skip]
+        bounds = [min(floor, n) for n in (c.done // STRIDE, *skips, floor)]
         told: list[Row] = [
             row for rows in self._notices.values() for row in rows
             if row.pos <= floor * STRIDE and c.lacks(row.pos)
@@ -136,7 +134,7 @@ class MadeRows:
     def pending(self, output: str) -> int:
         """Messages that are not delivered."""
         c = self.cursors[output]
-        beside = c.skip_to // STRIDE - c.skip_from // STRIDE if c.behind else 0
+        beside = sum(b // STRIDE - a // STRIDE for a, b in c.skips)
         return self.count - c.done // STRIDE - beside
 
     def fresh(self, output: str, after: int, limit: int) -> list[Row]:
@@ -145,16 +143,19 @@ class MadeRows:
 
     def read(self, output: str, lane: str, after: int, limit: int) -> list[Row]:
         """Rows of a lane behind ``after``, in order."""
-        end = self.cursors[output].skip_from if lane == "backfill" else self.last_pos
+        cursor, is_backlog = self.cursors[output], lane == "backfill"
+        end = cursor.skip_from if is_backlog else self.last_pos
         found: list[Row] = []
-        n, told = divmod(after, STRIDE)
-        while len(found) < limit:
-            found += self._notices.get(n, [])[told:]
-            n, told = n + 1, 0
-            if n > self.count:
-                break
-            found.append(self._row(n))
-        return [row for row in found[:limit] if row.pos <= end]
+        at = after
+        while len(found) < limit and at < end:
+            at = cursor.backlog_after(at) if is_backlog else at
+            n, told = divmod(at, STRIDE)
+            notices = self._notices.get(n, [])[told:]
+            row = notices[0] if notices else self._row(n + 1)
+            at = row.pos
+            if at <= end:
+                found.append(row)
+        return found
 
     def row(self, pos: int) -> Row | None:
         """One row by its position."""
@@ -193,8 +194,6 @@ class MadeRows:
         seq] of each run.
         """
         c, seq = self._cursor, self.schedule.seq
-        runs = [[1, seq(plc, c.done // STRIDE)]]
-        if c.behind:
-            first = seq(plc, c.skip_from // STRIDE) + 1
-            runs.append([first, seq(plc, c.skip_to // STRIDE)])
-        return [run for run in runs if run[0] <= run[1]]
+        runs = [(0, c.done), *c.skips]
+        settled = [[seq(plc, a // STRIDE) + 1, seq(plc, b // STRIDE)] for a, b in runs]
+        return [run for run in settled if run[0] <= run[1]]
