@@ -64,7 +64,8 @@ class RealInflux(Server):
                 stderr=log,
                 cwd=self.folder,
             )
-        until(lambda: self.ask("GET", "/health").status == 200, 60, self.log)
+        # /health is well before the API is: newer versions refuse it with 503 while they start.
+        until(lambda: self.ask("GET", "/api/v2/setup").status == 200, 60, self.log)
 
     def log(self) -> str:
         """Its last words."""

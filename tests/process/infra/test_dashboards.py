@@ -291,8 +291,10 @@ def test_every_flux_query_of_every_dashboard(
             query = query.replace(name, value)
         span = (end - HOUR_MS, end)
         first, last = (time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(t // 1_000)) for t in span)
+        # As often as messages come, as above.
+        period = f"{plant_day.STEP_MS}ms"
         option = (f"option v = {{timeRangeStart: {first}, timeRangeStop: {last},"
-                  " windowPeriod: 1m}\n")  # fmt: skip
+                  f" windowPeriod: {period}}}\n")  # fmt: skip
         rows = flux_rows(influx, who, option + query, end)
         if one.kind == "table":
             assert rows, f"{one.board}: {one.title} shows nothing"
