@@ -132,10 +132,11 @@ class MadeRows:
         return self.letters
 
     def pending(self, output: str) -> int:
-        """Messages that are not delivered."""
+        """Messages and notices that are not delivered."""
         c = self.cursors[output]
         beside = sum(b // STRIDE - a // STRIDE for a, b in c.skips)
-        return self.count - c.done // STRIDE - beside
+        told = sum(c.lacks(row.pos) for rows in self._notices.values() for row in rows)
+        return self.count - c.done // STRIDE - beside + told
 
     def fresh(self, output: str, after: int, limit: int) -> list[Row]:
         """Nothing is in memory."""

@@ -79,6 +79,10 @@ def run(seconds: float) -> Figures:
                 plc: sorted(box.subscriber.data(plc), key=lambda m: (m["epoch"], m["seq"]))
                 for plc in plcs
             }
+    for plc, found in of.items():
+        seqs = {m["seq"] for m in found}
+        lost = max(seqs) - min(seqs) + 1 - len(seqs)
+        assert not lost, f"{plc}: {lost} messages have not come, so nothing can be judged"
     wanted = Counter(e for found in of.values() for e in expected(found) if e[3] <= back_ms)
     kinds = Counter(m["quality"] for found in of.values() for m in found)
     came = Counter(which for which, _ in told if which[3] <= back_ms)
