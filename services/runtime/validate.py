@@ -158,7 +158,11 @@ def _mistakes_of_any_type(at: KeyPath, data: Any, kind: type[Model]) -> dict[Key
         kind.model_validate(data)
     except ValidationError as e:
         of_a_type = ("extra_forbidden", "model_type")
-        found = [e for e in e.errors(include_url=False) if e["type"] not in of_a_type]
+        found = [
+            e
+            for e in e.errors(include_url=False)
+            if e["type"] not in of_a_type and e["loc"] != (_tag_key([kind]),)
+        ]
         return {(*at, *_real_path(e["loc"], data, e["type"] == "missing")): [e] for e in found}
     return {}
 
