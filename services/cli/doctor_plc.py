@@ -58,7 +58,9 @@ def _check_tags(site: Site, plc: PlcBase, host: str) -> Iterator[Finding]:
     elif once.frozen:
         fix = "look at the server's own diagnostics"
         yield Finding("error", subject, once.frozen, "its data may be frozen", fix)
-    yield from (Finding("warning", subject, c, text) for lv, c, text in once.events if lv != "info")
+    for level, code, text in once.events:
+        if level != "info" and code != once.frozen:
+            yield Finding("warning", subject, code, text)
     for n, group in enumerate(plc.groups):
         yield from _tags_of(f"{subject} group {group.name}", once.readings[n])
 
