@@ -202,6 +202,12 @@ class ThreadSource:
             if now_s - self._since_s > CONNECT_TIMEOUTS * self._timeout_s:
                 self._give_up(PlcUnavailable("timeout", f"{host}: no connection"))
             return
+        if any(tags.is_subscribed for tags in self._groups):
+            # What a subscription holds is repeated as good: only while somebody would tell better.
+            self._line.nudge()
+            if now_s - self._line.turned_s > CONNECT_TIMEOUTS * self._timeout_s:
+                self._give_up(PlcUnavailable("timeout", f"{host}: the connection does not react"))
+                return
         if not self._asked:
             return
         oldest_s = min(self._asked.values())
