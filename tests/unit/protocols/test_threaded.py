@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from pathlib import Path
@@ -304,15 +305,22 @@ def test_a_thread_that_never_ends_ends_the_process(
         end.set()
 
 
-def test_a_bug_in_the_thread_is_a_bug_of_the_process(tmp_path: Path) -> None:
-    def serve(host: str, line: Line) -> None:
-        raise ZeroDivisionError
+@pytest.mark.parametrize("failure", [ZeroDivisionError("x"), asyncio.CancelledError()])
+def test_a_library_that_fails_is_told_and_tried_again(
+    failure: BaseException, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    served: list[str] = []
 
-    with (
-        EngineRig(tmp_path, serve, [tags("g1", "a")]) as rig,
-        pytest.raises(ZeroDivisionError),
-    ):
-        rig.turn_for(5)
+    def serve(host: str, line: Line) -> None:
+        served.append(host)
+        if len(served) == 1:
+            raise failure
+        polled(host, line)
+
+    with EngineRig(tmp_path, serve, [tags("g1", "a", "b")]) as rig:
+        rig.until(lambda: rig.messages and rig.messages[-1]["quality"] == "good")
+    assert rig.codes == ["protocol", "plc_online"]
+    assert "Traceback" in capfd.readouterr().err
 
 
 def test_a_stopped_cpu(tmp_path: Path) -> None:
