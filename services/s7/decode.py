@@ -108,7 +108,7 @@ class Record:
         values: dict[str, Any] = self._blank.copy()
         values.update(zip(self._number_names, self._numbers.unpack_from(part), strict=True))
         for name in self._wide_names:
-            values[name] = _json_integers(values[name])
+            values[name] = json_integers(values[name])
         if self._real_names:
             reals = self._reals.unpack(part)
             values.update(zip(self._real_names, reals, strict=True))
@@ -140,7 +140,7 @@ class Record:
         for name, factor, bias, long in self._scaled:
             if name not in bad:
                 try:
-                    values[name] = _scale(values[name], factor, bias, long)
+                    values[name] = scale(values[name], factor, bias, long)
                 except BadValue as e:
                     bad[name] = e.reason
         for name in bad:
@@ -173,7 +173,7 @@ def _decoder(f: Field) -> Callable[[bytes], Any]:
     if t.dims and ELEMENTARY.get(t.base, ELEMENTARY["BOOL"]).code:
         return _number_array(t, first)
     if t.base in _WIDE:
-        return lambda part: _json_integers(decode_value(t, part[first:end]))
+        return lambda part: json_integers(decode_value(t, part[first:end]))
     return lambda part: decode_value(t, part[first:end], bit, encoding)
 
 
@@ -192,23 +192,23 @@ def _real_array(t: S7Type, first: int) -> Callable[[bytes], Any]:
 def _number_array(t: S7Type, first: int) -> Callable[[bytes], Any]:
     numbers = struct.Struct(f">{math.prod(t.counts)}{ELEMENTARY[t.base].code}")
     if t.base in _WIDE:
-        return lambda part: _json_integers(nest([*numbers.unpack_from(part, first)], t.counts))
+        return lambda part: json_integers(nest([*numbers.unpack_from(part, first)], t.counts))
     return lambda part: nest([*numbers.unpack_from(part, first)], t.counts)
 
 
-def _json_integers(value: Any) -> Any:
+def json_integers(value: Any) -> Any:
     """Integers that a double cannot hold, as text."""
     if isinstance(value, list):
-        return [_json_integers(v) for v in value]
+        return [json_integers(v) for v in value]
     return value if -SAFE_INTEGER <= value <= SAFE_INTEGER else str(value)
 
 
-def _scale(value: Any, factor: float, bias: float, long: bool) -> Any:
+def scale(value: Any, factor: float, bias: float, long: bool) -> Any:
     """factor × raw + bias; unless ``long``, with the digits that a double's rounding left rubbed
     out (0.3, not 0.30000000000000004). Raises BadValue where a double cannot hold it.
     """
     if isinstance(value, list):
-        return [_scale(v, factor, bias, long) for v in value]
+        return [scale(v, factor, bias, long) for v in value]
     scaled = float(value) * factor + bias
     if scaled - scaled != 0:
         raise BadValue("infinity")

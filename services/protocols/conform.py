@@ -1,0 +1,150 @@
+"""A value that a library has decoded -> as JSON takes it, if it is one of the field's type.
+
+Both sides may be wrong: a layout that was written before the program changed must not turn one
+quantity into another, so what is no value of the declared type is bad (``type_differs``), however
+well it could be converted.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from services.s7.decode import json_integers, scale
+from services.s7.field import Field
+from services.s7.types import BadValue, S7Type, shortest
+
+_F32 = struct.Struct(">f")
+_SIGNED = {"SINT": 8, "INT": 16, "DINT": 32, "LINT": 64, "TIME": 32, "LTIME": 64}
+_UNSIGNED = {
+    "BYTE": 8, "USINT": 8, "UINT": 16, "WORD": 16, "UDINT": 32, "DWORD": 32, "ULINT": 64,
+    "LWORD": 64,
+}  # fmt: skip
+_RANGES = {
+    **{name: (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for name, bits in _SIGNED.items()},
+    **{name: (0, 2**bits - 1) for name, bits in _UNSIGNED.items()},
+}
+_TEXTS = frozenset(("STRING", "WSTRING", "CHAR", "WCHAR"))
+_UNIT_NS = {"TIME": 1_000_000, "LTIME": 1_000}
+"""A timedelta counts whole microseconds: LTIME ns of it are exact."""
+
+TYPE_DIFFERS = "type_differs"
+
+
+def conform(field: Field) -> Callable[[Any], Any]:
+    """A function that makes of a decoded value what ``values`` holds (services/protocols/source.py),
+    scaled. It raises BadValue with the reason for ``bad``.
+
+    Takes: bool, int, float, str; ``bytes`` for arrays of BYTE and USINT; ``date``, ``time`` and
+    ``datetime`` (an aware one is given in UTC, its zone left out); ``timedelta`` for TIME and
+    LTIME; for arrays (nested) lists, of the declared counts.
+    """  # noqa: E501
+    t = field.s7_type
+    one = _scalar(t)
+    if field.scale is None:
+        return (lambda value: _array(value, t.counts, one)) if t.dims else one
+    factor, bias = field.scale
+    long = t.base in ("LREAL", "LINT", "ULINT", "LWORD", "LTIME")
+
+    def scaled(value: Any) -> Any:
+        value = _array(value, t.counts, one) if t.dims else one(value)
+        return scale(value, factor, bias, long)
+
+    return scaled
+
+
+def _array(value: Any, counts: tuple[int, ...], one: Callable[[Any], Any]) -> list[Any]:
+    if isinstance(value, bytes | bytearray | tuple):
+        value = list(value)
+    if not isinstance(value, list):
+        raise BadValue(TYPE_DIFFERS)
+    if len(value) != counts[0]:
+        raise BadValue("array_length")
+    if len(counts) > 1:
+        return [_array(v, counts[1:], one) for v in value]
+    return [one(v) for v in value]
+
+
+def _scalar(t: S7Type) -> Callable[[Any], Any]:
+    base = t.base
+    if base == "BOOL":
+        return _bool
+    if base == "REAL":
+        return _real
+    if base == "LREAL":
+        return _lreal
+    if base in _RANGES:
+        return _integer(*_RANGES[base], _UNIT_NS.get(base, 0))
+    if base in _TEXTS:
+        return _text(t.length or 1)
+    return _time
+
+
+def _bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise BadValue(TYPE_DIFFERS)
+    return value
+
+
+def _real(value: Any) -> float:
+    if not isinstance(value, float):
+        raise BadValue(TYPE_DIFFERS)
+    if value - value != 0:
+        raise BadValue("nan" if math.isnan(value) else "infinity")
+    try:
+        stored: float = _F32.unpack(_F32.pack(value))[0]
+    except OverflowError:
+        raise BadValue(TYPE_DIFFERS) from None
+    if stored != value:
+        raise BadValue(TYPE_DIFFERS)  # a double with more digits than a REAL has
+    return shortest(stored)
+
+
+def _lreal(value: Any) -> float:
+    if not isinstance(value, float):
+        raise BadValue(TYPE_DIFFERS)
+    if value - value != 0:
+        raise BadValue("nan" if math.isnan(value) else "infinity")
+    return value
+
+
+def _integer(low: int, high: int, unit_ns: int) -> Callable[[Any], Any]:
+    def integer(value: Any) -> Any:
+        if unit_ns and isinstance(value, datetime.timedelta):
+            value = value // datetime.timedelta(microseconds=1) * 1_000
+            value = value // unit_ns if unit_ns == 1_000_000 else value
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise BadValue(TYPE_DIFFERS)
+        if not low <= value <= high:
+            raise BadValue(TYPE_DIFFERS)
+        return json_integers(value)
+
+    return integer
+
+
+def _text(_length: int) -> Callable[[Any], Any]:
+    def text(value: Any) -> str:
+        if not isinstance(value, str):
+            raise BadValue(TYPE_DIFFERS)
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # half of a UTF-16 pair
+            raise BadValue("bad_utf16") from None
+        return value
+
+    return text
+
+
+def _time(value: Any) -> Any:
+    if isinstance(value, datetime.datetime):
+        if value.tzinfo is not None:
+            value = value.astimezone(datetime.UTC).replace(tzinfo=None)
+        return value.isoformat(timespec="auto")
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, str):
+        return value
+    raise BadValue(TYPE_DIFFERS)
