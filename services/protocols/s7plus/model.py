@@ -1,0 +1,83 @@
+"""What a PLC read by S7CommPlus has in ``config.yaml``: symbols instead of addresses, and who may
+read them. Experimental (docs/s7plus.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from services.protocols.s7plus.symbols import SymbolError, parse_symbol
+from services.runtime.base_model import Credentials, Port
+from services.runtime.judged import rule
+from services.runtime.plc_model import Files, GroupBase, PlcBase
+
+
+class S7PlusGroup(GroupBase):
+    """Tags that are read together, at one rate."""
+
+    fields: list[Any] | None = Field(
+        None,
+        description="instead of a layout: fields with a `symbol` (`\"Motor 1\".speed`) and its"
+        " `type`, as `plc-edge browse` writes them",
+    )
+
+
+class S7PlusPlc(PlcBase, Credentials):
+    """An S7-1200 or S7-1500, one reader process; its blocks may be optimised, PUT/GET off.
+
+    Experimental: docs/s7plus.md says which firmware has been tried, by whom.
+    """
+
+    protocol: Literal["s7plus"]
+    port: Port = 102
+    tls: Literal["auto", "required", "off"] = Field(
+        "auto",
+        description="`auto`: TLS, and without it only where the CPU has none and neither password"
+        " nor `ca` nor `fingerprint` is given",
+    )
+    ca: Path | None = Field(None, description="CA of the CPU's certificate; then `host` must be its name")
+    fingerprint: str | None = Field(
+        None,
+        pattern=r"^([0-9A-Fa-f]{2}[:\- ]?){31}[0-9A-Fa-f]{2}$",
+        description="SHA-256 of the CPU's certificate, in hex: no other is taken. `plc-edge probe`"
+        " shows it",
+    )
+    groups: list[S7PlusGroup] = Field(min_length=1)
+    secret_keys: ClassVar[tuple[str, ...]] = ("password",)
+    tag_keys: ClassVar[tuple[str, ...]] = ("symbol",)
+
+    @rule
+    def _tls_for_trust(self) -> str | None:
+        if self.tls == "off" and (self.ca or self.fingerprint):
+            return "`ca:` and `fingerprint:` are of TLS, and `tls:` is off"
+        return None
+
+    @rule
+    def _user_with_password(self) -> str | None:
+        if self.username is not None and not (self.password or self.password_file):
+            return "`username:` needs `password:` or `password_file:`"
+        return None
+
+    @classmethod
+    def wrong_tag(cls, tag: Mapping[str, str]) -> tuple[str, str, str] | None:
+        """A symbol that cannot be one."""
+        try:
+            parse_symbol(tag["symbol"])
+        except SymbolError as e:
+            return "symbol", str(e), "copy it from `plc-edge browse`, or from TIA Portal"
+        return None
+
+    def rendered(self, files: Files) -> dict[str, Any]:
+        """What services/protocols/s7plus/source.py reads."""
+        return {
+            "port": self.port,
+            "tls": self.tls,
+            "ca": files.beside(self.ca),
+            "fingerprint": self.fingerprint,
+            "username": self.username,
+            "password": files.secret(self, "password", self.id),
+        }
