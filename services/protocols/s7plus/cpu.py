@@ -26,8 +26,8 @@ from s7commplus.error import (
     S7TimeoutError,
     S7TlsHandshakeError,
 )
-from s7commplus.legitimation import extract_session_version_string
-from s7commplus.protocol import AccessLevel, FunctionCode
+from s7commplus.legitimation import decide_legitimation_mode, extract_session_version_string
+from s7commplus.protocol import AccessLevel, FunctionCode, LegitimationType
 from s7commplus.v1_session_key.keys import fingerprints_for_family
 
 from services.protocols.s7plus import words
@@ -122,18 +122,20 @@ class Cpu:
         level = connection.protection_level
         if not use_tls:
             return  # without TLS the password went with the connection
+        user = self._config.get("username") or ""
+        page = words.page(has_users=_has_users(_told(connection)))
         if password and level is not None and level > AccessLevel.FULL_ACCESS:
-            try:
-                with self._judged():
-                    connection.authenticate(password, self._config.get("username") or "")
-            except PlcUnavailable as e:
-                if e.code in ("timeout", "reset"):
-                    raise
-                message = words.password_refused(self.host, e.message, self._config)
-                raise PlcUnavailable("password_refused", message) from None
+            with self._judged():
+                try:
+                    connection.authenticate(password, user)
+                except S7ConnectionError as e:
+                    if not connection.connected or "egitimation" not in str(e):
+                        raise
+                    message = words.password_refused(self.host, user, page)
+                    raise PlcUnavailable("password_refused", message) from None
         level = connection.protection_level
         if level is not None and level >= AccessLevel.NO_ACCESS:
-            message = words.no_access(self.host, has_password=bool(password))
+            message = words.no_access(self.host, page, has_password=bool(password))
             raise PlcUnavailable("access_denied", message)
 
     @contextlib.contextmanager
@@ -151,6 +153,9 @@ class Cpu:
         except S7CertificateError as e:
             raise PlcUnavailable("certificate", words.certificate(where, str(e))) from None
         except S7TlsHandshakeError as e:
+            if isinstance(e.__cause__, S7TimeoutError | TimeoutError):
+                message = f"{where}: no answer within {self._timeout_s:g} s, in the TLS handshake"
+                raise PlcUnavailable("timeout", message) from None
             raise PlcUnavailable("tls_failed", words.tls_failed(where, str(e))) from None
         except (S7TimeoutError, TimeoutError):
             message = f"{where}: no answer within {self._timeout_s:g} s"
@@ -173,9 +178,7 @@ class Cpu:
         """Order number and firmware as the CPU tells them in the handshake (``6ES7 512-1CK01-0AB0
         V2.9``); empty where it does not.
         """
-        told = getattr(self._connection, "_server_session_version", None)
-        text = extract_session_version_string(told) if told else None
-        _, _, rest = (text or "").partition(";")
+        _, _, rest = _told(self._connection).partition(";")
         return " ".join(rest.replace(";", " ").split())
 
     @property
@@ -265,6 +268,17 @@ class Cpu:
         """Ends the connection."""
         with contextlib.suppress(Exception):
             self._connection.disconnect()
+
+
+def _told(connection: S7CommPlusConnection) -> str:
+    """What the CPU says of itself in the handshake: ``1;6ES7 512-1CK01-0AB0;V2.9``, or nothing."""
+    told = connection._server_session_version
+    return (extract_session_version_string(told) if told else None) or ""
+
+
+def _has_users(told: str) -> bool:
+    """Firmware that asks for a user, not only for a level's password."""
+    return bool(told) and decide_legitimation_mode(told) is LegitimationType.NEW
 
 
 def _name(text: str) -> str:

@@ -21,7 +21,7 @@ class S7PlusGroup(GroupBase):
 
     fields: list[Any] | None = Field(
         None,
-        description="instead of a layout: fields with a `symbol` (`\"Motor 1\".speed`) and its"
+        description='instead of a layout: fields with a `symbol` (`"Motor 1".speed`) and its'
         " `type`, as `plc-edge browse` writes them",
     )
 
@@ -39,7 +39,9 @@ class S7PlusPlc(PlcBase, Credentials):
         description="`auto`: TLS, and without it only where the CPU has none and neither password"
         " nor `ca` nor `fingerprint` is given",
     )
-    ca: Path | None = Field(None, description="CA of the CPU's certificate; then `host` must be its name")
+    ca: Path | None = Field(
+        None, description="CA of the CPU's certificate; then `host` must be its name"
+    )
     fingerprint: str | None = Field(
         None,
         pattern=r"^([0-9A-Fa-f]{2}[:\- ]?){31}[0-9A-Fa-f]{2}$",

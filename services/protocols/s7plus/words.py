@@ -6,8 +6,6 @@ Pages as in the help of TIA Portal V17 to V20. Nothing here needs ``s7commplus``
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
-from typing import Any
 
 _SECURITY = "TIA Portal: the CPU's Properties > Protection & Security"
 MECHANISMS = f"{_SECURITY} > Connection mechanisms"
@@ -16,26 +14,29 @@ USERS = "TIA Portal: the project tree's Security settings > Users and roles"
 DOWNLOAD = "compile and download the hardware"
 
 
-def no_access(host: str, *, has_password: bool) -> str:
+def page(*, has_users: bool) -> str:
+    """Where it is set who may read: from firmware V3.1 (S7-1200: V4.7) on projects have users."""
+    return USERS if has_users else ACCESS_LEVEL
+
+
+def no_access(host: str, page: str, *, has_password: bool) -> str:
     """The access level is "No access"."""
-    mend = (
-        f"what was given permits no more. {ACCESS_LEVEL} (firmware V3.1, S7-1200 V4.7 and newer:"
-        f" {USERS}): give that password or user a level of at least HMI access, and {DOWNLOAD}"
-        if has_password
-        else "give its password (`password:`, and `username:` where the project has users)."
-        f" {ACCESS_LEVEL} (firmware V3.1, S7-1200 V4.7 and newer: {USERS}) shows which there is"
-    )
+    if has_password:
+        mend = f"what was given permits no more than that. {page}: give it HMI access at least"
+        mend += f", and {DOWNLOAD}"
+    else:
+        mend = "give `password:`, and `username:` where the project has users. Which there are:"
+        mend += f" {page}"
     return f'{host}: the CPU\'s access level is "No access (complete protection)": {mend}'
 
 
-def password_refused(host: str, said: str, config: Mapping[str, Any]) -> str:
-    """The legitimation failed. ``said``: the library's text, which holds no secret."""
-    who = f"user {config['username']!r}" if config.get("username") else "the password"
-    return (
-        f"{host}: the CPU refuses {who}: set it anew in {ACCESS_LEVEL}, or from firmware V3.1"
-        f" (S7-1200: V4.7) on in {USERS}, where `username:` is needed too; then {DOWNLOAD}"
-        f" ({said})"
-    )
+def password_refused(host: str, user: str, page: str) -> str:
+    """The legitimation failed."""
+    who = f"user {user!r} or the password" if user else "the password"
+    mend = f"{page}: set it anew, and {DOWNLOAD}"
+    if page == USERS and not user:
+        mend += "; a user's password needs `username:` beside it"
+    return f"{host}: the CPU refuses {who}. {mend}"
 
 
 def key_refused(host: str) -> str:
@@ -95,6 +96,6 @@ OF_THE_PROGRAM = frozenset(("unknown_symbol", "type_differs"))
 def read_refused(host: str, said: str) -> str:
     """A request was refused as a whole."""
     return (
-        f"{host}: {said}: reading needs at least HMI access. {ACCESS_LEVEL} (firmware V3.1, S7-1200"
-        f" V4.7 and newer: {USERS}), or give `password:`; then {DOWNLOAD}"
+        f"{host}: {said}: reading needs HMI access at least. Give `password:`, or {ACCESS_LEVEL}"
+        f" (firmware V3.1, S7-1200 V4.7 and newer: {USERS}); then {DOWNLOAD}"
     )
