@@ -12,13 +12,14 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from services.cli.common import ConfigOption, JsonOption, console, fail, load_site
+from services.cli.probe_ways import OPC_UA_PORT, Offer, opc_ua, recommend, s7plus
 from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, PlcUnavailable
 from services.s7.handshake import FULL
 from services.s7.plan import Extent, make_plan
@@ -128,11 +129,30 @@ class Report:
     clock: str | None = None
     identity: dict[str, str] | None = None
     advice: list[str] = field(default_factory=list)
+    is_there: bool = False
+    """The port answers, though not as classic S7 does."""
+    ways: list[Offer] = field(default_factory=list)
+    """The other ways of reading it."""
+    recommended: str | None = None
+    """The `protocol:` for the configuration."""
+    reason: str | None = None
+
+    @property
+    def classic(self) -> Offer:
+        """What classic S7 offers."""
+        if self.connection is None:
+            return Offer("s7", "not_offered", "no S7 connection")
+        if not self.put_get:
+            return Offer("s7", "answers", "PUT/GET is not permitted")
+        closed = [f"DB{b.db}" for b in self.blocks if not b.readable]
+        if closed:
+            return Offer("s7", "answers", f"{', '.join(closed)} cannot be read")
+        return Offer("s7", "readable", f"PDU {self.pdu}")
 
     @property
     def usable(self) -> bool:
-        """Whether a reader could work with it."""
-        return bool(self.put_get) and all(b.readable for b in self.blocks)
+        """Whether a reader could work with it as it is."""
+        return any(o.state == "readable" for o in (self.classic, *self.ways))
 
 
 def register(app: typer.Typer) -> None:
@@ -152,6 +172,9 @@ def probe(
     identify: Annotated[
         bool, typer.Option("--identify", help="Also ask for order number and names.")
     ] = False,
+    opcua_port: Annotated[
+        int, typer.Option("--opcua-port", min=1, max=65_535, help="Of the CPU's OPC UA server.")
+    ] = OPC_UA_PORT,
     timeout: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds per attempt.")] = 2.0,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -177,6 +200,8 @@ def probe(
             progress = status.update
         for report in reports:
             examine(report, blocks, identify, timeout, progress)
+            progress("S7CommPlus and OPC UA")
+            look_further(report, opcua_port, timeout, identify=identify)
     if as_json:
         documents = [{**asdict(r), "usable": r.usable} for r in reports]
         json.dump(documents if len(documents) > 1 else documents[0], sys.stdout, indent=2)
@@ -218,6 +243,16 @@ def examine(
     _with_snap7(report, way, identify)
 
 
+def look_further(report: Report, opcua_port: int, timeout_s: float, *, identify: bool) -> None:
+    """The other ways of reading it, and the best of all."""
+    if report.connection is not None or report.is_there:
+        offer = s7plus(report.host, report.port, timeout_s)
+        report.ways.append(offer if identify else replace(offer, identity=""))
+    report.ways.append(opc_ua(report.host, timeout_s, opcua_port))
+    recommended, reason = recommend(report.classic, report.ways)
+    report.recommended, report.reason = recommended or None, reason or None
+
+
 def _connect(
     report: Report, timeout_s: float, progress: Callable[[str], None]
 ) -> tuple[Session | None, Way | None]:
@@ -233,12 +268,14 @@ def _connect(
             if e.code == "refused_by_cpu":
                 continue
             report.advice.append(e.message)
+            report.is_there = e.code in ("connections_full", "no_s7", "protocol")
             return None, None
         report.connect_ms = round((time.monotonic() - began_s) * 1_000, 1)
         report.connection, report.config = way.label, way.config
         report.local_tsap, report.remote_tsap = _tsap(way.local_tsap), _tsap(way.remote_tsap)
         report.pdu, report.parallel_jobs = session.pdu_bytes, session.jobs
         return session, way
+    report.is_there = True
     report.advice.append(NO_CONNECTION.format(port=report.port) + FULL)
     return None, None
 
@@ -372,7 +409,14 @@ def words(report: Report) -> Iterator[str]:
             yield f"  clock           {report.clock}"
         for key, value in (report.identity or {}).items():
             yield f"  {key.replace('_', ' '):<15} {value}"
+    for offer in report.ways:
+        name = {"s7plus": "S7CommPlus", "opcua": "OPC UA"}[offer.protocol]
+        yield f"  {name:<15} {offer.detail if offer.state != 'not_offered' else 'no'}"
+        if offer.fingerprint:
+            yield f"  {'fingerprint':<15} {offer.fingerprint}"
     for line in report.advice:
         yield f"-> {line}"
-    if report.usable and not report.advice:
+    if report.recommended:
+        yield f"-> best: protocol: {report.recommended} ({report.reason})"
+    if report.classic.state == "readable" and not report.advice:
         yield "ready to be read" + ("" if report.blocks else "; try a block with --db N")

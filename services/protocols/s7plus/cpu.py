@@ -189,7 +189,7 @@ class Cpu:
         level = self._connection.protection_level
         if level is not None:
             how += f", {AccessLevel(level).name.lower().replace('_', ' ')}"
-        return f"{how}, {self.identity}" if self.identity else how
+        return how
 
     @property
     def has_tls(self) -> bool:
