@@ -20,6 +20,7 @@ import typer
 
 from services.cli.common import ConfigOption, JsonOption, console, fail, load_site
 from services.cli.probe_ways import OPC_UA_PORT, Offer, opc_ua, recommend, s7plus
+from services.protocols.s7.model import S7Plc
 from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, PlcUnavailable
 from services.s7.handshake import FULL
 from services.s7.plan import Extent, make_plan
@@ -191,6 +192,10 @@ def probe(
         plc = next((p for p in plcs if host in (p.id, *p.all_hosts)), None)
         if plc is not None:
             hosts, port = plc.all_hosts if host == plc.id else hosts, port or plc.port
+            if not isinstance(plc, S7Plc):
+                text = f"{plc.id} speaks `protocol: {plc.protocol}`; this probes S7"
+                hint = f"its port by hand: plc-edge probe {hosts[0]} --port 102, without --config"
+                fail(f"{text}\n    fix: {hint}", EXIT_USAGE)
             blocks = blocks or sorted({g.db for g in plc.groups if g.db is not None})
     reports = [Report(each, port or 102) for each in hosts]
     progress: Callable[[str], None] = lambda _: None  # noqa: E731
@@ -412,11 +417,13 @@ def words(report: Report) -> Iterator[str]:
     for offer in report.ways:
         name = {"s7plus": "S7CommPlus", "opcua": "OPC UA"}[offer.protocol]
         yield f"  {name:<15} {offer.detail if offer.state != 'not_offered' else 'no'}"
+        if offer.identity:
+            yield f"  {'module':<15} {offer.identity}"
         if offer.fingerprint:
             yield f"  {'fingerprint':<15} {offer.fingerprint}"
     for line in report.advice:
         yield f"-> {line}"
     if report.recommended:
-        yield f"-> best: protocol: {report.recommended} ({report.reason})"
+        yield f"-> best here: `protocol: {report.recommended}`. {report.reason}"
     if report.classic.state == "readable" and not report.advice:
         yield "ready to be read" + ("" if report.blocks else "; try a block with --db N")

@@ -15,10 +15,6 @@ OPC_UA_SETTING = (
     " choose the licence in Properties > Runtime licenses > OPC UA, and download (S7-1500 from"
     " firmware V2.0, S7-1200 from V4.4)"
 )
-S7PLUS_SETTING = (
-    "S7CommPlus needs an S7-1200 or S7-1500 whose access level permits HMI access: in TIA Portal"
-    " the CPU's Properties > Protection & Security > Access level"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +79,21 @@ def recommend(classic: Offer, others: list[Offer]) -> tuple[str, str]:
     """
     offers = {o.protocol: o for o in others}
     if classic.state == "readable":
-        return "s7", "classic S7 reads what was asked for, and is the fastest of the three"
-    why = f"classic S7 does not ({classic.detail})"
-    if offers.get("opcua", classic).state == "answers" and "opcua" in offers:
+        return "s7", "Classic S7 reads what was asked for, and is the fastest of the three."
+    why = f"Classic S7: {classic.detail}."
+    if (opcua := offers.get("opcua")) is not None and opcua.state == "answers":
         return "opcua", (
-            f"{why}; the CPU's OPC UA server reads optimised blocks too, encrypted. It must publish"
-            ' them: in TIA Portal tick "Accessible from HMI/OPC UA" for the variables'
+            f"{why} The CPU's OPC UA server reads optimised blocks too, encrypted. It must publish"
+            ' them: in TIA Portal tick "Accessible from HMI/OPC UA" for the variables.'
         )
     plus = offers.get("s7plus")
     if plus is not None and plus.state == "readable":
         return "s7plus", (
-            f"{why}; S7CommPlus reads optimised blocks by name without any change in TIA Portal"
-            f" (experimental, docs/s7plus.md). The supported way is OPC UA: {OPC_UA_SETTING}"
+            f"{why} S7CommPlus reads optimised blocks by name, with no change in TIA Portal; it is"
+            f" experimental (docs/s7plus.md). The supported way is OPC UA: {OPC_UA_SETTING}."
         )
     if plus is not None and plus.state == "answers":
-        return "s7plus", f"{why}; S7CommPlus answers: {plus.detail}"
+        return "s7plus", f"{why} S7CommPlus answers, but {plus.detail}."
     if classic.state == "answers":
-        return "s7", f"{why}, and nothing else answers: the setting above, or {OPC_UA_SETTING}"
+        return "s7", f"{why} Nothing else answers: mend that, or {OPC_UA_SETTING}."
     return "", ""
