@@ -32,7 +32,7 @@ class S7PlusPlc(PlcBase, Credentials):
     Experimental: docs/s7plus.md says which firmware has been tried, by whom.
     """
 
-    protocol: Literal["s7plus"]
+    protocol: Literal["s7plus"] = "s7plus"
     port: Port = 102
     tls: Literal["auto", "required", "off"] = Field(
         "auto",
@@ -57,6 +57,10 @@ class S7PlusPlc(PlcBase, Credentials):
         if self.tls == "off" and (self.ca or self.fingerprint):
             return "`ca:` and `fingerprint:` are of TLS, and `tls:` is off"
         return None
+
+    @rule
+    def _whose_password(self) -> str | None:
+        return None  # an access level's password has no user
 
     @rule
     def _user_with_password(self) -> str | None:
