@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from services.protocols.s7plus.access import access
 from services.protocols.s7plus.plan import Tag
 from services.protocols.s7plus.serve import Serve
 from services.protocols.source import Source, User
 from services.protocols.threaded import ThreadedSource
-from services.runtime import secrets
 from services.runtime.process import Process
 from services.s7.field import Field
 
@@ -14,9 +14,6 @@ from services.s7.field import Field
 def open_source(process: Process, user: User) -> Source:
     """One CPU. Raises ConfigError where its password cannot be read."""
     plc = process.config["plc"]
-    access = {key: plc[key] for key in ("tls", "ca", "fingerprint", "username")}
-    if plc["password"] is not None:
-        access["password"] = secrets.resolve(plc["password"])
     fields = [[Field.from_dict(f) for f in group["fields"]] for group in process.config["groups"]]
     tags = [[Tag(f.name, f.tag["symbol"], f.s7_type) for f in group] for group in fields]
-    return ThreadedSource(process, user, Serve(plc, access, tags))
+    return ThreadedSource(process, user, Serve(plc, access(plc), tags))

@@ -202,9 +202,9 @@ class SymbolTree:
             has = f"has the elements [{dims}]" if dims else "is no array"
             raise SymbolError("unknown_symbol", f"{text}: {step.name} {has}")
 
-    def variables(self, prefix: str = "") -> Iterator[tuple[str, S7Type]]:
+    def variables(self, prefix: str = "") -> Iterator[tuple[str, S7Type | None]]:
         """Every variable that is or begins with ``prefix`` (a block, or a symbol), as (symbol,
-        type); an array of an elementary type is one.
+        type); an array of an elementary type is one. None: of a type that has no value.
         """
         for name, (_, described) in self.roots.items():
             yield from self._below(quoted(name), described, prefix, 0)
@@ -214,7 +214,7 @@ class SymbolTree:
 
     def _below(
         self, path: str, described: int, prefix: str, depth: int
-    ) -> Iterator[tuple[str, S7Type]]:
+    ) -> Iterator[tuple[str, S7Type | None]]:
         if depth > _DEPTH_MAX or not _may_hold(path, prefix):
             return
         for member in self.types.get(described, ()):
@@ -222,10 +222,10 @@ class SymbolTree:
 
     def _of(
         self, path: str, member: Member, prefix: str, depth: int
-    ) -> Iterator[tuple[str, S7Type]]:
+    ) -> Iterator[tuple[str, S7Type | None]]:
         if not _may_hold(path, prefix):
             return
-        if (found := member.type) is not None:
+        if (found := member.type) is not None or not member.struct:
             yield path, found
         elif member.struct and not member.dims:
             yield from self._below(path, member.struct, prefix, depth + 1)
