@@ -9,7 +9,7 @@ import contextlib
 import logging
 import ssl
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from s7commplus.client import S7CommPlusClient
@@ -212,12 +212,14 @@ class Cpu:
         found = self._call(self._client.list_datablocks)
         return {_name(b["name"]): b["rid"] for b in found if b.get("rid")}
 
-    def tree(self) -> SymbolTree:
-        """Names and types of all data blocks and PLC tags: one request for each block, and one
-        large one.
+    def tree(self, only: Collection[str] | None = None) -> SymbolTree:
+        """Names and types of data blocks (all, or ``only`` these) and PLC tags: one request for
+        each block, and one that brings all types.
         """
         roots: dict[str, tuple[int, int]] = {}
         for name, rid in self.blocks().items():
+            if only is not None and name not in only:
+                continue
             # 0: a block that lies in load memory only.
             if described := self._call(lambda rid=rid: self._client._read_typeinfo_rid(rid)):
                 roots[name] = (rid, described)

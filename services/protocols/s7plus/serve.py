@@ -84,7 +84,7 @@ class _Reading:
         """Looks up every tag. What was read of the program is dropped again: it may be large."""
         self._stamp = self._cpu.stamp(self._names)
         self._program_due_s = time.monotonic() + PROGRAM_INTERVAL_S
-        tree = self._cpu.tree()
+        tree = self._cpu.tree(self._names)
         version = self._cpu.qualifier_version
         self._plans = [make_plan(tree, tags, version) for tags in self._groups]
         refused = [str(e) for plan in self._plans for e in plan.refused.values()]

@@ -6,7 +6,7 @@ from services.protocols.s7plus.access import access
 from services.protocols.s7plus.plan import Tag
 from services.protocols.s7plus.serve import Serve
 from services.protocols.source import Source, User
-from services.protocols.threaded import ThreadedSource
+from services.protocols.threaded import ThreadSource
 from services.runtime.process import Process
 from services.s7.field import Field
 
@@ -16,4 +16,4 @@ def open_source(process: Process, user: User) -> Source:
     plc = process.config["plc"]
     fields = [[Field.from_dict(f) for f in group["fields"]] for group in process.config["groups"]]
     tags = [[Tag(f.name, f.tag["symbol"], f.s7_type) for f in group] for group in fields]
-    return ThreadedSource(process, user, Serve(plc, access(plc), tags))
+    return ThreadSource(process, user, Serve(plc, access(plc), tags))
