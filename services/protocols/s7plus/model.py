@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from services.protocols.s7plus.symbols import SymbolError, parse_symbol
-from services.runtime.base_model import Credentials, Port
+from services.runtime.base_model import Credentials, Duration, Port
 from services.runtime.judged import rule
 from services.runtime.plc_model import Files, GroupBase, PlcBase
 
@@ -47,6 +47,13 @@ class S7PlusPlc(PlcBase, Credentials):
         pattern=r"^([0-9A-Fa-f]{2}[:\- ]?){31}[0-9A-Fa-f]{2}$",
         description="SHA-256 of the CPU's certificate, in hex: no other is taken. `plc-edge probe`"
         " shows it",
+    )
+    program_check: Duration = Field(
+        10.0,
+        ge=1,
+        le=3_600,
+        description="how often it is looked whether the PLC's program was changed: until then a"
+        " variable may come from another one's place. Two requests for each block",
     )
     groups: list[S7PlusGroup] = Field(min_length=1)
     secret_keys: ClassVar[tuple[str, ...]] = ("password",)
@@ -86,4 +93,5 @@ class S7PlusPlc(PlcBase, Credentials):
             "fingerprint": self.fingerprint,
             "username": self.username,
             "password": files.secret(self, "password", self.id),
+            "program_check_s": self.program_check,
         }

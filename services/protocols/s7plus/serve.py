@@ -18,11 +18,9 @@ from services.protocols.threaded import Line
 
 # The CPU's operating state is asked so often: an EXPLORE, dearer than classic S7's question.
 STATE_INTERVAL_S = 2.0
-# A program that was changed may have given a variable's address to another one of the same type: it
-# is looked at so often, and at once when a tag is refused or comes as another type.
-PROGRAM_INTERVAL_S = 10.0
-# Where one stays refused, not at every scan.
-PROGRAM_AGAIN_S = 2.0
+# A changed program may have given a variable's place to another one of the same type. Besides each
+# `program_check` it is looked at so soon after a tag is refused or comes as another type.
+PROGRAM_AGAIN_S = 1.0
 
 
 class Serve:
@@ -31,7 +29,7 @@ class Serve:
     def __init__(
         self, plc: Mapping[str, Any], secrets: Mapping[str, Any], groups: Sequence[Sequence[Tag]]
     ) -> None:
-        """``plc``: its ``port`` and ``timeout_s``. ``secrets``: Cpu's ``config``."""
+        """``plc``: its ``port``, ``timeout_s`` and ``program_check_s``; ``secrets``: Cpu's config."""
         self._plc = plc
         self._secrets = secrets
         self._groups = groups
@@ -42,7 +40,8 @@ class Serve:
         """Reads until the line is closed. Raises PlcUnavailable when the connection is gone."""
         cpu = Cpu(host, self._plc["port"], self._secrets, self._plc["timeout_s"])
         try:
-            _Reading(cpu, line, self._groups, self._names).run()
+            check_s = self._plc["program_check_s"]
+            _Reading(cpu, line, self._groups, self._names, check_s).run()
         finally:
             cpu.close()
 
@@ -51,12 +50,18 @@ class _Reading:
     """One connection."""
 
     def __init__(
-        self, cpu: Cpu, line: Line, groups: Sequence[Sequence[Tag]], names: Sequence[str]
+        self,
+        cpu: Cpu,
+        line: Line,
+        groups: Sequence[Sequence[Tag]],
+        names: Sequence[str],
+        program_check_s: float,
     ) -> None:
         self._cpu = cpu
         self._line = line
         self._groups = groups
         self._names = names
+        self._program_check_s = program_check_s
         self._plans: list[SymbolPlan] = []
         self._stamp: Stamp = {}
         self._frozen = ""
@@ -83,7 +88,7 @@ class _Reading:
     def _plan(self) -> None:
         """Looks up every tag. What was read of the program is dropped again: it may be large."""
         self._stamp = self._cpu.stamp(self._names)
-        self._program_due_s = time.monotonic() + PROGRAM_INTERVAL_S
+        self._program_due_s = time.monotonic() + self._program_check_s
         tree = self._cpu.tree(self._names)
         version = self._cpu.qualifier_version
         self._plans = [make_plan(tree, tags, version) for tags in self._groups]
@@ -93,7 +98,7 @@ class _Reading:
             self._line.event("warning", "tags_refused", text)
 
     def _look_at_program(self) -> None:
-        self._program_due_s = time.monotonic() + PROGRAM_INTERVAL_S
+        self._program_due_s = time.monotonic() + self._program_check_s
         if self._cpu.stamp(self._names) != self._stamp:
             self._line.event("info", "program_changed", "the PLC's program was changed: every tag"
                              " is looked up anew")  # fmt: skip

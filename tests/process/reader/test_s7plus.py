@@ -1,4 +1,4 @@
-"""A reader of ``protocol: s7plus`` as a process: values, what keeps it from reading, what is told."""
+"""A reader of ``protocol: s7plus`` as a process: its values, and what is told where there are none."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def start(plc: SymbolCpu, port: int, folder: Path | None) -> None:
 def config(port: int, **more: Any) -> dict[str, Any]:
     group = {"name": "tudo", "scan": "50ms", "publish": "always", "fields": FIELDS}
     return {"id": "prensa-01", "protocol": "s7plus", "host": "127.0.0.1", "port": port,
-            "groups": [group], **more}  # fmt: skip
+            "program_check": "1s", "groups": [group], **more}  # fmt: skip
 
 
 def test_every_value_reaches_the_store(cpu: tuple[SymbolCpu, int]) -> None:
