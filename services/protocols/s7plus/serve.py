@@ -29,7 +29,7 @@ class Serve:
     def __init__(
         self, plc: Mapping[str, Any], secrets: Mapping[str, Any], groups: Sequence[Sequence[Tag]]
     ) -> None:
-        """``plc``: its ``port``, ``timeout_s`` and ``program_check_s``; ``secrets``: Cpu's config."""
+        """``plc``: ``port``, ``timeout_s`` and ``program_check_s``; ``secrets``: Cpu's config."""
         self._plc = plc
         self._secrets = secrets
         self._groups = groups

@@ -1,4 +1,4 @@
-"""A reader of ``protocol: s7plus`` as a process: its values, and what is told where there are none."""
+"""A reader of ``protocol: s7plus`` as a process: values, and what is told where there are none."""
 
 from __future__ import annotations
 
