@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from services.protocols.s7 import model as s7
+from services.protocols.s7plus import model as s7plus
 from services.runtime import (
     alert_base,
     alert_model,
@@ -52,6 +53,8 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("plcs[].groups[] (protocol: s7)", s7.S7Group),
     ("plcs[].groups[].machines", s7.Machines),
     ("plcs[].groups[].raw", s7.RawRange),
+    ("plcs[] (protocol: s7plus)", s7plus.S7PlusPlc),
+    ("plcs[].groups[] (protocol: s7plus)", s7plus.S7PlusGroup),
     ("mirrors[]", config.Mirror),
     ("mirrors[].source", config.MirrorSource),
     ("mirrors[].target", config.MirrorTarget),

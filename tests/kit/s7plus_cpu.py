@@ -351,10 +351,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("tags", type=int)
+    parser.add_argument("--tls", action="store_true")
     given = parser.parse_args()
     tags = [Var(f"t{n:04d}", "REAL") for n in range(given.tags)]
-    cpu = SymbolCpu({"Prensa": [Var("ciclos", "DINT"), *tags]})
-    cpu.start("127.0.0.1", given.port)
+    cpu = SymbolCpu({"Prensa": [Var("ciclos", "DINT"), *tags]}, version=2 if given.tls else 1)
+    with tempfile.TemporaryDirectory() as folder:
+        cert, key = certificate(Path(folder))
+        if given.tls:
+            cpu.start("127.0.0.1", given.port, use_tls=True, tls_cert=str(cert), tls_key=str(key))
+        else:
+            cpu.start("127.0.0.1", given.port)
     _counting(cpu)
 
 

@@ -58,6 +58,11 @@ class S7PlusPlc(PlcBase, Credentials):
     groups: list[S7PlusGroup] = Field(min_length=1)
     secret_keys: ClassVar[tuple[str, ...]] = ("password",)
     tag_keys: ClassVar[tuple[str, ...]] = ("symbol",)
+    caution: ClassVar[tuple[str, str]] = (
+        "s7plus is experimental: tried with emulators only, not with a Siemens CPU",
+        "compare its values with TIA Portal's watch table first; docs/s7plus.md has the firmware"
+        " list and every limit known",
+    )
 
     @rule
     def _tls_for_trust(self) -> str | None:

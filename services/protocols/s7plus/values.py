@@ -22,7 +22,7 @@ from s7commplus.vlq import (
 )
 
 _ARRAY: Final = 0x10
-_FIXED: Final = {
+_FIXED: Final[dict[int, int]] = {
     T.BOOL: 1, T.USINT: 1, T.SINT: 1, T.BYTE: 1, T.UINT: 2, T.INT: 2, T.WORD: 2, T.DWORD: 4,
     T.LWORD: 8, T.REAL: 4, T.LREAL: 8, T.TIMESTAMP: 8,
 }  # fmt: skip
@@ -145,9 +145,9 @@ def _value(reply: bytes, at: int) -> tuple[Sent, int]:
     if is_array:
         count, size = decode_uint32_vlq(reply, at)
         at += size
-    if (width := _FIXED.get(T(kind))) is not None:
+    if (width := _FIXED.get(kind)) is not None:
         return _cut(reply, at, kind, is_array, count * width)
-    if (variable := _VARIABLE.get(T(kind))) is not None:
+    if (variable := _VARIABLE.get(kind)) is not None:
         decode, packed = variable
         if count > len(reply) - at:
             raise ReplyError(f"an array of {count} elements in {len(reply)} bytes")
