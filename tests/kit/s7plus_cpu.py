@@ -16,7 +16,7 @@ import signal
 import struct
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class SymbolCpu(S7CommPlusServer):
 
     def __init__(
         self,
-        blocks: dict[str, Sequence[Var]],
+        blocks: Mapping[str, Sequence[Var]],
         *,
         version: int = 1,
         tags: Sequence[Var] = (),
@@ -70,7 +70,7 @@ class SymbolCpu(S7CommPlusServer):
 
     # -- the program ---------------------------------------------------------------------
 
-    def declare(self, blocks: dict[str, Sequence[Var]], tags: Sequence[Var] = ()) -> None:
+    def declare(self, blocks: Mapping[str, Sequence[Var]], tags: Sequence[Var] = ()) -> None:
         """Downloads a program: all values are zero."""
         with self._guard:
             self._downloads += 1

@@ -10,6 +10,7 @@ import logging
 import ssl
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from s7commplus.client import S7CommPlusClient
@@ -185,7 +186,9 @@ class Cpu:
     def description(self) -> str:
         """The connection in a few words."""
         version = self._connection.protocol_version
-        how = f"S7CommPlus V{version} (experimental), " + ("TLS" if self._connection.tls_active else "no TLS")
+        how = f"S7CommPlus V{version} (experimental), " + (
+            "TLS" if self._connection.tls_active else "no TLS"
+        )
         level = self._connection.protection_level
         if level is not None:
             how += f", {AccessLevel(level).name.lower().replace('_', ' ')}"
@@ -220,11 +223,14 @@ class Cpu:
         for name, rid in self.blocks().items():
             if only is not None and name not in only:
                 continue
-            # 0: a block that lies in load memory only.
-            if described := self._call(lambda rid=rid: self._client._read_typeinfo_rid(rid)):
+            if described := self._described_by(rid):
                 roots[name] = (rid, described)
         described_types = self._call(self._client._explore_type_info_container)
         return self._call(lambda: SymbolTree.of(roots, described_types))
+
+    def _described_by(self, rid: int) -> int:
+        """The number of the description of what a block holds; 0: it lies in load memory only."""
+        return self._call(partial(self._client._read_typeinfo_rid, rid))
 
     # -- reading -------------------------------------------------------------------------
 
@@ -261,8 +267,8 @@ class Cpu:
         stamp: dict[str, tuple[int, int, bytes]] = {}
         for name in blocks:
             if (rid := there.get(name)) is not None:
-                described = self._call(lambda rid=rid: self._client._read_typeinfo_rid(rid))
-                changed = self._call(lambda d=described: self._client._read_type_info_time(d))
+                described = self._described_by(rid)
+                changed = self._call(partial(self._client._read_type_info_time, described))
                 stamp[name] = (rid, described, changed or b"")
         return stamp
 

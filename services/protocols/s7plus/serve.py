@@ -9,12 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from services.protocols.line import Line
 from services.protocols.s7plus import words
 from services.protocols.s7plus.cpu import Cpu, Stamp
 from services.protocols.s7plus.plan import SymbolPlan, Tag, make_plan, values_of
 from services.protocols.s7plus.symbols import parse_symbol
 from services.protocols.s7plus.values import Refused
-from services.protocols.threaded import Line
 
 # The CPU's operating state is asked so often: an EXPLORE, dearer than classic S7's question.
 STATE_INTERVAL_S = 2.0

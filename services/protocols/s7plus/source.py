@@ -15,5 +15,5 @@ def open_source(process: Process, user: User) -> Source:
     """One CPU. Raises ConfigError where its password cannot be read."""
     plc = process.config["plc"]
     fields = [[Field.from_dict(f) for f in group["fields"]] for group in process.config["groups"]]
-    tags = [[Tag(f.name, f.tag["symbol"], f.s7_type) for f in group] for group in fields]
+    tags = [[Tag(f.name, (f.tag or {})["symbol"], f.s7_type) for f in g] for g in fields]
     return ThreadSource(process, user, Serve(plc, access(plc), tags))
