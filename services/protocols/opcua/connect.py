@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,8 @@ def refusal(error: Exception, plc: Mapping[str, Any]) -> PlcUnavailable:
     if isinstance(error, ua.UaStatusCodeError):
         return PlcUnavailable("opcua_refused", f"the server answers {error.__class__.__name__}")
     if isinstance(error, OSError):
-        return PlcUnavailable("unreachable", f"cannot be reached: {error.strerror or error}")
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        return PlcUnavailable("unreachable", f"cannot be reached: {why}")
     return PlcUnavailable("opcua_fault", f"no OPC UA as expected: {error.__class__.__name__}")
 
 

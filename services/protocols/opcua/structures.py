@@ -25,15 +25,17 @@ from services.s7.types import BadValue
 MAX_DEPTH = 16
 # Elements of one array within a structure; more is a damaged message.
 MAX_ELEMENTS = 1_000_000
-
-
-class Real(float):
-    """A 32-bit float: shown in the shortest form that reads back as the same."""
+_OPTIONAL = ua.StructureType.StructureWithOptionalFields
 
 
 @dataclass(slots=True)
-class _Member:
+class Member:
+    """One member of a structure."""
+
     name: str
+    data_type: ua.NodeId
+    base: int
+    """The built-in type that it is encoded as (``ua.ObjectIds``)."""
     decode: Callable[[Buffer], Any]
     is_array: bool
     has_dimensions: bool
@@ -44,7 +46,7 @@ class _Member:
 class _Structure:
     kind: int
     """ua.StructureType"""
-    members: list[_Member]
+    members: list[Member]
 
 
 class Structures:
@@ -71,17 +73,20 @@ class Structures:
             return
         structure = _Structure(int(definition.StructureType), [])
         for f in definition.Fields or []:
-            decode = await self._decoder(client, f.DataType, depth)
-            optional = bool(f.IsOptional) and structure.kind == ua.StructureType.StructureWithOptionalFields
-            member = _Member(f.Name or "", decode, f.ValueRank >= 0, f.ValueRank > 1, optional)
-            structure.members.append(member)
+            base = await self.base_of(client, f.DataType)
+            decode = await self._decoder(client, f.DataType, base, depth)
+            optional = bool(f.IsOptional) and structure.kind == _OPTIONAL
+            structure.members.append(
+                Member(
+                    f.Name or "", f.DataType, base, decode, f.ValueRank >= 0, f.ValueRank > 1, optional
+                )
+            )
         self._by_type[data_type] = structure
         self._by_encoding[definition.DefaultEncodingId] = structure
 
     async def _decoder(
-        self, client: Client, data_type: ua.NodeId, depth: int
+        self, client: Client, data_type: ua.NodeId, base: int, depth: int
     ) -> Callable[[Buffer], Any]:
-        base = await self.base_of(client, data_type)
         if base == ua.ObjectIds.Structure:
             await self.learn(client, data_type, depth + 1)
             if data_type in self._by_type:
@@ -89,8 +94,6 @@ class Structures:
                 return lambda data: self._members(structure, data)
             # An abstract member carries its own type along.
             return extensionobject_from_binary
-        if base == ua.ObjectIds.Float:
-            return lambda data: Real(Primitives.Float.unpack(data))
         if base in (ua.ObjectIds.NodeId, ua.ObjectIds.ExpandedNodeId):
             return nodeid_from_binary
         kind = ua.VariantType(base) if base <= 25 else ua.VariantType.Variant
@@ -134,10 +137,10 @@ class Structures:
         except Exception:  # bytes that are no such structure fail in many ways
             raise BadValue("bad_structure") from None
 
-    def member_names(self, data_type: ua.NodeId) -> list[str]:
-        """The names of a known structure's members; empty for others."""
+    def members(self, data_type: ua.NodeId) -> list[Member]:
+        """The members of a known structure; none of other types."""
         structure = self._by_type.get(data_type)
-        return [m.name for m in structure.members] if structure else []
+        return structure.members if structure else []
 
     def _members(self, structure: _Structure, data: Buffer) -> dict[str, Any]:
         if structure.kind == ua.StructureType.Union:
@@ -159,7 +162,7 @@ class Structures:
         return found
 
 
-def _one(member: _Member, data: Buffer) -> dict[str, Any]:
+def _one(member: Member, data: Buffer) -> dict[str, Any]:
     if not member.is_array:
         return {member.name: member.decode(data)}
     if member.has_dimensions:

@@ -100,7 +100,7 @@ async function main() {
   if (options.hideLimits) { // it has limits, and says that it has none
     for (const limit of ["maxNodesPerRead", "maxMonitoredItemsPerCall", "maxNodesPerRegisterNodes"]) {
       const node = space.rootFolder.objects.server.serverCapabilities.operationLimits[limit];
-      if (node) node.bindVariable({ get: () => variant({ type: "UInt32", value: 0 }) }, true);
+      if (node) node.bindVariable({ get: () => new opcua.Variant(variant({ type: "UInt32", value: 0 })) }, true);
     }
   }
   await server.start();

@@ -1,0 +1,19 @@
+"""The reader's half of OPC UA. asyncua (MB and ms that no other process pays) is loaded here only.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from services.protocols.opcua.serve import serve
+from services.protocols.source import Source, User
+from services.protocols.threaded import ThreadedSource
+from services.runtime.process import Process
+
+
+def open_source(process: Process, user: User) -> Source:
+    """One OPC UA server."""
+    # What the library logs of a broken line is said by us, in words; and it would print requests.
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
+    return ThreadedSource(process, user, partial(serve, process.config))
