@@ -50,7 +50,7 @@ class OpcuaGroup(GroupBase):
         None, description="instead of a layout: fields with `node` and `type`"
     )
 
-    def rendered(self) -> dict[str, Any]:
+    def rendered(self, plc: PlcBase) -> dict[str, Any]:
         """What services/protocols/opcua/serve.py reads."""
         return {"mode": self.mode, "sampling_s": self.sampling, "queue": self.queue}
 

@@ -268,10 +268,10 @@ def _nodes(group: Mapping[str, Any]) -> list[_Node]:
     """The distinct nodes of a group's fields: of a structure several fields may be of one."""
     nodes: dict[str, _Node] = {}
     for f in group["fields"]:
-        node = nodes.get(f["node"])
+        name, member = f["tag"]["node"], f["tag"].get("member")
+        node = nodes.get(name)
         if node is None:
-            node = nodes[f["node"]] = _Node(node_ref.parse(f["node"]))
-        member = f.get("member")
+            node = nodes[name] = _Node(node_ref.parse(name))
         node.fields.append((f["name"], node_ref.parse_member(member) if member else ()))
     return list(nodes.values())
 
