@@ -49,6 +49,10 @@ def check(
         error_console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
 
 
+# What only a read plan tells: not there where the PLC decides on the requests.
+_OF_THE_PLAN = ("bytes", "requests", "requests_pdu_240")
+
+
 def _print(rows: list[dict[str, Any]], rtt: str) -> None:
     table = Table(title=f"Read plan, per scan, at a round trip of {rtt}")
     for name, justify in (
@@ -68,9 +72,7 @@ def _print(rows: list[dict[str, Any]], rtt: str) -> None:
             r["group"],
             str(r["scan_ms"]),
             str(r["fields"]),
-            str(r["bytes"]),
-            str(r["requests"]),
-            str(r["requests_pdu_240"]),
-            f"{r['estimated_ms']}" + (" !" if r["slow"] else ""),
+            *("–" if r[key] is None else str(r[key]) for key in _OF_THE_PLAN),
+            ("–" if r["estimated_ms"] is None else f"{r['estimated_ms']}") + " !" * r["slow"],
         )
     console.print(table)

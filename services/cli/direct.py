@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from services.cli.common import fail, load_site
+from services.protocols.s7.model import S7Plc
 from services.runtime.clock import now_ms
-from services.runtime.config import Plc
 from services.runtime.errors import EXIT_USAGE, PlcUnavailable
-from services.runtime.site import Site, machines
+from services.runtime.plc_model import PlcBase
+from services.runtime.site import Site
 from services.s7.address import AddressError, parse_address
 from services.s7.decode import Record
 from services.s7.field import Field
@@ -153,7 +154,7 @@ class Batch:
 class Direct:
     """A session with a configured PLC and the batches to read from it."""
 
-    plc: Plc
+    plc: S7Plc
     batches: list[Batch]
     session: Session | None = field(default=None)
     host: str = ""
@@ -228,7 +229,7 @@ class Direct:
             self.session = None
 
 
-def find_plc(site: Site, wanted: str) -> Plc:
+def find_plc(site: Site, wanted: str) -> PlcBase:
     """A PLC of the configuration. Raises UnknownTag with what is near."""
     for plc in site.config.plcs:
         if plc.id == wanted:
@@ -237,7 +238,7 @@ def find_plc(site: Site, wanted: str) -> Plc:
     raise UnknownTag(f"no PLC {wanted!r} in the configuration; {_near(wanted, names)}")
 
 
-def batches(site: Site, plc: Plc, tags: Sequence[str] = ()) -> list[Batch]:
+def batches(site: Site, plc: S7Plc, tags: Sequence[str] = ()) -> list[Batch]:
     """A batch per group, with all fields or those that ``tags`` name.
 
     A tag is a field's name (``temperatura``), with its machine or group before it
@@ -248,7 +249,7 @@ def batches(site: Site, plc: Plc, tags: Sequence[str] = ()) -> list[Batch]:
     for group in plc.groups:
         rows = [
             Row(group.name, machine, f.at(f.byte + base))
-            for machine, base in machines(group)
+            for machine, base in group.records()
             for f in site.fields[plc.id, group.name]
         ]
         found.append(Batch(group.name, rows, group.db, group.measurement, group.scan))
@@ -322,6 +323,11 @@ def configured(config: Path | None, plc: str, tags: Sequence[str]) -> tuple[Site
     site = load_site(config)
     try:
         found = find_plc(site, plc)
+        if not isinstance(found, S7Plc):
+            raise UnknownTag(
+                f"{plc} speaks `protocol: {found.protocol}`, and this reads S7 only; what its"
+                " reader reads is shown by the panel, `plc-edge status` and /api/last"
+            )
         return site, Direct(found, batches(site, found, tags))
     except UnknownTag as e:
         fail(str(e), EXIT_USAGE)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 
 from services.cli.doctor_finding import Failed, Finding
 from services.cli.doctor_net import connect
+from services.protocols.s7.model import Endpoint, S7Group, S7Plc
 from services.runtime import mirror_rules
-from services.runtime.config import Endpoint, Mirror, Plc
+from services.runtime.config import Mirror
 from services.runtime.errors import PlcUnavailable
-from services.runtime.site import Site, machines, raw_range
+from services.runtime.plc_model import PlcBase
+from services.runtime.site import Site, raw_range
 from services.s7.handshake import FULL
 from services.s7.plan import Extent, make_plan
 from services.s7.session import Session
@@ -21,13 +23,29 @@ BLOCK_BYTES = 65_536
 STOP = 4
 
 
-def check(site: Site, plc: Plc) -> Iterator[Finding]:
-    """All findings about one PLC, at each of its addresses."""
+def check(site: Site, plc: PlcBase) -> Iterator[Finding]:
+    """All findings about one PLC, at each of its addresses. Of another protocol than S7: whether
+    its port takes connections.
+    """
+    if not isinstance(plc, S7Plc):
+        for host in plc.all_hosts:
+            yield _check_port(plc, host)
+        return
     for host in plc.all_hosts:
         yield from _check_host(site, plc, host)
 
 
-def _check_host(site: Site, plc: Plc, host: str) -> Iterator[Finding]:
+def _check_port(plc: PlcBase, host: str) -> Finding:
+    subject = f"plc {plc.id}" + (f" at {host}" if plc.hosts else "")
+    try:
+        connect(subject, host, plc.port, "the PLC", plc.timeout).close()
+    except Failed as e:
+        return e.finding
+    text = f"{host}:{plc.port} takes connections; `protocol: {plc.protocol}` was not tried"
+    return Finding("ok", subject, "connection", text)
+
+
+def _check_host(site: Site, plc: S7Plc, host: str) -> Iterator[Finding]:
     subject = f"plc {plc.id}" + (f" at {host}" if plc.hosts else "")
     try:
         session = _connect(subject, plc, host, plc.timeout, plc.pdu)
@@ -46,7 +64,7 @@ def _check_host(site: Site, plc: Plc, host: str) -> Iterator[Finding]:
             fields = site.fields[plc.id, group.name]
             extents = {
                 Extent(f.area, f.db, f.byte + (base if f.area == "DB" else 0), f.size_bytes)
-                for _, base in machines(group)
+                for _, base in group.records()
                 for f in fields
             }
             yield from _read(f"{subject} group {group.name}", session, extents)
@@ -67,6 +85,7 @@ def check_mirror(site: Site, mirror: Mirror) -> Iterator[Finding]:
     subject = f"mirror {mirror.name}"
     plc = next(p for p in site.config.plcs if p.id == mirror.source.plc)
     group = next(g for g in plc.groups if g.name == mirror.source.group)
+    assert isinstance(group, S7Group)
     target = mirror.target
     # Markers and watchdog too: whatever will be written must be there.
     written = mirror_rules.extents(mirror, raw_range(site, plc, group))

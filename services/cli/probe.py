@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from services.cli.common import ConfigOption, JsonOption, console, fail, load_site
+from services.protocols.s7.model import S7Plc
 from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, PlcUnavailable
 from services.s7.handshake import FULL
 from services.s7.plan import Extent, make_plan
@@ -168,6 +169,10 @@ def probe(
         plc = next((p for p in plcs if host in (p.id, *p.all_hosts)), None)
         if plc is not None:
             hosts, port = plc.all_hosts if host == plc.id else hosts, port or plc.port
+            if not isinstance(plc, S7Plc):
+                text = f"{plc.id} speaks `protocol: {plc.protocol}`; this probes S7"
+                hint = f"its port by hand: plc-edge probe {hosts[0]} --port 102, without --config"
+                fail(f"{text}\n    fix: {hint}", EXIT_USAGE)
             blocks = blocks or sorted({g.db for g in plc.groups if g.db is not None})
     reports = [Report(each, port or 102) for each in hosts]
     progress: Callable[[str], None] = lambda _: None  # noqa: E731

@@ -58,6 +58,6 @@ class Attempts:
             self._switched_s = now_s
             return now_s
         rounds = self.count // len(self._hosts)
-        backoff_s = min(BACKOFF_MAX_S, BACKOFF_S * 2 ** max(0, min(10, rounds - 1)))
+        backoff_s: float = min(BACKOFF_MAX_S, BACKOFF_S * 2 ** max(0, min(10, rounds - 1)))
         # Jitter: fifty readers of one switch must not come back in step.
         return now_s + backoff_s * random.uniform(0.5, 1.0)

@@ -42,10 +42,10 @@ class Reading:
     value."""
     latency_ms: float = 0.0
     began_s: float = 0.0
-    """Monotonic: when the request left."""
+    """Monotonic: when the request left; 0: nothing was asked (all is refused; a change that was
+    told; a subscribed group)."""
     requests: int = 1
-    """Requests that were answered for it; 0: nothing was asked (all is refused; a change that was
-    told)."""
+    """Requests that the PLC has answered for it."""
     failed: tuple[str, str] | None = None
     """(code, text): the PLC refuses the request as a whole, which says nothing of single fields."""
     doubt: str = ""
@@ -128,13 +128,14 @@ class Source(Protocol):
         """Registers with the process's loop, and connects in a later turn."""
 
     def scan(self, group: int, deadline_s: float) -> bool:
-        """Asks for a group's values; ``complete`` follows, once, unless ``lost`` or ``connected``
-        comes first. False where there is no connection to ask on: then nothing follows. The engine
-        asks again only when the answer is there, and counts an overrun otherwise.
+        """Asks for a group's values: true where ``complete`` follows, once, unless ``lost`` or
+        ``connected`` comes first; false where nothing does, there being no connection, or the
+        answer having been given before this returns. The engine asks again only when the answer is
+        there, and counts an overrun otherwise.
 
-        ``deadline_s`` (monotonic): before then the next is due; who is due first goes first. May
-        call ``complete`` or ``lost`` before it returns. A subscribed group answers with what it
-        holds: so that `max_silence` is kept, and a silent source is seen.
+        ``deadline_s`` (monotonic): by then the next is due; who is due first goes first. May call
+        ``complete`` or ``lost`` before it returns. A subscribed group answers at once with what it
+        holds, so that `max_silence` is kept.
         """
 
     def close(self) -> None:

@@ -8,14 +8,12 @@ group as it was then, under the source's time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from services.protocols.conform import conform
-from services.protocols.source import Reading
 from services.s7.field import Field
-from services.s7.types import BadValue
 
 # A thousand tags that a server samples one after another are one moment of some ms; told one by
 # one they would be a thousand messages of a thousand values.

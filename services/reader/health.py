@@ -7,13 +7,18 @@ from typing import Any
 
 from bus import topology
 from bus.frames import Heartbeat
+from services.protocols.source import Source
 from services.reader.doubt import Doubt
-from services.reader.group import Group
 from services.reader.keep import KeepClient
-from services.reader.link import Link
 from services.runtime.clock import now_ms
 from services.runtime.errors import PlcUnavailable
 from services.runtime.process import Process
+
+# What ``Source.frozen`` means.
+FROZEN = {
+    "cpu_stop": "the CPU is in STOP: its data is frozen",
+    "alive_stale": "the `alive` field does not change: does the program run?",
+}
 
 
 class Health:
@@ -22,17 +27,18 @@ class Health:
     """
 
     def __init__(
-        self, process: Process, keep: KeepClient, link: Link, doubt: Doubt, groups: list[Group]
+        self, process: Process, keep: KeepClient, source: Source, doubt: Doubt, groups: int
     ) -> None:
+        """``groups``: how many the PLC has."""
         self.status = ""
         self.scan_ms = self.latency_ms = 0.0
         """Of the newest scan."""
         self._process = process
         self._plc: dict[str, Any] = process.config["plc"]
         self._keep = keep
-        self._link = link
+        self._source = source
         self._doubt = doubt
-        self._groups = groups
+        self._groups = range(groups)
         self._failure: dict[str, Any] | None = None
         self._said: dict[str, str] = {}
         """The code that was said of each address since."""
@@ -69,7 +75,7 @@ class Health:
         if self._failure is None or self._failure["code"] != error.code:
             since = self._failure["since"] if self._failure else now_ms()
             self._failure = {"code": error.code, "message": error.message, "since": since}
-        self._failure["attempts"] = self._link.attempts
+        self._failure["attempts"] = self._source.attempts
 
     def note_refused(self, code: str, message: str) -> None:
         """The PLC refuses a scan as a whole."""
@@ -96,9 +102,9 @@ class Health:
 
     def update(self) -> None:
         """Looks at the status; says at once when it is another."""
-        if not self._link.is_proven:
+        if not self._source.is_proven:
             status = "offline"
-        elif self._failure or self._doubt.of_values or any(g.refused for g in self._groups):
+        elif self._failure or self._doubt.of_values or any(map(self._source.refused, self._groups)):
             status = "degraded"
         else:
             status = "online"
@@ -123,11 +129,9 @@ class Health:
         if self.status != "degraded":
             return "connecting", "the PLC has not answered yet"
         doubt = self._doubt.of_values
-        if doubt == "cpu_stop":
-            return "cpu_stop", "the CPU is in STOP: its data is frozen"
         if doubt:
-            return doubt, "the `alive` field does not change: does the program run?"
-        refused = sum(len(g.refused) for g in self._groups)
+            return doubt, FROZEN.get(doubt, "its data may be frozen")
+        refused = sum(len(self._source.refused(g)) for g in self._groups)
         return "fields_refused", f"{refused} fields are refused by the PLC"
 
     def beat(self) -> None:
@@ -135,7 +139,7 @@ class Health:
         frame = Heartbeat(
             self._plc["id"],
             self._plc["locatario"],
-            self._link.host,
+            self._source.host,
             now_ms(),
             self._plc["heartbeat_s"],
             self.status or "offline",

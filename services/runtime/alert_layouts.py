@@ -15,7 +15,7 @@ from services.runtime.alert_model import (
 )
 from services.runtime.document import KeyPath
 from services.runtime.patterns import matches
-from services.runtime.site import Site, machines
+from services.runtime.site import Site
 from services.s7.field import Field
 
 HEARTBEAT = "heartbeat"
@@ -82,7 +82,7 @@ class Layouts:
                 config.tenant(plc),
                 plc.id,
                 group,
-                [m or "" for m, _ in machines(group)],
+                [m or "" for m, _ in group.records()],
                 {f.name: f for f in site.fields_of(plc, group)},
             )
             for plc in config.plcs

@@ -27,7 +27,7 @@ from services.runtime.document import KeyPath
 from services.runtime.errors import Problem
 from services.runtime.judged import Unknown
 from services.runtime.patterns import matches
-from services.runtime.site import Site, machines
+from services.runtime.site import Site
 from services.s7.field import Field
 
 WORDS = (
@@ -58,7 +58,7 @@ def roster(site: Site) -> Iterator[tuple[str, str, str, list[tuple[str, str, lis
         streams = [
             (g.name, machine or "", [f.name for f in site.fields[plc.id, g.name]])
             for g in plc.groups
-            for machine, _ in machines(g)
+            for machine, _ in g.records()
         ]
         yield site.config.tenant(plc), site.config.site, plc.id, streams
 

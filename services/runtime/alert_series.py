@@ -11,7 +11,7 @@ from typing import Any
 
 from services.runtime.alert_layouts import Known, Layouts
 from services.runtime.alert_rules import SLACK_S
-from services.runtime.site import Site, machines
+from services.runtime.site import Site
 from services.s7.field import Field
 
 Plain = dict[str, Any]
@@ -43,7 +43,7 @@ def of_site(site: Site) -> list[Plain]:
             "scan_s": group.scan,
             "publish": group.publish,
             "max_silence_s": group.max_silence,
-            "machines": [m or "" for m, _ in machines(group)],
+            "machines": [m or "" for m, _ in group.records()],
             "fields": [
                 {"name": f.name, "type": f.type, **({"unit": f.unit} if f.unit else {})}
                 for f in site.fields[plc.id, group.name]

@@ -6,10 +6,19 @@ import difflib
 import ipaddress
 import re
 import zoneinfo
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Union
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+)
 from pydantic_core import PydanticCustomError
 
 from services.runtime import units
@@ -67,6 +76,22 @@ class Model(Judged, BaseModel):
     """Base of all: unknown keys are errors, a number is no string, and none is infinite."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def one_of(models: Sequence[type[Model]], key: str) -> Any:
+    """The type of what is one of these models, told apart by ``key``: each has a default for it,
+    and what does not give it is the first.
+    """
+    if len(models) == 1:
+        return models[0]
+    first = models[0].model_fields[key].default
+
+    def tag(given: Any) -> str | None:
+        value = given.get(key, first) if isinstance(given, dict) else getattr(given, key, None)
+        return value if isinstance(value, str) else None
+
+    kinds = tuple(Annotated[m, Tag(m.model_fields[key].default)] for m in models)
+    return Annotated[Union[kinds], Discriminator(tag)]  # noqa: UP007
 
 
 class Credentials(Model):

@@ -6,9 +6,8 @@ they read their own rendered JSON (services/runtime/render.py).
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import (
     ConfigDict,
@@ -16,6 +15,7 @@ from pydantic import (
     PrivateAttr,
 )
 
+from services.protocols.s7.model import Endpoint, S7Plc
 from services.runtime.alert_model import Alerts
 from services.runtime.base_model import Credentials as Credentials
 from services.runtime.base_model import Duration as Duration
@@ -25,14 +25,20 @@ from services.runtime.base_model import Name as Name
 from services.runtime.base_model import Port as Port
 from services.runtime.base_model import Size as Size
 from services.runtime.base_model import Zone as Zone
+from services.runtime.base_model import one_of
 from services.runtime.fleet_model import Fleet
 from services.runtime.judged import rule
 from services.runtime.loopback import is_loopback
+from services.runtime.plc_model import PlcBase
 
-# It goes into every message and becomes a tag.
-MACHINE_NAME_MAX = 64
-# What `str.format` may be given: `{n.__class__}` and `{n:999999999}` are no names.
-_MACHINE_NAME = re.compile(r"(?:[^{}]|\{\{|\}\}|\{n(?::[^{}]{0,4})?\}){1,128}")
+# The table of protocols: what a reader speaks is one row here and one folder of services/protocols.
+# Without `protocol:` a PLC is the first.
+PROTOCOLS: tuple[type[PlcBase], ...] = (S7Plc,)
+
+if TYPE_CHECKING:
+    AnyPlc = PlcBase
+else:
+    AnyPlc = one_of(PROTOCOLS, "protocol")
 
 
 class Paths(Model):
@@ -46,173 +52,6 @@ class Paths(Model):
     def log_dir(self) -> Path:
         """Where supervisord writes the processes' logs."""
         return self.logs or self.state / "log"
-
-
-class Tsap(Model):
-    """TSAPs as the S7 documentation writes them, two bytes in hex."""
-
-    local: str = Field("10.00", pattern=r"^[0-9A-Fa-f]{2}\.[0-9A-Fa-f]{2}$")
-    remote: str = Field(pattern=r"^[0-9A-Fa-f]{2}\.[0-9A-Fa-f]{2}$", description="e.g. `03.01`")
-
-
-# The connection type is the first byte of the remote TSAP (Siemens: PG 1, OP 2, basic 3).
-_CONNECTION = {"pg": 0x01, "op": 0x02, "basic": 0x03}
-
-
-class Endpoint(Model):
-    """How to connect to one S7 station."""
-
-    port: Port = 102
-    rack: int = Field(0, ge=0, le=7)
-    slot: int = Field(1, ge=0, le=31, description="1 for S7-1200/1500, 2 for S7-300")
-    tsap: Tsap | None = Field(
-        None, description="instead of rack and slot (LOGO!, S7-200; docs/OPERACOES.md)"
-    )
-    connection: Literal["op", "pg", "basic"] = Field(
-        "op", description="`pg` takes the slot that TIA Portal needs"
-    )
-
-    def tsaps(self) -> tuple[int, int]:
-        """(local, remote) as 16-bit numbers."""
-        if self.tsap is not None:
-            local, remote = self.tsap.local, self.tsap.remote
-            return int(local.replace(".", ""), 16), int(remote.replace(".", ""), 16)
-        return 0x0100, _CONNECTION[self.connection] << 8 | self.rack << 5 | self.slot
-
-
-class Machines(Model):
-    """One record per machine, one after the other in the block."""
-
-    count: int = Field(ge=1, le=1_000)
-    stride: int = Field(ge=1, le=65_536, description="bytes from one machine to the next")
-    first: int = Field(0, ge=0, le=65_535, description="byte where the first one begins")
-    name: str = Field("m{n:02d}", description="`{n}` counts from 0; the CONTRACT's `machine`")
-
-    @rule
-    def _names(self) -> str | None:
-        if not _MACHINE_NAME.fullmatch(self.name):
-            return f"name {self.name!r} is no pattern with {{n}}"
-        try:
-            names = {self.name.format(n=n) for n in range(self.count)}
-        except (OverflowError, ValueError) as e:
-            return f"name {self.name!r} is no pattern with {{n}} ({e})"
-        if max(map(len, names)) > MACHINE_NAME_MAX:
-            return f"name {self.name!r} gives more than {MACHINE_NAME_MAX} characters"
-        if len(names) < self.count:
-            return f"name {self.name!r} gives two machines one name; use {{n:02d}}"
-        return None
-
-
-class RawRange(Model):
-    """Bytes of the block to copy."""
-
-    start: int = Field(ge=0, le=65_535)
-    length: int = Field(ge=1, le=65_536)
-
-    @rule
-    def _in_block(self) -> str | None:
-        if self.start + self.length > 65_536:
-            return f"reaches byte {self.start + self.length - 1}; a block ends at 65535"
-        return None
-
-
-class Group(Model):
-    """Fields that are read together, at one rate."""
-
-    name: Name
-    measurement: str = Field("s7_db1", pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")
-    db: int | None = Field(None, ge=1, le=65_535, strict=True, description="DB number")
-    scan: Duration = Field(1.0, ge=0.01, le=3_600, description="time from one read to the next")
-    layout: Path | None = Field(None, description="layout file, relative to the configuration")
-    fields: list[Any] | None = Field(
-        None,
-        description="instead of a layout: fields with an `address`, or, in block `db`, with `type`"
-        " and `offset` as in a layout",
-    )
-    machines: Machines | None = None
-    publish: Literal["on_change", "always"] = Field(
-        "on_change", description="the whole group goes out when any field passes its deadband"
-    )
-    max_silence: Duration = Field(60.0, ge=0.1, description="`on_change` repeats at least so often")
-    raw: bool | RawRange = Field(False, description="put the bytes on the bus, for mirrors")
-    consistent: bool = Field(False, description="all bytes in one telegram, or `check` refuses")
-    timestamp: str | None = Field(None, description="a DTL or DT field to take the time from")
-    timezone: Zone | None = Field(None, description="of `timestamp`, if not the PLC's")
-    trend: list[str] = Field([], description="fields whose trend the panel always keeps")
-
-    @rule
-    def _one_source(self) -> str | None:
-        if (self.layout is None) == (self.fields is None):
-            return "give either `layout:` (a file) or `fields:` (a list)"
-        return None
-
-    @rule
-    def _layout_of_a_block(self) -> str | None:
-        if self.layout is not None and self.db is None:
-            return "a layout needs `db:`, the number of the data block"
-        return None
-
-    @rule
-    def _raw_of_a_block(self) -> str | None:
-        if self.raw is not False and self.db is None:
-            return "`raw:` copies bytes of one data block: it needs `db:`"
-        return None
-
-    @rule
-    def _zone_of_a_timestamp(self) -> str | None:
-        if self.timezone is not None and self.timestamp is None:
-            return "`timezone:` is that of `timestamp:`, and there is none"
-        return None
-
-
-class Alive(Model):
-    """A field the PLC program changes, for CPUs that refuse to tell their state."""
-
-    address: str = Field(description="e.g. `DB1.DBW0:INT`")
-    timeout: Duration = Field(5.0, ge=0.1, description="unchanged for longer: `uncertain`")
-
-
-class Plc(Endpoint):
-    """One PLC, one reader process."""
-
-    id: Name
-    host: Host | None = Field(None, description="address or name of its network interface")
-    hosts: list[Host] = Field(
-        [],
-        max_length=8,
-        description="instead of `host`, for a redundant PLC (S7-400H): one is read; another where"
-        " that one is lost or its CPU stops",
-    )
-    locatario: Name | None = Field(None, description="tenant, if not the default")
-    pdu: int = Field(960, ge=240, le=960, description="asked for; the PLC grants what it can")
-    parallel_jobs: Literal["auto"] | Annotated[int, Field(ge=1, le=32)] = "auto"
-    timeout: Duration = Field(2.0, ge=0.05, le=60)
-    heartbeat: Duration = Field(10.0, ge=0.5, le=3_600)
-    alive: Alive | None = None
-    timezone: Zone = Field(
-        "UTC",
-        description="whose time the groups' `timestamp` fields show, e.g. `America/Sao_Paulo`",
-    )
-    groups: list[Group] = Field(min_length=1)
-
-    @rule
-    def _some_host(self) -> str | None:
-        if self.host is None and not self.hosts:
-            return "`host:` is missing (or `hosts:`, the addresses of a redundant PLC)"
-        if self.host is not None and self.hosts:
-            return "give either `host:` (one address) or `hosts:` (a redundant PLC's)"
-        return None
-
-    @rule
-    def _different_hosts(self) -> str | None:
-        return (
-            "`hosts:` names one address twice" if len(set(self.hosts)) < len(self.hosts) else None
-        )
-
-    @property
-    def all_hosts(self) -> list[str]:
-        """Every address, the first to try first."""
-        return self.hosts or [str(self.host)]
 
 
 class MirrorSource(Model):
@@ -494,7 +333,7 @@ class Config(Model):
         " that runs or not; `ignored`, never",
     )
     paths: Paths = Field(default_factory=Paths)
-    plcs: list[Plc] = Field(min_length=1)
+    plcs: list[AnyPlc] = Field(min_length=1)
     mirrors: list[Mirror] = Field([])
     outputs: list[Output] = Field([])
     alerts: Alerts = Field(default_factory=Alerts)
@@ -524,7 +363,7 @@ class Config(Model):
         """What is allowed but not wise."""
         return self._warnings
 
-    def tenant(self, plc: Plc) -> str:
+    def tenant(self, plc: PlcBase) -> str:
         """The tenant of a PLC."""
         return plc.locatario or self.locatario
 

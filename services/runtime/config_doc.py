@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from services.protocols.s7 import model as s7
 from services.runtime import (
     alert_base,
     alert_model,
@@ -45,12 +46,12 @@ warning. They are never logged, rendered or shown.
 SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("(top level)", config.Config),
     ("paths", config.Paths),
-    ("plcs[]", config.Plc),
-    ("plcs[].tsap", config.Tsap),
-    ("plcs[].alive", config.Alive),
-    ("plcs[].groups[]", config.Group),
-    ("plcs[].groups[].machines", config.Machines),
-    ("plcs[].groups[].raw", config.RawRange),
+    ("plcs[] (protocol: s7)", s7.S7Plc),
+    ("plcs[].tsap", s7.Tsap),
+    ("plcs[].alive", s7.Alive),
+    ("plcs[].groups[] (protocol: s7)", s7.S7Group),
+    ("plcs[].groups[].machines", s7.Machines),
+    ("plcs[].groups[].raw", s7.RawRange),
     ("mirrors[]", config.Mirror),
     ("mirrors[].source", config.MirrorSource),
     ("mirrors[].target", config.MirrorTarget),

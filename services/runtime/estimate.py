@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from services.runtime.config import Group, Plc
+from services.protocols.s7.model import S7Group, S7Plc
 from services.runtime.errors import Problem
 from services.runtime.judged import Unknown
-from services.runtime.site import Site, bases, raw_range
+from services.runtime.plc_model import GroupBase, PlcBase
+from services.runtime.site import Site, raw_range
 from services.s7.field import Field
 from services.s7.plan import Extent, Plan, make_plan
 
@@ -27,16 +28,18 @@ def torn(site: Site) -> Iterator[Problem]:
     """Groups that are to come in one telegram and do not fit."""
     for at, plc, group in site.groups():
         with suppress(Unknown):
+            if not isinstance(plc, S7Plc) or not isinstance(group, S7Group):
+                continue
             if group.consistent and (n := len(group_plan(site, plc, group, plc.pdu).telegrams)) > 1:
                 message = f"needs {n} telegrams at PDU {plc.pdu}"
                 hint = "read fewer bytes or remove `consistent:`"
                 yield site.problem((*at, "consistent"), message, hint)
 
 
-def group_plan(site: Site, plc: Plc, group: Group, pdu_bytes: int) -> Plan:
+def group_plan(site: Site, plc: S7Plc, group: S7Group, pdu_bytes: int) -> Plan:
     """The plan of one group at a PDU. Raises Unknown where one of its fields is wrong."""
     fields = site.fields_of(plc, group)
-    extents = {_extent(f, base) for base in bases(group) for f in fields}
+    extents = {_extent(f, base) for base in group.bases() for f in fields}
     if group.raw is not False:
         start, length = raw_range(site, plc, group)
         extents.add(Extent("DB", group.db or 0, start, length))
@@ -47,7 +50,9 @@ def _extent(f: Field, base: int) -> Extent:
     return Extent(f.area, f.db, f.byte + base, f.size_bytes)
 
 
-def _plc_rows(site: Site, plc: Plc, rtt_s: float, jobs: int) -> list[dict[str, Any]]:
+def _plc_rows(site: Site, plc: PlcBase, rtt_s: float, jobs: int) -> list[dict[str, Any]]:
+    if not isinstance(plc, S7Plc):
+        return [_row(site, plc, group) for group in plc.groups]
     rows = []
     parallel = jobs if plc.parallel_jobs == "auto" else plc.parallel_jobs
     for group in plc.groups:
@@ -55,12 +60,8 @@ def _plc_rows(site: Site, plc: Plc, rtt_s: float, jobs: int) -> list[dict[str, A
         small = group_plan(site, plc, group, 240)
         scan_s = plan.scan_s(rtt_s, parallel)
         rows.append(
-            {
-                "plc": plc.id,
-                "group": group.name,
-                "scan_ms": round(group.scan * 1_000),
-                "fields": len(site.fields[plc.id, group.name]) * len(bases(group)),
-                "messages": len(bases(group)),
+            _row(site, plc, group)
+            | {
                 "requests": len(plan.telegrams),
                 "requests_pdu_240": len(small.telegrams),
                 "bytes": plan.data_bytes,
@@ -69,6 +70,24 @@ def _plc_rows(site: Site, plc: Plc, rtt_s: float, jobs: int) -> list[dict[str, A
             }
         )
     return rows
+
+
+def _row(site: Site, plc: PlcBase, group: GroupBase) -> dict[str, Any]:
+    """What is known of a group whatever it is read by: where its fields are tags, the PLC decides
+    on the requests, and nothing is estimated.
+    """
+    return {
+        "plc": plc.id,
+        "group": group.name,
+        "scan_ms": round(group.scan * 1_000),
+        "fields": len(site.fields[plc.id, group.name]) * len(group.bases()),
+        "messages": len(group.bases()),
+        "requests": None,
+        "requests_pdu_240": None,
+        "bytes": None,
+        "estimated_ms": None,
+        "slow": False,
+    }
 
 
 def warnings(site: Site, rows: list[dict[str, Any]]) -> list[str]:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from services.runtime import files, rules, yaml_lines
-from services.runtime.config import Group
 from services.runtime.document import Document, KeyPath, undotted
 from services.runtime.errors import ConfigError, Problem
 from services.runtime.judged import Unknown
+from services.runtime.plc_model import GroupBase, PlcBase
 from services.runtime.site import Site
 from services.s7.field import Field
 from services.s7.layout import LayoutError, resolve_inline, resolve_layout
+from services.s7.tags import resolve_tags
 
 # Of all groups, each layout as often as it is used: so many are placed in a second.
 MAX_FIELDS = 200_000
@@ -37,7 +38,7 @@ class _Files:
     """Layout files that were read, each once."""
 
     documents: dict[Path, Document] = field(default_factory=dict)
-    spoilt: dict[Path, _Fields] = field(default_factory=dict)
+    spoilt: dict[tuple[Path, type[PlcBase]], _Fields] = field(default_factory=dict)
     """What came of those in which something is wrong; that was told when it was found."""
 
 
@@ -48,7 +49,7 @@ def resolve(site: Site) -> Iterator[Problem]:
     for at, plc, group in site.groups():
         found = _Fields(whole=False)
         with suppress(Unknown):
-            found = _fields(site, group, at, layouts)
+            found = _fields(site, plc, group, at, layouts)
         yield from found.problems
         if found.names is not None:
             yield from rules.named_fields(site, at, group, found.right, found.names)
@@ -65,22 +66,27 @@ def resolve(site: Site) -> Iterator[Problem]:
                 site.fields.setdefault((plc.id, group.name), found.right)
 
 
-def _fields(site: Site, group: Group, at: KeyPath, layouts: _Files) -> _Fields:
+def _fields(site: Site, plc: PlcBase, group: GroupBase, at: KeyPath, layouts: _Files) -> _Fields:
     # A wrong number of the block says nothing of what lies in it.
     db = getattr(group, "db", 1)
     if group.layout is not None:
-        return _from_file(site, site.config.file.parent / group.layout, db, at, layouts)
+        return _from_file(site, site.config.file.parent / group.layout, type(plc), db, at, layouts)
     if group.fields is None:
         return _Fields(whole=False)
     try:
-        fields = resolve_inline(group.fields, db=db)
+        if plc.tag_keys:
+            fields = resolve_tags(group.fields, plc.tag_keys, plc.wrong_tag, is_layout=False)
+        else:
+            fields = resolve_inline(group.fields, db=db)
     except LayoutError as e:
         return _wrong(e, site.document, (*at, "fields"))
     return _Fields(fields, {f.name for f in fields})
 
 
-def _from_file(site: Site, file: Path, db: int | None, at: KeyPath, layouts: _Files) -> _Fields:
-    if (spoilt := layouts.spoilt.get(file)) is not None:
+def _from_file(
+    site: Site, file: Path, kind: type[PlcBase], db: int | None, at: KeyPath, layouts: _Files
+) -> _Fields:
+    if (spoilt := layouts.spoilt.get((file, kind))) is not None:
         return spoilt
     if file not in layouts.documents:
         try:
@@ -94,18 +100,21 @@ def _from_file(site: Site, file: Path, db: int | None, at: KeyPath, layouts: _Fi
         try:
             layouts.documents[file] = yaml_lines.decode(raw, str(file))
         except ConfigError as e:
-            layouts.spoilt[file] = _Fields(whole=False)
+            layouts.spoilt[file, kind] = _Fields(whole=False)
             return _Fields(problems=e.problems, whole=False)
     document = layouts.documents[file]
     try:
-        fields = resolve_layout(document.data, db=db)
+        if kind.tag_keys:
+            fields = resolve_tags(document.data, kind.tag_keys, kind.wrong_tag, is_layout=True)
+        else:
+            fields = resolve_layout(document.data, db=db)
     except LayoutError as e:
         found = _wrong(e, document, ())
     else:
         found = _Fields(fields, {f.name for f in fields}, document.problems)
         found.whole = not document.problems
     if not found.whole:
-        layouts.spoilt[file] = replace(found, problems=[])
+        layouts.spoilt[file, kind] = replace(found, problems=[])
     return found
 
 

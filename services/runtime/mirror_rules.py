@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
 
-from services.runtime.config import Group, Mirror, Plc
+from services.protocols.s7.model import S7Group, S7Plc
+from services.runtime.config import Mirror
 from services.runtime.document import KeyPath
 from services.runtime.errors import Problem
 from services.runtime.judged import Unknown
+from services.runtime.plc_model import GroupBase, PlcBase
 from services.runtime.site import Site, raw_range
 from services.s7.layout import BLOCK_BYTES
 
@@ -56,6 +58,11 @@ def _blocks(
 ) -> Iterator[Problem]:
     """Which block may be copied where."""
     plc, group = _source(site, mirror)
+    if not isinstance(plc, S7Plc) or not isinstance(group, S7Group):
+        hint = "read that PLC with `protocol: s7`, or remove the mirror"
+        message = f"a mirror copies bytes, and `protocol: {plc.protocol}` of {plc.id!r} reads none"
+        yield site.problem((*at, "source", "plc"), message, hint)
+        return
     if group.raw is False:
         hint = f"set `raw: true` in group {group.name!r} of {plc.id!r}"
         yield site.problem((*at, "source", "group"), "its bytes are not on the bus", hint)
@@ -81,7 +88,7 @@ def _bytes(
 ) -> Iterator[Problem]:
     """Which bytes of the target are written; ``written`` are those of the mirrors before."""
     plc, group = _source(site, mirror)
-    if group.raw is False:
+    if not isinstance(group, S7Group) or group.raw is False:
         return
     at: KeyPath = ("mirrors", i)
     source, target = raw_range(site, plc, group), _block(mirror)
@@ -104,7 +111,7 @@ def _block(mirror: Mirror) -> Block:
     return mirror.target.host, mirror.target.port, mirror.target.db
 
 
-def _source(site: Site, mirror: Mirror) -> tuple[Plc, Group]:
+def _source(site: Site, mirror: Mirror) -> tuple[PlcBase, GroupBase]:
     """Raises Unknown where it does not exist, or is not known."""
     wanted = (mirror.source.plc, mirror.source.group)
     for plc in site.config.plcs:

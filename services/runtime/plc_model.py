@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
-from services.runtime.base_model import Credentials, Duration, Host, Model, Name
+from services.runtime.base_model import Credentials, Duration, Host, Model, Name, Port
 from services.runtime.judged import rule
 
 
@@ -34,27 +34,41 @@ class GroupBase(Model):
             return "give either `layout:` (a file) or `fields:` (a list)"
         return None
 
-    def rendered(self) -> dict[str, Any]:
-        """What its source needs of it besides what every group's JSON has."""
+    def block(self) -> int | None:
+        """The data block that it reads, where it is one: ``db`` of its messages."""
+        return None
+
+    def bases(self) -> range:
+        """First byte of each machine; 0 alone where nothing repeats."""
+        return range(1)
+
+    def records(self) -> list[tuple[str | None, int]]:
+        """(name, first byte) of each machine; one nameless one where nothing repeats."""
+        return [(None, 0)]
+
+    def rendered(self, plc: PlcBase) -> dict[str, Any]:
+        """What its source needs besides what each group's JSON has (services/runtime/render.py)."""
         return {}
 
 
-class Files:
-    """How a model names files and secrets in a rendered JSON, which never holds one."""
+class Files(Protocol):
+    """How a rendered JSON, which never holds a secret, names files and secrets."""
 
     def beside(self, file: Path | None) -> str | None:
         """A path of the configuration, made absolute."""
-        raise NotImplementedError
 
     def secret(self, holder: Credentials, key: str, owner: str) -> dict[str, str] | None:
-        """A reference, for services/runtime/secrets.py in the reader."""
-        raise NotImplementedError
+        """A reference to the secret under ``key``, for services/runtime/secrets.py in the reader.
+        ``owner`` is a name for its file, where it stands in clear: the PLC's id.
+        """
 
 
 class PlcBase(Model):
     """One PLC, one reader process."""
 
     id: Name
+    protocol: str
+    """A ``Literal`` in each protocol's model."""
     host: Host | None = Field(None, description="address or name of its network interface")
     hosts: list[Host] = Field(
         [],
@@ -63,14 +77,14 @@ class PlcBase(Model):
         " that one is lost or its CPU stops",
     )
     locatario: Name | None = Field(None, description="tenant, if not the default")
+    port: Port
     timeout: Duration = Field(2.0, ge=0.05, le=60)
     heartbeat: Duration = Field(10.0, ge=0.5, le=3_600)
     groups: Sequence[GroupBase]
 
-    protocol: str
-    """A ``Literal`` in each protocol's model."""
-    tag_key: ClassVar[str] = ""
-    """Which key of a field names a tag (`node`, `symbol`); empty where fields lie in memory."""
+    tag_keys: ClassVar[tuple[str, ...]] = ()
+    """Where fields are tags: the key of a field that names one (`node`, `symbol`), and keys that
+    may stand beside it. Empty where fields lie in memory."""
 
     @rule
     def _some_host(self) -> str | None:
@@ -92,8 +106,10 @@ class PlcBase(Model):
         return self.hosts or [str(self.host)]
 
     @classmethod
-    def wrong_tag(cls, tag: str) -> tuple[str, str] | None:
-        """(what is wrong with a field's tag, how to mend it); None where it may be one."""
+    def wrong_tag(cls, tag: Mapping[str, str]) -> tuple[str, str, str] | None:
+        """(key, what is wrong with it, how to mend it) of a field's ``tag_keys``; None where
+        nothing is.
+        """
         return None
 
     def rendered(self, files: Files) -> dict[str, Any]:
@@ -101,6 +117,3 @@ class PlcBase(Model):
         timeout_s, heartbeat_s).
         """
         return {}
-
-
-Render = Callable[[PlcBase], dict[str, Any]]

@@ -16,15 +16,16 @@ from typing import Any
 import orjson
 
 from bus.topology import PROCESSES, process_name
+from services.protocols.s7.model import S7Group
 from services.runtime import alert_model, alert_rules, secrets, supervisor_access
 from services.runtime.alert_base import DAYS
 from services.runtime.alert_routes import AlertMqtt, AlertRoute, AlertWebhook, AnyReceiver
-from services.runtime.config import Credentials, Group, HttpOutput, Mirror, MqttOutput, Output, Plc
+from services.runtime.config import Credentials, HttpOutput, Mirror, MqttOutput, Output
 from services.runtime.consumers import consumers
 from services.runtime.fleet_model import Fleet
 from services.runtime.named_files import SECRET_KEYS
-from services.runtime.site import Site, machines, raw_range
-from services.s7.address import parse_address
+from services.runtime.plc_model import GroupBase, PlcBase
+from services.runtime.site import Site, raw_range
 
 Rendered = dict[str, dict[str, Any]]
 
@@ -137,13 +138,13 @@ def supervisor_socket(site: Site) -> Path:
     return site.config.paths.runtime.absolute() / supervisor_access.SOCKET
 
 
-def _plc_summary(site: Site, plc: Plc) -> dict[str, Any]:
+def _plc_summary(site: Site, plc: PlcBase) -> dict[str, Any]:
     groups = [
         {
             "name": g.name,
-            "db": g.db,
+            "db": g.block(),
             "scan_s": g.scan,
-            "machines": [name for name, _ in machines(g)],
+            "machines": [name for name, _ in g.records()],
             "trend": g.trend,
         }
         for g in plc.groups
@@ -178,42 +179,46 @@ def _certificates(site: Site) -> list[dict[str, str]]:
     return [{"process": owner, "file": path} for owner, f in found if (path := _beside(site, f))]
 
 
-def _plc(site: Site, plc: Plc) -> dict[str, Any]:
-    local, remote = plc.tsaps()
-    alive = None
-    if plc.alive is not None:
-        field = parse_address(plc.alive.address, name="alive")
-        alive = {"address": field.to_dict(), "timeout_s": plc.alive.timeout}
+def _plc(site: Site, plc: PlcBase) -> dict[str, Any]:
     return {
         "id": plc.id,
         "locatario": site.config.tenant(plc),
+        "protocol": plc.protocol,
         "hosts": plc.all_hosts,
-        "port": plc.port,
-        "local_tsap": local,
-        "remote_tsap": remote,
-        "pdu": plc.pdu,
-        "parallel_jobs": plc.parallel_jobs,
         "timeout_s": plc.timeout,
         "heartbeat_s": plc.heartbeat,
-        "alive": alive,
+        **plc.rendered(_Files(site)),
     }
 
 
-def _group(site: Site, plc: Plc, group: Group) -> dict[str, Any]:
-    raw = group.raw.model_dump() if not isinstance(group.raw, bool) else group.raw or None
+class _Files:
+    """services/runtime/plc_model.py."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def beside(self, file: Path | None) -> str | None:
+        """A path of the configuration, made absolute."""
+        return _beside(self._site, file)
+
+    def secret(self, holder: Credentials, key: str, owner: str) -> dict[str, str] | None:
+        """The reference to a secret."""
+        return _secret(self._site, holder, key, owner)
+
+
+def _group(site: Site, plc: PlcBase, group: GroupBase) -> dict[str, Any]:
     return {
         "name": group.name,
         "measurement": group.measurement,
-        "db": group.db,
+        "db": group.block(),
         "scan_s": group.scan,
         "publish": group.publish,
         "max_silence_s": group.max_silence,
-        "raw": raw,
-        "consistent": group.consistent,
-        "timestamp": group.timestamp,
-        "timezone": (group.timezone or plc.timezone) if group.timestamp else None,
-        "machines": machines(group),
+        "timestamp": None,
+        "timezone": None,
+        "machines": group.records(),
         "fields": [f.to_dict() for f in site.fields[plc.id, group.name]],
+        **group.rendered(plc),
     }
 
 
@@ -324,6 +329,7 @@ def _mirror(mirror: Mirror) -> dict[str, Any]:
 def _source(site: Site, mirror: Mirror) -> dict[str, Any]:
     plc = next(p for p in site.config.plcs if p.id == mirror.source.plc)
     group = next(g for g in plc.groups if g.name == mirror.source.group)
+    assert isinstance(group, S7Group)
     start, length = raw_range(site, plc, group)
     return {"db": group.db, "start": start, "length": length, "scan_s": group.scan}
 

@@ -13,13 +13,15 @@ from contextlib import suppress
 from typing import Any
 
 from bus import topology
+from services.protocols.s7.model import S7Group, S7Plc
 from services.runtime import alert_rules, mirror_rules
-from services.runtime.config import Group, MqttOutput
+from services.runtime.config import MqttOutput
 from services.runtime.consumers import reserved
 from services.runtime.document import KeyPath, dotted
 from services.runtime.errors import Problem
 from services.runtime.judged import Unknown
-from services.runtime.site import Site, bases
+from services.runtime.plc_model import GroupBase
+from services.runtime.site import Site
 from services.s7.address import AddressError, parse_address
 from services.s7.field import Field
 from services.s7.layout import BLOCK_BYTES
@@ -75,7 +77,7 @@ def _twice(site: Site, at: KeyPath, key: str, items: Sequence[Any]) -> Iterator[
 def _alive(site: Site) -> Iterator[Problem]:
     for i, plc in enumerate(site.config.plcs):
         with suppress(Unknown):
-            if plc.alive is not None:
+            if isinstance(plc, S7Plc) and plc.alive is not None:
                 try:
                     parse_address(plc.alive.address)
                 except AddressError as e:
@@ -83,14 +85,14 @@ def _alive(site: Site) -> Iterator[Problem]:
 
 
 def named_fields(
-    site: Site, at: KeyPath, group: Group, fields: Sequence[Field], names: set[str]
+    site: Site, at: KeyPath, group: GroupBase, fields: Sequence[Field], names: set[str]
 ) -> Iterator[Problem]:
     """Keys of a group that name a field, one that there is none of, or of the wrong type.
 
     ``fields`` are those that are right, ``names`` those of all.
     """
     with suppress(Unknown):
-        wanted = group.timestamp
+        wanted = group.timestamp if isinstance(group, S7Group) else None
         stamp = next((f for f in fields if f.name == wanted), None)
         if stamp is not None and stamp.type not in ("DTL", "DT", "LDT"):
             hint = "use a field of type DTL, DT or LDT"
@@ -105,24 +107,36 @@ def named_fields(
                 yield site.problem((*at, "trend", i), f"no field is named {name!r}", hint)
 
 
-def extent(site: Site, at: KeyPath, group: Group, fields: Sequence[Field]) -> Iterator[Problem]:
-    """What is wrong with the bytes of a group; ``fields`` are those that are right."""
+def extent(site: Site, at: KeyPath, group: GroupBase, fields: Sequence[Field]) -> Iterator[Problem]:
+    """What is wrong with the extent of a group; ``fields`` are those that are right."""
+    if isinstance(group, S7Group):
+        yield from _bytes(site, at, group, fields)
+    with suppress(Unknown):
+        count = len(fields) * len(group.bases())
+        if count > GROUP_VALUES:
+            hint = f"at most {GROUP_VALUES:,} a group: read arrays, or make two groups"
+            yield site.problem((*at, _source_key(group)), f"has {count:,} values", hint)
+
+
+def _source_key(group: GroupBase) -> str:
+    """What the number of a group's values and bytes comes from."""
+    repeats = isinstance(group, S7Group) and group.machines
+    return "machines" if repeats else "layout" if group.layout else "fields"
+
+
+def _bytes(site: Site, at: KeyPath, group: S7Group, fields: Sequence[Field]) -> Iterator[Problem]:
     begin = min((f.byte for f in fields), default=0)
     end = max((f.byte + f.size_bytes for f in fields), default=1)
     with suppress(Unknown):
-        key = "machines" if group.machines else "layout" if group.layout else "fields"
+        key = _source_key(group)
         if group.machines and group.machines.count > 1 and group.machines.stride < end - begin:
             message = f"machines overlap: one record is {end - begin} bytes, the stride is"
             hint = f"set `stride: {end - begin + (end - begin) % 2}` or more"
             yield site.problem((*at, key), f"{message} {group.machines.stride}", hint)
-        last = bases(group)[-1] + end
+        last = group.bases()[-1] + end
         if last > BLOCK_BYTES:
             hint = f"a block ends at byte {BLOCK_BYTES - 1}"
             yield site.problem((*at, key), f"reaches byte {last - 1}", hint)
-        count = len(fields) * len(bases(group))
-        if count > GROUP_VALUES:
-            hint = f"at most {GROUP_VALUES:,} a group: read arrays, or make two groups"
-            yield site.problem((*at, key), f"has {count:,} values", hint)
     with suppress(Unknown):
         inside = [f for f in fields if (f.area, f.db) == ("DB", group.db)]
         if group.raw is True and group.db is not None and fields and not inside:

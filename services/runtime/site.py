@@ -7,10 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.runtime.config import Config, Group, Plc
+from services.protocols.s7.model import S7Group
+from services.runtime.config import Config
 from services.runtime.document import Document, KeyPath
 from services.runtime.errors import Problem
 from services.runtime.judged import Unknown
+from services.runtime.plc_model import GroupBase, PlcBase
 from services.s7.field import Field
 
 
@@ -29,7 +31,7 @@ class Site:
         """A mistake at a key of the configuration."""
         return self.document.problem(path, message, hint)
 
-    def groups(self) -> Iterator[tuple[KeyPath, Plc, Group]]:
+    def groups(self) -> Iterator[tuple[KeyPath, PlcBase, GroupBase]]:
         """(its key, its PLC, it) of every group that is known."""
         with suppress(Unknown):
             for p, plc in enumerate(self.config.plcs):
@@ -37,7 +39,7 @@ class Site:
                     for g, group in enumerate(plc.groups):
                         yield ("plcs", p, "groups", g), plc, group
 
-    def fields_of(self, plc: Plc, group: Group) -> list[Field]:
+    def fields_of(self, plc: PlcBase, group: GroupBase) -> list[Field]:
         """A group's fields. Raises Unknown where one of them is wrong."""
         try:
             return self.fields[plc.id, group.name]
@@ -45,27 +47,13 @@ class Site:
             raise Unknown("fields") from None
 
 
-def machines(group: Group) -> list[tuple[str | None, int]]:
-    """(name, first byte) of each machine of a group; one nameless one where nothing repeats."""
-    if (m := group.machines) is None:
-        return [(None, 0)]
-    return [(m.name.format(n=n), base) for n, base in enumerate(bases(group))]
-
-
-def bases(group: Group) -> range:
-    """First byte of each machine of a group; 0 alone where nothing repeats."""
-    if (m := group.machines) is None:
-        return range(1)
-    return range(m.first, m.first + m.count * m.stride, m.stride)
-
-
-def raw_range(site: Site, plc: Plc, group: Group) -> tuple[int, int]:
+def raw_range(site: Site, plc: PlcBase, group: S7Group) -> tuple[int, int]:
     """(first byte, number of bytes) that a group's Raw frames hold."""
     if not isinstance(group.raw, bool):
         return group.raw.start, group.raw.length
     fields = [f for f in site.fields_of(plc, group) if (f.area, f.db) == ("DB", group.db)]
     if not fields:
         raise Unknown("fields")
-    first, last = bases(group)[0], bases(group)[-1]
+    first, last = group.bases()[0], group.bases()[-1]
     start = first + min(f.byte for f in fields)
     return start, last + max(f.byte + f.size_bytes for f in fields) - start

@@ -6,7 +6,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -100,7 +100,7 @@ def _kind(kinds: list[type[Model]], value: Any) -> type[Model]:
     """Which of these models a value is."""
     if len(kinds) == 1:
         return kinds[0]
-    wanted = value.get("type") if isinstance(value, dict) else None
+    wanted = _tag_of(value, kinds)
     return next((k for k in kinds if wanted in _tags(k)), _common(kinds))
 
 
@@ -181,15 +181,19 @@ _SAYS_ALL = ("extra_forbidden", "missing", "union_tag_invalid", "union_tag_not_f
 def _say(kind: str, text: str, path: KeyPath, data: Any, root: type[Model]) -> tuple[str, str]:
     """(message, fix) of one pydantic error."""
     if kind == "extra_forbidden":
+        if (other := _other_kind(path, data, root)) is not None:
+            return f"is a key of `{other}`", "remove it: this one is another"
         if near := _near(path, data, root):
             return "unknown key", f"did you mean `{near[0]}`?"
         return "unknown key", f"known keys: {', '.join(sorted(_known_keys(path[:-1], data, root)))}"
     if kind == "missing":
         return "is missing", f"add `{path[-1]}:`"
     if kind.startswith("union_tag"):
-        types = [f"`type: {tag}`" for kind in _models_at(path, data, root) for tag in _tags(kind)]
+        kinds = _models_at(path, data, root)
+        key = _tag_key(kinds)
+        types = [f"`{key}: {tag}`" for kind in kinds for tag in _tags(kind)]
         words = f"{', '.join(types[:-1])} or {types[-1]}"
-        return "`type` is missing or unknown", f"give {words}"
+        return f"`{key}` is missing or unknown", f"give {words}"
     if kind == "host":
         hint = "host name or address only, e.g. 192.168.0.10; the port stands in `port`"
         return text, hint
@@ -221,13 +225,35 @@ def _known_keys(path: KeyPath, data: Any, root: type[Model]) -> set[str]:
     return {f.alias or name for m in models for name, f in m.model_fields.items()}
 
 
-def _models_at(path: KeyPath, data: Any, root: type[Model]) -> list[type[Model]]:
-    """Which models what stands at ``path`` may be."""
+def _other_kind(path: KeyPath, data: Any, root: type[Model]) -> str | None:
+    """Of which other kind an unknown key is (``protocol: s7``); None where it is of none."""
+    for n in range(len(path) - 1, 0, -1):
+        kinds = _models_at(path[:n], data, root, any_kind=True)
+        if len(kinds) > 1 and (key := _tag_key(kinds)) == "protocol":
+            for kind in kinds:
+                if path[-1] in _keys_inside(kind, data, path[:n], path[n:-1]):
+                    return f"{key}: {_tags(kind)[0]}"
+    return None
+
+
+def _keys_inside(kind: type[Model], data: Any, at: KeyPath, inside: KeyPath) -> set[str]:
+    """The keys that one kind of model at ``at`` allows at a path within it."""
+    for part in at:
+        data = data[part]
+    return _known_keys((*inside, ""), data, kind)
+
+
+def _models_at(
+    path: KeyPath, data: Any, root: type[Model], *, any_kind: bool = False
+) -> list[type[Model]]:
+    """Which models what stands at ``path`` may be; with ``any_kind``, whatever its own type."""
     models: list[type[Model]] = [root]
-    for part in path:
+    for n, part in enumerate(path, 1):
         data = data[part]
         if isinstance(part, int):
-            tag = data.get("type") if isinstance(data, dict) else None
+            if any_kind and n == len(path):
+                continue
+            tag = _tag_of(data, models)
             models = [m for m in models if tag is None or tag in _tags(m) or not _tags(m)] or models
             continue
         found = [_annotation(m, part) for m in models]
@@ -236,9 +262,24 @@ def _models_at(path: KeyPath, data: Any, root: type[Model]) -> list[type[Model]]
 
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    """The types that a model is for; none where it has no `type`."""
-    field = model.model_fields.get("type")
+    """The types (or the protocol) that a model is for; none where it has no such key."""
+    field = model.model_fields.get(_tag_key([model]))
     return typing.get_args(field.annotation) if field else ()
+
+
+def _tag_key(models: Sequence[type[BaseModel]]) -> str:
+    """Which key tells these models apart."""
+    return "protocol" if "protocol" in models[0].model_fields else "type"
+
+
+def _tag_of(value: Any, models: Sequence[type[BaseModel]]) -> Any:
+    """What a value says that it is; where it does not, what it is then, or None."""
+    if not isinstance(value, dict) or not models:
+        return None
+    key = _tag_key(models)
+    field = models[0].model_fields.get(key)
+    unsaid = None if field is None or field.is_required() else field.default
+    return value.get(key, unsaid)
 
 
 def _annotation(model: type[BaseModel], key: str) -> Any:

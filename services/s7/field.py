@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 from services.s7.types import S7Type, parse_type
 
-Area = Literal["DB", "M", "I", "Q", "T", "C"]
+Area = Literal["DB", "M", "I", "Q", "T", "C", "TAG"]
 
 
 @dataclass(slots=True)
@@ -32,6 +32,8 @@ class Field:
     encoding: str | None = None
     """Of STRING and CHAR; None is latin-1."""
     description: str = ""
+    tag: dict[str, str] | None = None
+    """In area TAG, which has no bytes: what its source calls it (``{"node": …}``)."""
 
     @property
     def s7_type(self) -> S7Type:
@@ -49,7 +51,7 @@ class Field:
         """
         return Field(
             self.name, self.type, self.area, self.db, byte, self.bit, self.unit, self.scale,
-            self.deadband, self.encoding, self.description,
+            self.deadband, self.encoding, self.description, self.tag,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:

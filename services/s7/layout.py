@@ -79,7 +79,7 @@ def resolve_layout(doc: Any, *, db: int | None) -> list[Field]:
     ``doc`` is the parsed layout file, ``db`` the block it is read from. Raises LayoutError with
     every problem.
     """
-    walk = _Walk(db or 0)
+    walk = Walk(db or 0)
     if not isinstance(doc, dict):
         walk.bad("", "is no layout", "begin with `name:` and `fields:`")
     else:
@@ -89,7 +89,7 @@ def resolve_layout(doc: Any, *, db: int | None) -> list[Field]:
     return walk.done()
 
 
-def _check_record(walk: _Walk, record: Any, end_bytes: int) -> None:
+def _check_record(walk: Walk, record: Any, end_bytes: int) -> None:
     if record is None:
         return
     if not isinstance(record, int) or isinstance(record, bool) or record < 1:
@@ -106,7 +106,7 @@ def resolve_inline(fields: Any, *, db: int | None = None) -> list[Field]:
 
     Raises LayoutError with every problem.
     """
-    walk = _Walk(db or 0)
+    walk = Walk(db or 0)
     if not isinstance(fields, list):
         walk.bad("", "is no list of fields", 'write - {name: x, address: "DB1.DBD0:REAL"}')
         fields = []
@@ -120,7 +120,7 @@ def resolve_inline(fields: Any, *, db: int | None = None) -> list[Field]:
     return walk.done()
 
 
-class _Walk:
+class Walk:
     """Collects fields and problems."""
 
     def __init__(self, db: int) -> None:

@@ -7,8 +7,8 @@ import random
 from collections.abc import Iterator
 from zoneinfo import ZoneInfo
 
-from services.runtime.config import Plc
-from services.runtime.site import Site, machines
+from services.protocols.s7.model import S7Plc
+from services.runtime.site import Site
 from services.s7.address import parse_address
 from services.simulator.motion import Mover
 from services.simulator.station import DB, Station
@@ -19,13 +19,17 @@ MIRROR_TARGET_BYTES = 4_096
 
 def stations(
     site: Site, seed: int, pdu_bytes: int, jobs: int
-) -> Iterator[tuple[Plc, Station, Mover]]:
-    """One station per PLC of the configuration, with memory for all its fields."""
+) -> Iterator[tuple[S7Plc, Station, Mover]]:
+    """One station per PLC of the configuration that is read by S7, with memory for all its
+    fields.
+    """
     for plc in site.config.plcs:
+        if not isinstance(plc, S7Plc):
+            continue
         station = Station(plc.id, pdu_bytes, jobs)
         mover = Mover(station, random.Random(f"{seed}/{plc.id}"))
         for group in plc.groups:
-            bases = [base for _, base in machines(group)]
+            bases = [base for _, base in group.records()]
             zone = ZoneInfo(group.timezone or plc.timezone)
             for base in bases:
                 for field in site.fields[plc.id, group.name]:
@@ -40,7 +44,7 @@ def stations(
         yield plc, station, mover
 
 
-def mirror_targets(site: Site, plc: Plc) -> Iterator[tuple[int, int]]:
+def mirror_targets(site: Site, plc: S7Plc) -> Iterator[tuple[int, int]]:
     """(DB number, bytes) that mirrors write in this PLC."""
     for mirror in site.config.mirrors:
         target = mirror.target

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from pydantic import BaseModel
 
-from services.runtime import central_config, config, config_doc
+from services.protocols.s7 import model as s7
+from services.runtime import central_config, config, config_doc, plc_model
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -23,7 +25,15 @@ def test_the_page_of_the_centre_is_current() -> None:
 
 def test_every_model_is_on_a_page() -> None:
     shown = {model for _, model in (*config_doc.SECTIONS, *config_doc.CENTRAL_SECTIONS)}
-    abstract = {config.Model, config.Endpoint, config.OutputBase}
-    for value in (*vars(config).values(), *vars(central_config).values()):
+    abstract = {
+        config.Model,
+        s7.Endpoint,
+        config.OutputBase,
+        plc_model.PlcBase,
+        plc_model.GroupBase,
+    }
+    of_protocols = [vars(sys.modules[m.__module__]) for m in config.PROTOCOLS]
+    pages = (vars(config), vars(central_config), *of_protocols)
+    for value in (value for page in pages for value in page.values()):
         if isinstance(value, type) and issubclass(value, BaseModel) and value is not BaseModel:
             assert value in shown | abstract, value

@@ -1,5 +1,5 @@
-"""Imports point one way: cli, processes -> consumer, infra -> s7, runtime -> bus, and no process
-knows another.
+"""Imports point one way: cli, processes -> consumer, infra, protocols -> s7, runtime -> bus, and no
+process knows another.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from tests.kit.common import ROOT
 PROCESS_FOLDERS = {*PROCESSES, "simulator"}
 # Shared folder -> the folders of services that it may import besides itself.
 SHARED = {
-    "runtime": {"s7"},
+    "runtime": {"s7", "protocols"},
     "s7": {"runtime"},
+    "protocols": {"s7", "runtime"},
     "consumer": {"runtime", "s7"},
     "infra": {"runtime", "s7"},
     "mqtt": {"consumer", "runtime"},
@@ -78,6 +79,16 @@ def test_no_process_imports_another_or_the_command(folder: str) -> None:
                 assert parts[1] in known, f"{file} imports {module}"
 
 
+def test_the_configuration_knows_models_of_protocols_and_readers_know_none() -> None:
+    """What all of ``plc-edge`` loads holds no library of a protocol, a reader no pydantic."""
+    for folder in ("runtime", "s7", "simulator", "reader"):
+        for file in files(f"services/{folder}"):
+            for module in imports(file):
+                parts = module.split(".")
+                if parts[:2] == ["services", "protocols"] and len(parts) > 3:
+                    assert (parts[3] == "model") == (folder != "reader"), f"{file}: {module}"
+
+
 def test_the_alert_core_is_pure() -> None:
     """No clock, socket or file; of ours, only itself and what is as pure."""
     allowed = {"__future__", "collections", "dataclasses", "datetime", "functools", "hashlib",
@@ -131,9 +142,9 @@ def test_a_circle_is_found() -> None:
     ("module", "heavy"),
     [
         (
-            "services.reader.reader",
+            "services.reader.reader, services.protocols.s7.source",
             "pydantic yaml prometheus_client asyncio starlette uvicorn apsw sqlite3 snap7 ssl"
-            " numpy",
+            " numpy asyncua s7commplus services.protocols.threaded",
         ),
         (
             "services.fleet.agent",

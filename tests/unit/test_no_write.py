@@ -47,7 +47,7 @@ def test_the_module_that_makes_telegrams_makes_no_others() -> None:
 
 def test_a_reader_process_loads_nothing_that_writes() -> None:
     code = (
-        "import sys, services.reader.reader\n"
+        "import sys, services.reader.reader, services.protocols.s7.source\n"
         "print(*sorted(m for m in sys.modules if m.startswith(('services.mirror', 'snap7',"
         " 'services.simulator', 'services.cli'))))"
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.reader import group as reader_group
+from services.protocols.s7 import group as s7_group
 from tests.kit.box import Box, plc
 from tests.kit.common import until
 from tests.kit.fake_plc import FakePlc
@@ -62,7 +62,7 @@ def test_what_the_plc_refuses() -> None:
             fake.denied.clear()
             # Asked for again by itself.
             until(lambda: set(last(box, "forno-02").get("values", ())) == NAMES,
-                     reader_group.RETRY_S + 10, "all good again")  # fmt: skip
+                     s7_group.RETRY_S + 10, "all good again")  # fmt: skip
             until(lambda: beat(box, "forno-02").get("status") == "online", 5, "online")
             assert "failure" not in beat(box, "forno-02")
             assert fake.violations == []

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from services.reader.group import RETRY_S
+from services.protocols.s7.group import RETRY_S
 from services.simulator.station import DB
 from tests.kit.c_snap7 import CServer
 from tests.kit.fake_plc import FakePlc

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from services.reader.link import BACKOFF_MAX_S
+from services.protocols.attempts import BACKOFF_MAX_S
 from tests.kit.fake_plc import FakePlc
 from tests.kit.reader_rig import ReaderRig
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from services.reader import group as reader_group
+from services.protocols.s7 import group as s7_group
 from tests.kit.fake_plc import FakePlc
 from tests.kit.reader_rig import ReaderRig
 from tests.kit.tracing import needs_strace, tampered
@@ -86,7 +86,7 @@ def test_refused_fields_come_back() -> None:
             rig.wait(lambda: rig.messages)
             reads = len(fake.scans_ns)
             fake.denied.clear()
-            rig.wait(lambda: "bad" not in rig.messages[-1], reader_group.RETRY_S + 10)
+            rig.wait(lambda: "bad" not in rig.messages[-1], s7_group.RETRY_S + 10)
             assert len(rig.messages[-1]["values"]) == 30
             rig.wait(lambda: rig.beats[-1].status == "online")
             assert rig.beats[-1].failure is None

@@ -10,8 +10,9 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from services.reader import link as module
-from services.reader.link import BACKOFF_MAX_S, SWITCH_MIN_S, Link
+from services.protocols.attempts import BACKOFF_MAX_S, SWITCH_MIN_S
+from services.protocols.s7 import link as module
+from services.protocols.s7.link import Link
 from services.runtime.errors import PlcUnavailable
 from services.runtime.stats import Stats
 
@@ -72,8 +73,8 @@ def test_days_without_a_plc(monkeypatch: pytest.MonkeyPatch) -> None:
     # It grows up to BACKOFF_MAX_S and stays there, and no two readers keep step.
     assert all(BACKOFF_MAX_S / 2 <= s <= BACKOFF_MAX_S for s in waits_s[5:])
     assert len(set(waits_s)) > ATTEMPTS / 2
-    assert absent.link.attempts == ATTEMPTS
-    assert not absent.link.is_switching
+    assert absent.link.attempts.count == ATTEMPTS
+    assert not absent.link.attempts.is_switching
 
 
 def test_days_without_any_of_two(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,21 +7,19 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.reader import group as reader_group
-from services.reader.engine import ROUNDS_MAX
-from services.reader.group import Group, extent
+from services.protocols.s7.group import RETRY_S, S7Group, extent
+from services.protocols.s7.source import ROUNDS_MAX
 from services.s7.plan import Extent, Plan, Telegram
 from services.s7.telegram import GOOD
 
 DENIED = 0x03
-PLC = {"id": "p1", "locatario": "acme", "hosts": ["h"]}
 
 
-def group(fields: list[dict[str, Any]]) -> Group:
+def group(fields: list[dict[str, Any]]) -> S7Group:
     config = {"name": "g1", "measurement": "m", "db": 1, "scan_s": 1.0, "publish": "always",
               "max_silence_s": 60.0, "raw": None, "consistent": False, "timestamp": None,
               "machines": [[None, 0]], "fields": fields}  # fmt: skip
-    return Group(config, PLC, "s1")
+    return S7Group(config)
 
 
 def answered(plan: Plan, denied: set[int]) -> list[tuple[Telegram, list[int]]]:
@@ -37,7 +35,7 @@ def answered(plan: Plan, denied: set[int]) -> list[tuple[Telegram, list[int]]]:
     return out
 
 
-def search(g: Group, denied: set[int], pdu_bytes: int) -> tuple[dict[Extent, str], int]:
+def search(g: S7Group, denied: set[int], pdu_bytes: int) -> tuple[dict[Extent, str], int]:
     """Reads as the engine does; (what is missing then, rounds)."""
     for rounds in range(ROUNDS_MAX + 1):
         missing, halved = g.note_refused(answered(g.make_plan(pdu_bytes, 0), denied))
@@ -78,7 +76,7 @@ def test_exactly_the_refused_fields_are_missing(
     read = {b for t in plan.telegrams for i in t.items for b in range(i.start, i.start + i.length)}
     assert all(set(range(e.start, e.end)) <= read for e in wanted - refused)
     # Forgetting the cuts, as every RETRY_S, brings no refused field back into a block.
-    now_s = g._retry_at_s + reader_group.RETRY_S
+    now_s = g._retry_at_s + RETRY_S
     retry = g.retry_plan(pdu_bytes, 0, now_s)
     if retry is not None:
         g.note_retry(retry, answered(retry, denied))

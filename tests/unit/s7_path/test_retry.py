@@ -8,8 +8,9 @@ from unittest.mock import MagicMock
 import orjson
 import pytest
 
+from services.protocols.s7.group import RETRY_S
+from services.protocols.s7.source import S7Source
 from services.reader.engine import Engine
-from services.reader.group import RETRY_S
 from services.runtime.stats import Stats
 from services.s7.session import Answer
 
@@ -44,10 +45,17 @@ class Rig:
         process.config = {"site": "s1", "plc": plc, "groups": [group], "clock_sync": "ignored"}
         keep = MagicMock(epoch=1, pending=0)
         keep.publish.side_effect = lambda _ts, body: self.bodies.append(orjson.loads(body(1, 1)))
-        self.engine = Engine(process, keep)
-        self.line = self.engine.link.session = Line()  # type: ignore[assignment]
-        self.engine.link.is_proven = True
-        self.job = self.engine.jobs[0]
+        self.engine = Engine(process, keep, S7Source)
+        source = self.engine.source
+        assert isinstance(source, S7Source)
+        self.source = source
+        self.line = source.link.session = Line()  # type: ignore[assignment]
+        source.link.is_proven = True
+        self.group = source.jobs[0].group
+
+    def scan(self) -> None:
+        """Its slot has come."""
+        self.engine._due(self.engine.jobs[0])
 
     def answer(self, denied: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         """The oldest request is answered; these bytes are refused."""
@@ -59,27 +67,26 @@ class Rig:
                 answer.codes.append((telegram, codes))
         answer.left = 0
         answer.done_s = 1.0
-        self.engine.complete(answer)
+        self.source.complete(answer)
 
 
 @pytest.mark.parametrize("planned_anew", [False, True])
 def test_given_again_between_request_and_reply(planned_anew: bool) -> None:
     rig = Rig()
-    engine, job = rig.engine, rig.job
-    engine._scan(job)
+    rig.scan()
     while rig.line.asked:
         rig.answer({2, 3})
     assert rig.bodies[-1]["bad"] == {"b": "access_denied"}
-    job.group._retry_at_s -= RETRY_S + 1
-    engine._scan(job)  # and asks for b again
+    rig.group._retry_at_s -= RETRY_S + 1
+    rig.scan()  # and asks for b again
     assert len(rig.line.asked) == 2
     rig.answer()
-    job.group.replan_needed = planned_anew
-    engine._scan(job)
+    rig.group.replan_needed = planned_anew
+    rig.scan()
     rig.answer()  # b is there
     rig.answer()
     assert rig.bodies[-1]["values"].keys() | rig.bodies[-1]["bad"].keys() == {"a", "b"}
-    engine._scan(job)
+    rig.scan()
     rig.answer()
     assert rig.bodies[-1]["values"].keys() == {"a", "b"}
     assert "bad" not in rig.bodies[-1]

@@ -1,7 +1,5 @@
 """The connection to one PLC: made, watched, lost and made again, for ever.
 
-All that is of the protocol here is the session that ``_open`` makes and the state the CPU tells.
-
 A PLC with several addresses (the two CPUs of an S7-400H) is read at one of them. Where that one is
 lost the next is tried at once; where its CPU stops, one that runs is looked for beside the loop, so
 that nothing is given up for a CPU that is no better.
@@ -9,10 +7,10 @@ that nothing is given up for a CPU that is no better.
 
 from __future__ import annotations
 
-import random
 import time
 from typing import Any, Protocol
 
+from services.protocols.attempts import Attempts
 from services.runtime.background import Background
 from services.runtime.errors import PlcUnavailable
 from services.runtime.process import Process
@@ -20,16 +18,12 @@ from services.s7.handshake import connections_full
 from services.s7.session import JOBS_ASKED, Answer, Session
 from services.s7.telegram import RUNNING
 
-BACKOFF_S, BACKOFF_MAX_S = 0.5, 15.0
 # The CPU's operating state is asked so often; a CPU in STOP answers reads with frozen data.
 STATE_INTERVAL_S = 1.0
 # A station that leaves the question unanswered so often in a row is not asked again.
 STATE_TRIES = 2
 # While the CPU is in STOP, the PLC's other addresses are looked at so often.
 SEEK_S = 15.0
-# A change of address costs no wait, but two in a row do: a pair that accepts and resets would be
-# asked in a tight loop.
-SWITCH_MIN_S = 5.0
 
 
 class User(Protocol):
@@ -63,12 +57,7 @@ class Link:
         self.session: Session | None = None
         self.is_proven = False
         """The PLC has answered a read on this connection."""
-        self.attempts = 0
-        """Connections that were lost or not made, since the last proven one."""
-        self.is_switching = False
-        """One address is lost, and another is tried at once."""
-        self.host: str = plc["hosts"][0]
-        """The address that was read last."""
+        self.attempts = Attempts(plc["hosts"])
         self.cpu_state: int | None = None
         """8 RUN, 4 STOP; None: not asked yet, -1: it does not tell."""
         self.max_items = 0
@@ -78,11 +67,6 @@ class Link:
         self._plc = plc
         self._user = user
         self._hosts: list[str] = plc["hosts"]
-        self._tried = self.host
-        """The address of this connection, or of the last attempt."""
-        self._served: set[str] = set()
-        """Addresses that have been read."""
-        self._switched_s = -SWITCH_MIN_S
         self._seek_due_s = 0.0
         self._seeking = False
         self._watched_fd = -1
@@ -118,15 +102,16 @@ class Link:
 
     def _connect(self) -> None:
         """Beside the loop: a name server or a PLC that does not answer holds up nothing else."""
-        host = self._tried
+        host = self.attempts.tried
         self._background.run(lambda: self._open(host), self._connected)
 
     def _connected(self, session: Session | Exception) -> None:
         if isinstance(session, PlcUnavailable):
-            if session.code == "refused_by_cpu" and self._tried in self._served:
+            tried = self.attempts.tried
+            if session.code == "refused_by_cpu" and tried in self.attempts.served:
                 # Rack, slot and TSAP were right before: what is missing is room.
                 why = "refuses a connection that it has given before (or is starting)"
-                session = connections_full(self._tried, self._plc["port"], why)
+                session = connections_full(tried, self._plc["port"], why)
             self.lost(session)
             return
         if isinstance(session, Exception):
@@ -142,7 +127,7 @@ class Link:
             self._process.event("warning", "plc_changed", text, plc=self._plc["id"],
                                 was=self._granted, now=granted)  # fmt: skip
         self._granted = granted
-        if self.attempts or self._served:
+        if self.attempts.is_again:
             self._reconnects.inc()
         try:
             self._user.connected(session)
@@ -166,19 +151,9 @@ class Link:
             self._cut_at = error.fields["items"]
         self._drop()
         now_s = time.monotonic()
-        self.attempts += 1
-        rounds, others = divmod(self.attempts, len(self._hosts))
-        self.is_switching = others > 0 and now_s - self._switched_s >= SWITCH_MIN_S
-        self._user.lost(error, self._tried)
-        self._tried = self._hosts[(self._hosts.index(self._tried) + 1) % len(self._hosts)]
-        if self.is_switching:
-            self._switched_s = now_s
-            self._process.at(now_s, self._connect)
-            return
-        backoff_s = min(BACKOFF_MAX_S, BACKOFF_S * 2 ** max(0, min(10, rounds - 1)))
-        # Jitter: fifty readers of one switch must not come back in step.
-        delay_s = backoff_s * random.uniform(0.5, 1.0)
-        self._process.at(now_s + delay_s, self._connect)
+        self.attempts.failed(now_s)
+        self._user.lost(error, self.attempts.tried)
+        self._process.at(self.attempts.next(now_s), self._connect)
 
     def _drop(self) -> None:
         self.is_proven = False
@@ -207,14 +182,11 @@ class Link:
         """
         assert self.session is not None
         self.is_proven = True
-        self.attempts = 0
-        self.is_switching = False
-        self._served.add(self._tried)
-        if self._tried != self.host:
-            text = f"read at {self._tried} now, at {self.host} before"
+        if was := self.attempts.proven():
+            host = self.attempts.host
+            text = f"read at {host} now, at {was} before"
             self._process.event("warning", "plc_switched", text, plc=self._plc["id"],
-                                host=self._tried, was=self.host)  # fmt: skip
-            self.host = self._tried
+                                host=host, was=was)  # fmt: skip
         self._user.answered(self.session)
         self._ask_state()
         return self.session is not None
@@ -258,7 +230,7 @@ class Link:
     def _seek(self) -> None:
         """This CPU has stopped: does one at another address run?"""
         now_s = time.monotonic()
-        others = [host for host in self._hosts if host != self._tried]
+        others = [host for host in self._hosts if host != self.attempts.tried]
         if not others or self._seeking or now_s < self._seek_due_s:
             return
         self._seeking = True
@@ -287,7 +259,7 @@ class Link:
             session.close()  # meanwhile lost, or running again
             return
         self._drop()
-        self._tried = session.host
+        self.attempts.tried = session.host
         self._adopt(session)
 
     def close(self) -> None:

@@ -1,0 +1,1 @@
+"""S7 by absolute address (services/s7) as a source of the reader."""
