@@ -15,6 +15,7 @@ from pydantic import (
     PrivateAttr,
 )
 
+from services.protocols.opcua.model import OpcuaPlc
 from services.protocols.s7.model import Endpoint, S7Plc
 from services.runtime.alert_model import Alerts
 from services.runtime.base_model import Credentials as Credentials
@@ -33,7 +34,7 @@ from services.runtime.plc_model import PlcBase
 
 # The table of protocols: what a reader speaks is one row here and one folder of services/protocols.
 # Without `protocol:` a PLC is the first.
-PROTOCOLS: tuple[type[PlcBase], ...] = (S7Plc,)
+PROTOCOLS: tuple[type[PlcBase], ...] = (S7Plc, OpcuaPlc)
 
 if TYPE_CHECKING:
     AnyPlc = PlcBase

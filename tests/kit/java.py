@@ -1,4 +1,4 @@
-"""Libraries of Maven Central that tests run, pinned by a pom, in one folder that git does not keep."""
+"""Libraries of Maven Central that tests run, pinned by a pom; git does not keep them."""
 
 from __future__ import annotations
 

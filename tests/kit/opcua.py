@@ -1,12 +1,13 @@
 """OPC UA servers that are not ours, and PLCs of ``config.yaml`` that read them.
 
-    with NodeServer(folder) as server:
-        server("set", values=[{"node": "counter", "type": "Int32", "value": 1}])
-        plc = opcua_plc(server.port, {"counter": "DINT"})
+with NodeServer(folder) as server:
+    server("set", values=[{"node": "counter", "type": "Int32", "value": 1}])
+    plc = opcua_plc(server.port, {"counter": "DINT"})
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -16,8 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from services.protocols.opcua import connect, security
 from tests.kit import java, node
 from tests.kit.common import ROOT, free_port, until
+from tests.kit.reader_rig import ReaderRig
 
 URI = "urn:plc-edge:test:plant"
 NODE_OPCUA = ("node-opcua", "2.182.2")
@@ -57,6 +60,14 @@ def opcua_plc(port: int, fields: Mapping[str, str], **more: Any) -> dict[str, An
         "id": "forno-01", "protocol": "opcua", "host": "127.0.0.1", "port": port,
         "timeout": "2s", "groups": [group], **more,
     }  # fmt: skip
+
+
+def trust(rig: ReaderRig) -> bytes:
+    """Confirms what the server shows, as `plc-edge trust` does; the certificate."""
+    found = asyncio.run(connect.endpoints(rig.config["plc"], "127.0.0.1"))
+    shown = connect.leaf(connect.choose(found, rig.config["plc"]).ServerCertificate)
+    security.trust(rig.site.state, rig.plc["id"], shown)
+    return shown
 
 
 class _Server:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import asyncio
+import contextlib
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from asyncua import Client, ua
 
+from services.protocols.found import Found
 from services.protocols.opcua import connect, node_ref
 from services.protocols.opcua.batches import Batches
 from services.protocols.opcua.structures import Structures
@@ -30,7 +32,6 @@ TYPES = {
     ua.ObjectIds.StatusCode: TEXT, ua.ObjectIds.NodeId: TEXT,
 }  # fmt: skip
 _DTL_MEMBERS = ("YEAR", "MONTH", "DAY", "WEEKDAY", "HOUR", "MINUTE", "SECOND", "NANOSECOND")
-_NO_NAME = re.compile(r"[^\w.\-]+")
 _ATTRIBUTES = (
     ua.AttributeIds.DataType,
     ua.AttributeIds.ValueRank,
@@ -41,21 +42,21 @@ _ATTRIBUTES = (
 _READABLE = 1
 
 
-@dataclass(slots=True)
-class Found:
-    """One value that can be read."""
+def find(config: Mapping[str, Any], host: str, path: str) -> list[Found]:
+    """Everything under ``path``: browse names joined by ``/`` from Objects on, or a node."""
 
-    path: str
-    """Browse names from the start, joined by dots; a structure's members are part of it."""
-    node: str
-    """As a layout names it."""
-    type: str
-    """As a layout writes it; empty where a layout has none for it."""
-    member: str = ""
-    unit: str = ""
-    comment: str = ""
-    why: str = ""
-    """Why it cannot be in a layout."""
+    async def look() -> list[Found]:
+        client = await connect.connect(config, host)
+        try:
+            return await Browser(client).find(path)
+        except (OSError, TimeoutError, ua.UaError) as e:
+            raise connect.refusal(e, config["plc"]) from e
+        finally:
+            with contextlib.suppress(Exception):
+                await client.disconnect()
+
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
+    return asyncio.run(look())
 
 
 class Browser:
@@ -165,7 +166,8 @@ class Browser:
             parameters = ua.ReadParameters(
                 NodesToRead=[ua.ReadValueId(NodeId=n, AttributeId=a) for n, a in part]
             )
-            return await self._client.uaclient.session.read(parameters)
+            read: list[ua.DataValue] = await self._client.uaclient.session.read(parameters)
+            return read
 
         found, _ = await self._batches.run("read", asked, read)
         values = [v.Value.Value if v.Value is not None else None for v in found]
@@ -175,12 +177,10 @@ class Browser:
             for i in range(0, len(values), width)
         ]
 
-    async def _describe(
-        self, path: str, node: ua.NodeId, known: Mapping[Any, Any]
-    ) -> list[Found]:
+    async def _describe(self, path: str, node: ua.NodeId, known: Mapping[Any, Any]) -> list[Found]:
         data_type = known[ua.AttributeIds.DataType]
         ref = str(node_ref.NodeRef(self._uris[node.NamespaceIndex], *_identifier(node)))
-        one = Found(path, ref, "", unit=await self._unit(node), comment=_comment(known))
+        one = Found(path, {"node": ref}, unit=await self._unit(node), comment=_comment(known))
         if not (known[ua.AttributeIds.UserAccessLevel] or 0) & _READABLE:
             one.why = "not readable"
             return [one]
@@ -207,8 +207,9 @@ class Browser:
             return [whole]
         found: list[Found] = []
         for m in members:
-            step = f"{whole.member}.{m.name}" if whole.member else m.name
-            one = Found(f"{whole.path}.{m.name}", whole.node, "", step, comment=whole.comment)
+            above = whole.tag.get("member")
+            tag = {**whole.tag, "member": f"{above}.{m.name}" if above else m.name}
+            one = Found(f"{whole.path}.{m.name}", tag, comment=whole.comment)
             if m.is_array:
                 one.why = "an array of unknown length: name elements by `member:`"
                 found.append(one)
@@ -278,22 +279,3 @@ def _typed(one: Found, base: int, counts: list[int]) -> Found:
     if counts:
         one.type += "[" + ",".join(f"0..{n - 1}" for n in counts) + "]"
     return one
-
-
-def fields(found: Sequence[Found]) -> list[dict[str, Any]]:
-    """The layout's fields of what can be in one, each name once."""
-    used: set[str] = set()
-    out: list[dict[str, Any]] = []
-    for one in found:
-        if not one.type:
-            continue
-        base = _NO_NAME.sub("_", one.path).strip("._") or "value"
-        name, n = base, 1
-        while name in used:
-            n += 1
-            name = f"{base}_{n}"
-        used.add(name)
-        field = {"name": name, "node": one.node, "member": one.member, "type": one.type}
-        field |= {"unit": one.unit, "description": one.comment}
-        out.append({k: v for k, v in field.items() if v})
-    return out

@@ -1,5 +1,4 @@
-"""What a PLC read by OPC UA has in ``config.yaml``: how its server is trusted, and what is watched.
-"""
+"""What a PLC read by OPC UA has in ``config.yaml``: how its server is trusted, and what is watched."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from services.runtime.plc_model import Files, GroupBase, PlcBase
 
 
 class OpcuaSecurity(Model):
-    """How messages are protected; the server must offer it (`plc-edge trust` shows what it does)."""
+    """How messages are protected; the server must offer it."""
 
     policy: Literal["Basic256Sha256", "Aes256_Sha256_RsaPss", "none"] = Field(
         "Basic256Sha256", description="`none`: anybody on the wire reads, and writes"

@@ -110,9 +110,15 @@ def _make(site: str) -> bytes:
     )
 
 
-def fingerprint(certificate: bytes) -> str:
-    """SHA-256 of a certificate (DER), as TIA Portal and browsers show it: ``AB:CD:…``."""
-    return hashlib.sha256(certificate).digest().hex(":").upper()
+def fingerprint(certificate: bytes, algorithm: str = "sha256") -> str:
+    """A certificate's (DER), as TIA Portal and browsers show it: ``AB:CD:…``."""
+    return hashlib.new(algorithm, certificate).digest().hex(":").upper()
+
+
+def is_same(given: str, certificate: bytes) -> bool:
+    """Whether a person's text is the SHA-256 of a certificate; colons, spaces and case are free."""
+    digits = "".join(c for c in given.upper() if c not in ": -")
+    return digits == fingerprint(certificate).replace(":", "")
 
 
 def trusted_file(state: Path, plc: str) -> Path:
@@ -129,20 +135,27 @@ def trust(state: Path, plc: str, certificate: bytes) -> None:
     temporary.rename(file)
 
 
+def known(state: Path, plc: str) -> bytes | None:
+    """The certificate (DER) that was confirmed for a PLC; None where none was."""
+    try:
+        return trusted_file(state, plc).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
 def check_trusted(state: Path, plc: str, shown: bytes) -> None:
     """Raises PlcUnavailable unless the server shows the certificate that was confirmed."""
-    try:
-        known = trusted_file(state, plc).read_bytes()
-    except FileNotFoundError:
+    confirmed = known(state, plc)
+    if confirmed is None:
         raise PlcUnavailable(
             "opcua_not_trusted",
             f"nobody has confirmed this server's certificate yet ({fingerprint(shown)}): compare it"
             f" with the one in TIA Portal, then run `plc-edge trust {plc}`",
-        ) from None
-    if known != shown:
+        )
+    if confirmed != shown:
         raise PlcUnavailable(
             "opcua_certificate_changed",
             f"the server shows another certificate ({fingerprint(shown)}) than the one that was"
-            f" confirmed ({fingerprint(known)}): nothing is read. If it was renewed, compare it with"
-            f" the one in TIA Portal and run `plc-edge trust {plc}`; else somebody is in between",
+            f" confirmed ({fingerprint(confirmed)}): nothing is read. If it was renewed, compare it"
+            f" with the one in TIA Portal and run `plc-edge trust {plc}`; else somebody is in between",
         )

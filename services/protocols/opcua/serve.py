@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,7 +61,11 @@ class _Talk:
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        self._line.on_asked = lambda: loop.call_soon_threadsafe(self._wake.set)
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(self._wake.set)
+
+        self._line.on_asked = wake
         client = await connect.connect(self._config, self._host)
         try:
             await self._serve(client)
@@ -132,7 +137,8 @@ class _Talk:
 
     def _register(self, client: Client) -> Any:
         async def register(part: Sequence[ua.NodeId]) -> Sequence[ua.NodeId]:
-            return await client.uaclient.session.register_nodes(list(part))
+            ids: list[ua.NodeId] = await client.uaclient.session.register_nodes(list(part))
+            return ids
 
         return register
 
@@ -149,7 +155,8 @@ class _Talk:
             parameters = ua.ReadParameters(
                 TimestampsToReturn=ua.TimestampsToReturn.Both, NodesToRead=asked
             )
-            return await client.uaclient.session.read(parameters)
+            found: list[ua.DataValue] = await client.uaclient.session.read(parameters)
+            return found
 
         return await self._batches.run("read", nodes, read)
 
@@ -278,19 +285,20 @@ def _nodes(group: Mapping[str, Any]) -> list[_Node]:
 
 def _name(status: ua.StatusCode) -> str:
     """The standard's name of a status code, without the info bits."""
-    return ua.StatusCode(status.value & 0xFFFF0000).name
+    return str(ua.StatusCode(status.value & 0xFFFF0000).name)
 
 
 def _state_name(state: int) -> str:
     try:
-        return ua.ServerState(state).name.lower()
+        return str(ua.ServerState(state).name).lower()
     except ValueError:
         return str(state)
 
 
 def _unix_ms(stamp: Any) -> int:
     """asyncua's times are UTC."""
-    return round((stamp.replace(tzinfo=None) - _EPOCH).total_seconds() * 1_000)
+    passed: datetime.timedelta = stamp.replace(tzinfo=None) - _EPOCH
+    return round(passed.total_seconds() * 1_000)
 
 
-_EPOCH = ua.win_epoch_to_datetime(116_444_736_000_000_000).replace(tzinfo=None)
+_EPOCH = datetime.datetime(1970, 1, 1)

@@ -1,5 +1,4 @@
-"""The reader's half of OPC UA. asyncua (MB and ms that no other process pays) is loaded here only.
-"""
+"""The reader's half of OPC UA: asyncua is loaded here, and in no other process."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ from functools import partial
 
 from services.protocols.opcua.serve import serve
 from services.protocols.source import Source, User
-from services.protocols.threaded import ThreadedSource
+from services.protocols.threaded import ThreadSource
 from services.runtime.process import Process
 
 
@@ -16,4 +15,4 @@ def open_source(process: Process, user: User) -> Source:
     """One OPC UA server."""
     # What the library logs of a broken line is said by us, in words; and it would print requests.
     logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
-    return ThreadedSource(process, user, partial(serve, process.config))
+    return ThreadSource(process, user, partial(serve, process.config))

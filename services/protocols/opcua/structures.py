@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from asyncua import Client, ua
 from asyncua.common.utils import Buffer
@@ -21,6 +21,8 @@ from asyncua.ua.ua_binary import (
 )
 
 from services.s7.types import BadValue
+
+Decode = Callable[[Buffer], Any]
 
 MAX_DEPTH = 16
 # Elements of one array within a structure; more is a damaged message.
@@ -36,7 +38,7 @@ class Member:
     data_type: ua.NodeId
     base: int
     """The built-in type that it is encoded as (``ua.ObjectIds``)."""
-    decode: Callable[[Buffer], Any]
+    decode: Decode
     is_array: bool
     has_dimensions: bool
     is_optional: bool
@@ -76,26 +78,22 @@ class Structures:
             base = await self.base_of(client, f.DataType)
             decode = await self._decoder(client, f.DataType, base, depth)
             optional = bool(f.IsOptional) and structure.kind == _OPTIONAL
-            structure.members.append(
-                Member(
-                    f.Name or "", f.DataType, base, decode, f.ValueRank >= 0, f.ValueRank > 1, optional
-                )
-            )
+            rank = f.ValueRank
+            member = Member(f.Name or "", f.DataType, base, decode, rank >= 0, rank > 1, optional)
+            structure.members.append(member)
         self._by_type[data_type] = structure
         self._by_encoding[definition.DefaultEncodingId] = structure
 
-    async def _decoder(
-        self, client: Client, data_type: ua.NodeId, base: int, depth: int
-    ) -> Callable[[Buffer], Any]:
+    async def _decoder(self, client: Client, data_type: ua.NodeId, base: int, depth: int) -> Decode:
         if base == ua.ObjectIds.Structure:
             await self.learn(client, data_type, depth + 1)
             if data_type in self._by_type:
                 structure = self._by_type[data_type]
                 return lambda data: self._members(structure, data)
             # An abstract member carries its own type along.
-            return extensionobject_from_binary
+            return cast(Decode, extensionobject_from_binary)
         if base in (ua.ObjectIds.NodeId, ua.ObjectIds.ExpandedNodeId):
-            return nodeid_from_binary
+            return cast(Decode, nodeid_from_binary)
         kind = ua.VariantType(base) if base <= 25 else ua.VariantType.Variant
         return lambda data: unpack_uatype(kind, data)
 
@@ -172,7 +170,7 @@ def _one(member: Member, data: Buffer) -> dict[str, Any]:
     return {member.name: _array(member.decode, data)}
 
 
-def _array(decode: Callable[[Buffer], Any], data: Buffer) -> list[Any]:
+def _array(decode: Decode, data: Buffer) -> list[Any]:
     count = Primitives.Int32.unpack(data)
     if count > MAX_ELEMENTS:
         raise BadValue("bad_structure")

@@ -95,7 +95,7 @@ class Subscriptions:
         self._client = client
         self._session = client.uaclient.session
         # The publish loop here takes the place of the library's.
-        self._session.ensure_publish_loop = lambda: None  # type: ignore[method-assign]
+        self._session.ensure_publish_loop = lambda: None
         self._batches = batches
         self._told, self._missing = told, missing
         self._all: dict[int, _Subscription] = {}
@@ -145,13 +145,14 @@ class Subscriptions:
         async def create(
             part: Sequence[ua.MonitoredItemCreateRequest],
         ) -> Sequence[ua.MonitoredItemCreateResult]:
-            return await self._session.create_monitored_items(
+            made: list[ua.MonitoredItemCreateResult] = await self._session.create_monitored_items(
                 ua.CreateMonitoredItemsParameters(
                     SubscriptionId=one.id,
                     TimestampsToReturn=ua.TimestampsToReturn.Both,
                     ItemsToCreate=list(part),
                 )
             )
+            return made
 
         results, _ = await self._batches.run("monitor", requests, create)
         terms = Terms(queue=queue)

@@ -50,7 +50,10 @@ async function main() {
   });
   await server.initialize();
   const space = server.engine.addressSpace;
-  const ns = space.registerNamespace("urn:plc-edge:test:other") && space.registerNamespace(URI);
+  for (let n = 0; n < (options.namespaces || 1); n++) {
+    space.registerNamespace(`urn:plc-edge:test:other${n}`);
+  }
+  const ns = space.registerNamespace(URI);
   const plant = ns.addFolder(space.rootFolder.objects, { browseName: "Plant", nodeId: "s=Plant" });
   const nodes = {};
 
