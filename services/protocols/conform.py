@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -28,20 +29,20 @@ _RANGES = {
     **{name: (0, 2**bits - 1) for name, bits in _UNSIGNED.items()},
 }
 _TEXTS = frozenset(("STRING", "WSTRING", "CHAR", "WCHAR"))
-_UNIT_NS = {"TIME": 1_000_000, "LTIME": 1_000}
-"""A timedelta counts whole microseconds: LTIME ns of it are exact."""
+# What one of a TIME (ms) and of an LTIME (ns) is in timedelta's µs.
+_PER_US = {"TIME": (1, 1_000), "LTIME": (1_000, 1)}
 
 TYPE_DIFFERS = "type_differs"
 
 
 def conform(field: Field) -> Callable[[Any], Any]:
-    """A function that makes of a decoded value what ``values`` holds (services/protocols/source.py),
-    scaled. It raises BadValue with the reason for ``bad``.
+    """A function that makes of a decoded value what a record's ``values`` hold, scaled. It raises
+    BadValue with the reason for ``bad``.
 
     Takes: bool, int, float, str; ``bytes`` for arrays of BYTE and USINT; ``date``, ``time`` and
-    ``datetime`` (an aware one is given in UTC, its zone left out); ``timedelta`` for TIME and
-    LTIME; for arrays (nested) lists, of the declared counts.
-    """  # noqa: E501
+    ``datetime`` (an aware one is given in UTC, its zone left out) or their ISO 8601; ``timedelta``
+    for TIME and LTIME; for arrays (nested) lists of the declared counts.
+    """
     t = field.s7_type
     one = _scalar(t)
     if field.scale is None:
@@ -77,10 +78,10 @@ def _scalar(t: S7Type) -> Callable[[Any], Any]:
     if base == "LREAL":
         return _lreal
     if base in _RANGES:
-        return _integer(*_RANGES[base], _UNIT_NS.get(base, 0))
+        return _integer(*_RANGES[base], _PER_US.get(base))
     if base in _TEXTS:
-        return _text(t.length or 1)
-    return _time
+        return _text
+    return _moment(base)
 
 
 def _bool(value: Any) -> bool:
@@ -111,40 +112,47 @@ def _lreal(value: Any) -> float:
     return value
 
 
-def _integer(low: int, high: int, unit_ns: int) -> Callable[[Any], Any]:
+def _integer(low: int, high: int, per_us: tuple[int, int] | None) -> Callable[[Any], Any]:
     def integer(value: Any) -> Any:
-        if unit_ns and isinstance(value, datetime.timedelta):
-            value = value // datetime.timedelta(microseconds=1) * 1_000
-            value = value // unit_ns if unit_ns == 1_000_000 else value
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise BadValue(TYPE_DIFFERS)
-        if not low <= value <= high:
+        if per_us is not None and isinstance(value, datetime.timedelta):
+            value = value // datetime.timedelta(microseconds=1) * per_us[0] // per_us[1]
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise BadValue(TYPE_DIFFERS)
         return json_integers(value)
 
     return integer
 
 
-def _text(_length: int) -> Callable[[Any], Any]:
-    def text(value: Any) -> str:
-        if not isinstance(value, str):
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise BadValue(TYPE_DIFFERS)
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a UTF-16 pair
+        raise BadValue("bad_utf16") from None
+    return value
+
+
+_DATE, _CLOCK = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d:\d\d(\.\d{1,9})?"
+_MOMENTS: dict[str, tuple[type, re.Pattern[str]]] = {
+    "DATE": (datetime.date, re.compile(_DATE)),
+    **dict.fromkeys(("TOD", "LTOD"), (datetime.time, re.compile(_CLOCK))),
+    **dict.fromkeys(("DT", "DTL", "LDT"), (datetime.datetime, re.compile(f"{_DATE}T{_CLOCK}"))),
+}
+
+
+def _moment(base: str) -> Callable[[Any], Any]:
+    kind, shape = _MOMENTS[base]
+
+    def moment(value: Any) -> str:
+        if isinstance(value, str) and shape.fullmatch(value):
+            return value
+        if type(value) is not kind:
             raise BadValue(TYPE_DIFFERS)
-        try:
-            value.encode()
-        except UnicodeEncodeError:  # half of a UTF-16 pair
-            raise BadValue("bad_utf16") from None
-        return value
-
-    return text
-
-
-def _time(value: Any) -> Any:
-    if isinstance(value, datetime.datetime):
-        if value.tzinfo is not None:
+        if isinstance(value, datetime.datetime) and value.tzinfo is not None:
             value = value.astimezone(datetime.UTC).replace(tzinfo=None)
-        return value.isoformat(timespec="auto")
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, str):
-        return value
-    raise BadValue(TYPE_DIFFERS)
+        text: str = value.isoformat()
+        # As a PLC's own: 0, 3, 6 or 9 digits.
+        return text.removesuffix("000") if text[-7:-6] == "." else text
+
+    return moment

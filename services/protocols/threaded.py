@@ -17,75 +17,277 @@ A blocking library:
                 line.read(group, values, bad, began_s=began_s)
 
 An asyncio one gives ``asyncio.run(talk(host, line))``, with ``line.on_asked =
-lambda: loop.call_soon_threadsafe(wake.set)`` and ``line.asked(0)`` until it gives None. It imports
-its library inside ``serve``'s module, which only this protocol's readers load.
+lambda: loop.call_soon_threadsafe(wake.set)``, and calls ``line.asked(0)`` until it gives None.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from services.protocols.source import Lost
-from services.protocols.tags import Change
+from services.protocols.attempts import Attempts
+from services.protocols.line import Line
+from services.protocols.source import Lost, Reading, User
+from services.protocols.tags import Change, Tags
+from services.runtime.background import Background
+from services.runtime.clock import now_ms
+from services.runtime.errors import PlcUnavailable
+from services.runtime.process import Process
 
-# Changes that wait for the process's loop, at most: then only the newest of each tag is kept, and
-# what is left out is counted and told (`changes_lost`, ``reader_queue``).
-WAITING_MAX = 20_000
-
-
-class Line(Protocol):
-    """One connection's way to and from the process's loop. All calls may come from any thread; none
-    waits but ``asked``. After ``is_closed`` whatever is told is dropped.
-    """
-
-    is_closed: bool
-    """The connection is wanted no more: ``serve`` returns within a second."""
-    on_asked: Callable[[], None] | None
-    """Called, in another thread, when there is something to take from ``asked``, or on closing."""
-
-    def asked(self, timeout_s: float) -> int | None:
-        """The next group to read (a place in ``process.config["groups"]``); None where none is
-        asked for within the time, or the line is closed. Only polled groups are asked for.
-        """
-
-    def connected(self, text: str) -> None:
-        """Reads are taken from now on; ``text`` describes the connection, for the event
-        `plc_online`. Subscribed groups: every tag gets a first ``Change``, good or bad.
-        """
-
-    def read(
-        self,
-        group: int,
-        values: Mapping[str, Any],
-        bad: Mapping[str, str],
-        *,
-        began_s: float,
-        ts_ms: int = 0,
-        requests: int = 1,
-    ) -> None:
-        """The answer to what was asked: every field, by name, in ``values`` (as decoded,
-        services/protocols/conform.py) or ``bad``. ``began_s`` (monotonic): when the request left.
-        ``ts_ms``: the source's own time; 0: the midpoint of request and now.
-        """
-
-    def refused(self, group: int, code: str, text: str, *, began_s: float) -> None:
-        """The PLC refuses to answer what was asked as a whole (no right to read), but stays."""
-
-    def changed(self, group: int, changes: Sequence[Change]) -> None:
-        """What a subscription brought, each tag's changes in their order."""
-
-    def lost_changes(self, group: int, lost: Lost) -> None:
-        """The server says that it has lost some (overflow bit): before the ``changed`` that brings
-        what follows."""
-
-    def frozen(self, why: str) -> None:
-        """The PLC's state: `cpu_stop`, another word, or empty: it runs."""
-
-    def event(self, level: str, code: str, text: str) -> None:
-        """Something a person wants to know: into the log and the panel, once."""
+# The loop has other things to do, however much is told.
+TURN_S = 0.02
+# ``serve`` has time-outs of its own to connect; after so many of the PLC's it is given up.
+CONNECT_TIMEOUTS = 10
+# A thread that does not end cannot be ended: the process is, and supervisord starts it anew.
+STUCK_S = 60.0
+CLOSE_S = 1.0
 
 
 Serve = Callable[[str, Line], None]
 """(host, line). Returns when the line is closed; raises PlcUnavailable(code, text) when the
 connection cannot be made or is gone. Another exception is a bug and ends the process."""
+
+
+class ThreadSource:
+    """services/protocols/source.py for a library in a thread."""
+
+    def __init__(self, process: Process, user: User, serve: Serve) -> None:
+        plc = process.config["plc"]
+        self._process = process
+        self._user = user
+        self._serve = serve
+        self._id: str = plc["id"]
+        self._timeout_s: float = plc["timeout_s"]
+        self._groups = [Tags(group, now_ms) for group in process.config["groups"]]
+        self._attempts = Attempts(plc["hosts"])
+        self._background = Background(process)
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._line: Line | None = None
+        self._old: Line | None = None
+        """Given up, but its thread has not ended."""
+        self._since_s = 0.0
+        """When this attempt began, or the thread of ``_old`` was given up."""
+        self._heard_s = 0.0
+        self._text = ""
+        self._is_connected = False
+        self._is_proven = False
+        self._frozen = ""
+        self._asked: dict[int, float] = {}
+        """Group -> when it was asked for, monotonic."""
+        self._reconnects = process.stats.counter("plc_edge_reconnects_total", plc=self._id)
+
+    # -- what the engine asks ------------------------------------------------------------
+
+    @property
+    def host(self) -> str:
+        """The address that was read last."""
+        return self._attempts.host
+
+    @property
+    def is_proven(self) -> bool:
+        """The PLC has given a value on this connection."""
+        return self._is_proven
+
+    @property
+    def is_switching(self) -> bool:
+        """One address is lost, and another is tried at once."""
+        return self._attempts.is_switching
+
+    @property
+    def attempts(self) -> int:
+        """Connections that were lost or not made, since the last proven one."""
+        return self._attempts.count
+
+    @property
+    def frozen(self) -> str:
+        """Why the data may be frozen; empty when it is not."""
+        return self._frozen
+
+    def refused(self, group: int) -> Mapping[str, str]:
+        """Tag -> why the source gives no value."""
+        return self._groups[group].refused
+
+    def start(self) -> None:
+        """Registers with the process's loop; connects in its first turn."""
+        self._process.on_readable(self._wake_fd, self._collect)
+        self._process.every(min(0.5, self._timeout_s / 4), self._check_timeout)
+        self._process.at(time.monotonic(), self._connect)
+
+    def scan(self, group: int, deadline_s: float) -> bool:
+        """Asks the thread for a polled group; a subscribed one is answered with what it holds."""
+        if self._line is None or not self._is_connected:
+            return False
+        tags = self._groups[group]
+        if not tags.is_subscribed:
+            self._asked[group] = time.monotonic()
+            self._line.ask(group)
+            return True
+        if (reading := tags.held()) is not None:
+            self._complete(group, reading)
+        return False
+
+    def close(self) -> None:
+        """Ends the connection; waits for a second at most."""
+        if self._line is not None:
+            self._line.close()
+            self._line.ended.wait(CLOSE_S)
+
+    # -- connections ---------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        now_s = time.monotonic()
+        if self._old is not None:
+            if now_s - self._since_s > STUCK_S:
+                raise RuntimeError(f"the thread of the connection to {self._id} does not end")
+            self._process.at(now_s + 0.5, self._connect)
+            return
+        self._since_s = now_s
+        line = self._line = Line(lambda: os.eventfd_write(self._wake_fd, 1))
+        host = self._attempts.tried
+        self._background.run(
+            lambda: self._run(host, line), lambda result: self._ended(line, result)
+        )
+
+    def _run(self, host: str, line: Line) -> None:
+        try:
+            self._serve(host, line)
+        except Exception:
+            raise
+        except BaseException as e:  # asyncio.CancelledError, SystemExit: no end for a thread
+            raise RuntimeError(f"the connection's thread ended by {e!r}") from e
+        finally:
+            line.ended.set()
+
+    def _ended(self, line: Line, result: Exception | None) -> None:
+        if line is self._old:
+            self._old = None
+            if result is not None and not isinstance(result, PlcUnavailable):
+                self._process.log.warning("a connection given up has ended", error=repr(result))
+            return
+        while line is self._line and self._take_one(line):
+            pass  # what was told before the end
+        if line is not self._line:
+            return
+        self._line = None
+        if result is not None and not isinstance(result, PlcUnavailable):
+            raise result
+        self._lost(result or PlcUnavailable("closed", "the connection has ended"))
+
+    def _give_up(self, error: PlcUnavailable) -> None:
+        """The thread does not answer."""
+        assert self._line is not None
+        self._line.close()
+        self._old, self._line = self._line, None
+        self._since_s = time.monotonic()
+        self._lost(error)
+
+    def _lost(self, error: PlcUnavailable) -> None:
+        now_s = time.monotonic()
+        self._is_connected = self._is_proven = False
+        self._frozen = ""
+        self._asked.clear()
+        for tags in self._groups:
+            tags.forget()
+        self._attempts.failed(now_s)
+        self._user.lost(error, self._attempts.tried)
+        self._process.at(self._attempts.next(now_s), self._connect)
+
+    def _check_timeout(self) -> None:
+        if self._line is None:
+            return
+        now_s, host = time.monotonic(), self._attempts.tried
+        if not self._is_connected:
+            if now_s - self._since_s > CONNECT_TIMEOUTS * self._timeout_s:
+                self._give_up(PlcUnavailable("timeout", f"{host}: no connection"))
+            return
+        if not self._asked:
+            return
+        oldest_s = min(self._asked.values())
+        # Groups wait for one another: what counts is that answers come. But not for ever.
+        silent_s, waited_s = now_s - max(self._heard_s, oldest_s), now_s - oldest_s
+        if silent_s > self._timeout_s or waited_s > CONNECT_TIMEOUTS * self._timeout_s:
+            text = f"{host}: no answer within {self._timeout_s:g} s"
+            self._give_up(PlcUnavailable("timeout", text))
+
+    # -- what the thread tells -----------------------------------------------------------
+
+    def _collect(self) -> None:
+        os.eventfd_read(self._wake_fd)
+        end_s = time.monotonic() + TURN_S
+        while (line := self._line) is not None and self._take_one(line):
+            if time.monotonic() > end_s:
+                os.eventfd_write(self._wake_fd, 1)
+                return
+
+    def _take_one(self, line: Line) -> bool:
+        what = line.take()
+        if what is None:
+            return False
+        getattr(self, f"_told_{what[0]}")(*what[1:])
+        return True
+
+    def _told_connected(self, text: str) -> None:
+        self._text = text
+        self._is_connected = True
+        if self._attempts.is_again:
+            self._reconnects.inc()
+        self._user.connected()
+        self._user.may_read()
+
+    def _told_read(
+        self,
+        group: int,
+        values: Mapping[str, Any],
+        bad: Mapping[str, str],
+        ts_ms: int,
+        latency_ms: float,
+        began_s: float,
+        requests: int,
+    ) -> None:
+        if self._asked.pop(group, None) is None:
+            return
+        self._heard_s = time.monotonic()
+        reading = self._groups[group].scanned(
+            values, bad, ts_ms=ts_ms, latency_ms=latency_ms, began_s=began_s, requests=requests
+        )
+        self._complete(group, reading)
+
+    def _told_refused(
+        self, group: int, code: str, text: str, latency_ms: float, began_s: float
+    ) -> None:
+        if self._asked.pop(group, None) is None:
+            return
+        self._heard_s = time.monotonic()
+        tags = self._groups[group]
+        self._complete(group, tags.failed(code, text, latency_ms=latency_ms, began_s=began_s))
+
+    def _told_changed(self, group: int, changes: Sequence[Change]) -> None:
+        for reading in self._groups[group].changed(changes):
+            self._complete(group, reading)
+
+    def _told_lost_changes(self, group: int, lost: Lost) -> None:
+        self._user.changes_lost(group, lost)
+
+    def _told_frozen(self, why: str) -> None:
+        if why == self._frozen:
+            return
+        self._frozen = why
+        level, code = ("warning", why) if why else ("info", "cpu_run")
+        text = "the PLC's data is frozen" if why else "the PLC runs"
+        self._process.event(level, code, text, plc=self._id)
+        self._user.state_changed()
+
+    def _told_event(self, level: str, code: str, text: str) -> None:
+        self._process.event(level, code, text, plc=self._id)
+
+    def _complete(self, group: int, reading: Reading) -> None:
+        if not self._is_proven:
+            self._is_proven = True
+            if was := self._attempts.proven():
+                text = f"read at {self.host} now, at {was} before"
+                self._process.event("warning", "plc_switched", text, plc=self._id,
+                                    host=self.host, was=was)  # fmt: skip
+            self._user.answered(self._text)
+        self._user.complete(group, reading)
