@@ -12,7 +12,8 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -39,7 +40,7 @@ EVERY_TYPE: dict[str, tuple[str, Any]] = {
     "Float": ("REAL", 0.1),
     "Double": ("LREAL", 0.1),
     "String": ("WSTRING[254]", "água 高炉 €"),
-    "DateTime": ("LDT", "2026-11-30T12:34:56.789000"),
+    "DateTime": ("LDT", "2026-11-30T12:34:56.789"),
     "Guid": ("WSTRING[254]", "72962b91-fa75-4ae6-8d28-b404dc7daf63"),
     "ByteString": ("WSTRING[254]", "00ff10"),
     "ints": ("INT[0..2]", [1, -2, 3]),
@@ -62,12 +63,42 @@ def opcua_plc(port: int, fields: Mapping[str, str], **more: Any) -> dict[str, An
     }  # fmt: skip
 
 
+def untold(messages: Sequence[Mapping[str, Any]], last: int) -> list[tuple[int, int]]:
+    """What a reader has lost of a counter that went from 1 to ``last`` and has not told: pairs of
+    numbers between which some are missing, without a message that says so.
+    """
+    holes: list[tuple[int, int]] = []
+    before, told = 0, False
+    for m in messages:
+        bad = m.get("bad", {})
+        told = told or bad.get("*") in ("changes_lost", "plc_offline")
+        n = m["values"].get("counter")
+        if n is None:
+            continue
+        if n > before + 1 and not told:
+            holes.append((before, n))
+        assert n >= before, f"{n} came after {before}"
+        if n > before:
+            before, told = n, False
+    return [*holes, (before, last)] if before < last else holes
+
+
 def trust(rig: ReaderRig) -> bytes:
     """Confirms what the server shows, as `plc-edge trust` does; the certificate."""
     found = asyncio.run(connect.endpoints(rig.config["plc"], "127.0.0.1"))
     shown = connect.leaf(connect.choose(found, rig.config["plc"]).ServerCertificate)
     security.trust(rig.site.state, rig.plc["id"], shown)
     return shown
+
+
+@contextmanager
+def reading(plc: dict[str, Any]) -> Iterator[ReaderRig]:
+    """A reader of a server that is trusted, and whose first values are there."""
+    rig = ReaderRig(plc)
+    trust(rig)
+    with rig:
+        rig.wait(lambda: rig.messages and rig.messages[-1]["quality"] == "good", 15)
+        yield rig
 
 
 class _Server:

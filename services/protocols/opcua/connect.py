@@ -13,7 +13,7 @@ from asyncua.crypto import security_policies, uacrypto
 
 from services.protocols.opcua import security
 from services.runtime import secrets
-from services.runtime.errors import PlcUnavailable
+from services.runtime.errors import ConfigError, PlcUnavailable
 
 POLICIES = {
     "Basic256Sha256": security_policies.SecurityPolicyBasic256Sha256,
@@ -121,7 +121,7 @@ async def connect(config: Mapping[str, Any], host: str) -> Client:
             client.set_user(plc["username"])
             client.set_password(secrets.resolve(plc["password"]) if plc["password"] else "")
         await client.connect()
-    except PlcUnavailable:
+    except (PlcUnavailable, ConfigError):
         raise
     except Exception as e:
         raise refusal(e, plc) from e

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from asyncua import Client, ua
@@ -26,11 +26,22 @@ STATE_S = 1.0
 STATE = ua.ObjectIds.Server_ServerStatus_State
 
 
-def serve(config: Mapping[str, Any], host: str, line: Line) -> None:
+class Serve:
     """Reads until the line is closed. Raises PlcUnavailable when the connection is gone, or cannot
     be made. ``config``: a reader's, as rendered.
     """
-    asyncio.run(_Talk(config, host, line).run())
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = config
+        self._is_new = True
+        """This process has not been subscribed yet: what changed before is not known. (Afterwards
+        the loss of a connection tells as much.)"""
+
+    def __call__(self, host: str, line: Line) -> None:
+        asyncio.run(_Talk(self._config, host, line, self._is_new).run(self._subscribed))
+
+    def _subscribed(self) -> None:
+        self._is_new = False
 
 
 class _Node:
@@ -49,8 +60,9 @@ class _Node:
 class _Talk:
     """One connection."""
 
-    def __init__(self, config: Mapping[str, Any], host: str, line: Line) -> None:
+    def __init__(self, config: Mapping[str, Any], host: str, line: Line, is_new: bool) -> None:
         self._config = config
+        self._is_new = is_new
         self._host = host
         self._line = line
         self._groups = [_nodes(group) for group in config["groups"]]
@@ -59,7 +71,8 @@ class _Talk:
         self._wake = asyncio.Event()
         self._state = 0
 
-    async def run(self) -> None:
+    async def run(self, subscribed: Callable[[], None]) -> None:
+        """``subscribed`` is called when values are on their way."""
         loop = asyncio.get_running_loop()
 
         def wake() -> None:
@@ -68,7 +81,7 @@ class _Talk:
         self._line.on_asked = wake
         client = await connect.connect(self._config, self._host)
         try:
-            await self._serve(client)
+            await self._serve(client, subscribed)
         except Exception as e:
             raise connect.refusal(e, self._config["plc"]) from e
         finally:
@@ -76,7 +89,7 @@ class _Talk:
                 await asyncio.wait_for(client.disconnect(), 1.0)
             client.disconnect_socket()
 
-    async def _serve(self, client: Client) -> None:
+    async def _serve(self, client: Client, subscribed: Callable[[], None]) -> None:
         subscriptions = Subscriptions(client, self._batches, self._told, self._missing)
         await self._batches.learn(client)
         await self._resolve(client)
@@ -88,7 +101,10 @@ class _Talk:
         ]
         self._line.connected(text)
         for n, group, terms in watched:
+            if self._is_new:
+                self._line.lost_changes(n, Lost(1, why="reader_started"))
             self._tell_terms(n, group, terms)
+        subscribed()
         tasks = [
             asyncio.ensure_future(work)
             for work in (self._answer(client), self._watch_state(client), subscriptions.run())

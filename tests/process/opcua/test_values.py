@@ -4,14 +4,11 @@ is `bad` with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.kit.opcua import EVERY_TYPE, MiloServer, NodeServer, opcua_plc, place, trust
+from tests.kit.opcua import EVERY_TYPE, NodeServer, opcua_plc, place, reading, trust
 from tests.kit.reader_rig import ReaderRig
 
 TYPES = {name: kind for name, (kind, _) in EVERY_TYPE.items()}
@@ -22,28 +19,6 @@ MODES = [
     ("Aes256_Sha256_RsaPss", "sign_and_encrypt"),
     ("Aes256_Sha256_RsaPss", "sign"),
 ]
-
-
-@pytest.fixture(scope="module")
-def node_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeServer]:
-    with NodeServer(tmp_path_factory.mktemp("pki"), users={"edge": "segredo"}) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def milo_server() -> Iterator[MiloServer]:
-    with MiloServer() as server:
-        yield server
-
-
-@contextmanager
-def reading(plc: dict[str, Any]) -> Iterator[ReaderRig]:
-    """A reader of a server that is trusted."""
-    rig = ReaderRig(plc)
-    trust(rig)
-    with rig:
-        rig.wait(lambda: rig.messages and rig.messages[-1]["quality"] == "good", 15)
-        yield rig
 
 
 @pytest.mark.parametrize("mode", ["subscribe", "scan"])
@@ -58,12 +33,15 @@ def test_every_type_is_right(which: str, mode: str, request: pytest.FixtureReque
 @pytest.mark.parametrize(("policy", "mode"), MODES)
 @pytest.mark.parametrize("which", ["node_server", "milo_server"])
 def test_every_policy_and_mode(
-    which: str, policy: str, mode: str, request: pytest.FixtureRequest
+    which: str, policy: str, mode: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
+    (tmp_path / "pw").write_text("segredo\n")
     server = request.getfixturevalue(which)
-    user = {"username": "edge", "password": "segredo"} if mode == "sign" else {}
+    account = {"username": "edge", "password_file": str(tmp_path / "pw")}
     security = {"policy": policy, "mode": mode}
-    plc = opcua_plc(server.port, {"Int16": "INT"}, security=security, **user)
+    plc = opcua_plc(
+        server.port, {"Int16": "INT"}, security=security, **(account if mode == "sign" else {})
+    )
     with reading(plc) as rig:
         assert rig.messages[-1]["values"] == {"Int16": -32768}
 
