@@ -64,6 +64,10 @@ def _credentials(site: Site) -> Iterator[tuple[KeyPath, Credentials]]:
     with suppress(Unknown):
         yield ("metrics",), config.metrics
     with suppress(Unknown):
+        for i, plc in enumerate(config.plcs):
+            if isinstance(plc, Credentials):
+                yield ("plcs", i), plc
+    with suppress(Unknown):
         for i, output in enumerate(config.outputs):
             yield ("outputs", i), output
             if isinstance(output, MqttOutput):

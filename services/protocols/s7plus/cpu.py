@@ -186,9 +186,7 @@ class Cpu:
     def description(self) -> str:
         """The connection in a few words."""
         version = self._connection.protocol_version
-        how = f"S7CommPlus V{version} (experimental), " + (
-            "TLS" if self._connection.tls_active else "no TLS"
-        )
+        how = f"S7CommPlus V{version} (experimental), {'TLS' if self.has_tls else 'no TLS'}"
         level = self._connection.protection_level
         if level is not None:
             how += f", {AccessLevel(level).name.lower().replace('_', ' ')}"

@@ -1,0 +1,196 @@
+"""What may fail between a reader and an OPC UA server, and what is told of it. The server is not
+ours; it counts up, and every number is delivered, or a message says that some were lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit.opcua import MiloServer, NodeServer, opcua_plc, reading, trust, untold
+from tests.kit.proxy import Proxy
+from tests.kit.reader_rig import ReaderRig
+
+COUNT_MS = 100
+COUNTER = {"counter": "DINT"}
+
+
+def settled(rig: ReaderRig, last: int) -> None:
+    rig.wait(lambda: rig.messages[-1]["values"].get("counter") == last, 20, f"{last}")
+
+
+def failing(rig: ReaderRig, code: str, timeout_s: float = 20) -> str:
+    """Waits until a heartbeat names this failure; its message."""
+
+    def failure() -> dict[str, Any]:
+        return rig.beats[-1].failure or {} if rig.beats else {}
+
+    rig.wait(lambda: failure().get("code") == code, timeout_s, code)
+    return str(failure()["message"])
+
+
+@contextlib.contextmanager
+def counting(server: NodeServer) -> Iterator[list[int]]:
+    """Counts up; the last number is in the list afterwards."""
+    last: list[int] = []
+    server("set", values=[{"node": "counter", "type": "Int32", "value": 0}])
+    server("count", node="counter", period_ms=COUNT_MS)
+    try:
+        yield last
+    finally:
+        last.append(server("stop"))
+
+
+def test_changes_that_are_shorter_than_a_scan_are_all_delivered(node_server: NodeServer) -> None:
+    plc = opcua_plc(node_server.port, COUNTER, group={"scan": "1s"})
+    with reading(plc) as rig:
+        with counting(node_server) as last:
+            rig.wait(lambda: rig.messages[-1]["values"].get("counter", 0) >= 30, 10)
+        settled(rig, last[0])
+        start = next(i for i, m in enumerate(rig.messages) if m["values"].get("counter") == 0)
+        counted = [m for m in rig.messages[start:] if m["values"]["counter"]]
+        numbers = [m["values"]["counter"] for m in counted]
+        assert sorted(set(numbers)) == list(range(1, last[0] + 1))
+        assert rig.metric("plc_edge_changes_lost_total", why="server_queue") == 0
+        # Each at the time at which the server saw it, not when it told.
+        first = {n: m["ts"] for n, m in zip(numbers[::-1], counted[::-1], strict=True)}
+        steps = [first[n + 1] - first[n] for n in range(1, last[0])]
+        assert all(step > 0 for step in steps)
+        assert abs(sum(steps) / len(steps) - COUNT_MS) < COUNT_MS / 4
+
+
+def test_a_queue_that_is_too_short_is_told(node_server: NodeServer) -> None:
+    plc = opcua_plc(node_server.port, COUNTER, group={"scan": "1s", "queue": 3})
+    with reading(plc) as rig:
+        with counting(node_server) as last:
+            rig.wait(lambda: rig.messages[-1]["values"].get("counter", 0) >= 30, 10)
+        settled(rig, last[0])
+        start = next(i for i, m in enumerate(rig.messages) if m["values"].get("counter") == 0)
+        told = rig.messages[start:]
+        numbers = {m["values"]["counter"] for m in told}
+        assert len(numbers) < last[0], "nothing was lost: the test is none"
+        assert untold(told, last[0]) == []
+        rig.wait(lambda: rig.metric("plc_edge_changes_lost_total", why="server_queue") >= 2, 5)
+        assert any(e.code == "changes_lost" and "counter" in e.fields["fields"] for e in rig.events)
+
+
+@pytest.mark.parametrize("ahead_s", [3_600, -3_600])
+def test_a_server_that_lies_about_the_time(node_server: NodeServer, ahead_s: int) -> None:
+    with reading(opcua_plc(node_server.port, COUNTER)) as rig:
+        stamp_ms = int((time.time() + ahead_s) * 1_000)
+        value = {"node": "counter", "type": "Int32", "value": 77 + ahead_s, "at_ms": stamp_ms}
+        node_server("set", values=[value])
+        rig.wait(lambda: rig.messages[-1]["values"]["counter"] == 77 + ahead_s, 5)
+        lie = next(m for m in rig.messages if m["values"].get("counter") == 77 + ahead_s)
+        assert (lie["quality"], lie["bad"]) == ("uncertain", {"*": "source_time_off"})
+        assert abs(lie["ts"] - time.time() * 1_000) < 30_000
+        node_server("set", values=[{"node": "counter", "type": "Int32", "value": 1}])
+        rig.wait(lambda: rig.messages[-1]["values"]["counter"] == 1, 5)
+        assert rig.messages[-1]["quality"] == "good"
+
+
+def test_a_session_that_the_server_forgets(node_server: NodeServer) -> None:
+    with reading(opcua_plc(node_server.port, COUNTER)) as rig:
+        with counting(node_server) as last:
+            rig.wait(lambda: rig.messages[-1]["values"].get("counter", 0) >= 5, 10)
+            start = next(i for i, m in enumerate(rig.messages) if m["values"].get("counter") == 0)
+            assert node_server("expire") >= 1
+            rig.wait(lambda: rig.metric("plc_edge_reconnects_total") >= 1, 15)
+            rig.wait(lambda: rig.messages[-1]["quality"] == "good", 10)
+        settled(rig, last[0])
+        assert untold(rig.messages[start:], last[0]) == []
+        assert any(m.get("bad") == {"*": "plc_offline"} for m in rig.messages)
+
+
+def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
+    with NodeServer(tmp_path) as server, reading(opcua_plc(server.port, COUNTER)) as rig:
+        server.kill()
+        rig.wait(lambda: rig.messages[-1].get("bad") == {"*": "plc_offline"}, 10)
+        failing(rig, "unreachable")
+        server.start()
+        rig.wait(lambda: rig.messages[-1]["quality"] == "good", 25)
+        rig.wait(lambda: rig.beats[-1].status == "online", 5)
+
+
+def test_another_certificate_is_refused_until_a_person_confirms_it() -> None:
+    with MiloServer() as server:
+        rig = ReaderRig(opcua_plc(server.port, COUNTER))
+        with rig:
+            assert "plc-edge trust forno-01" in failing(rig, "opcua_not_trusted")
+            assert rig.messages == []
+            trust(rig)
+            rig.wait(lambda: rig.messages and rig.messages[-1]["quality"] == "good", 20)
+            server.kill()
+            server.start()
+            text = failing(rig, "opcua_certificate_changed", 40)
+            assert "plc-edge trust forno-01" in text
+            assert rig.messages[-1]["values"] == {}
+            trust(rig)
+            rig.wait(lambda: rig.messages[-1]["quality"] == "good", 20)
+
+
+def test_a_server_that_does_not_trust_us(tmp_path: Path) -> None:
+    with NodeServer(tmp_path, accept=False) as server:
+        rig = ReaderRig(opcua_plc(server.port, COUNTER))
+        trust(rig)
+        with rig:
+            assert "plc-edge trust --own" in failing(rig, "opcua_refuses_us")
+
+
+def test_a_user_that_the_server_does_not_know(node_server: NodeServer, tmp_path: Path) -> None:
+    (tmp_path / "pw").write_text("errado-3141\n")
+    account = {"username": "edge", "password_file": str(tmp_path / "pw")}
+    rig = ReaderRig(opcua_plc(node_server.port, COUNTER, **account))
+    trust(rig)
+    with rig:
+        assert "'edge'" in failing(rig, "opcua_user_refused")
+        assert "errado-3141" not in "\n".join(rig.service.text)
+        assert "errado-3141" not in rig.service.file.read_text()
+
+
+def test_what_the_server_does_not_offer(milo_server: MiloServer) -> None:
+    plc = opcua_plc(milo_server.port, COUNTER, security={"policy": "none"})
+    with ReaderRig(plc) as rig:
+        text = failing(rig, "opcua_no_endpoint")
+        assert "Basic256Sha256 sign_and_encrypt" in text
+
+
+@pytest.mark.parametrize("fault", ["reset", "blackhole", "half_open"])
+def test_a_line_that_breaks(node_server: NodeServer, fault: str) -> None:
+    with Proxy(node_server.port) as proxy:
+        with reading(opcua_plc(proxy.port, COUNTER, timeout="1s")) as rig:
+            with counting(node_server) as last:
+                rig.wait(lambda: rig.messages[-1]["values"].get("counter", 0) >= 5, 10)
+                start = next(
+                    i for i, m in enumerate(rig.messages) if m["values"].get("counter") == 0
+                )
+                proxy.fault = fault
+                rig.wait(lambda: rig.messages[-1].get("bad") == {"*": "plc_offline"}, 15)
+                proxy.fault = None
+                rig.wait(lambda: rig.messages[-1]["quality"] == "good", 20)
+            settled(rig, last[0])
+            assert untold(rig.messages[start:], last[0]) == []
+
+
+def test_a_reader_that_is_killed_tells_that_it_was_away(node_server: NodeServer) -> None:
+    with reading(opcua_plc(node_server.port, COUNTER)) as rig:
+        with counting(node_server) as last:
+            rig.wait(lambda: rig.messages[-1]["values"].get("counter", 0) >= 5, 10)
+            start = next(i for i, m in enumerate(rig.messages) if m["values"].get("counter") == 0)
+            for _ in range(2):
+                before = len(rig.messages)
+                rig.service.kill()
+                rig.service = type(rig.service)(rig.config)
+                rig.service.wait_ready()
+                rig.wait(lambda before=before: len(rig.messages) > before + 5, 15)
+        settled(rig, last[0])
+        told = rig.messages[start:]
+        assert untold(told, last[0]) == []
+        seqs = sorted({(m["epoch"], m["seq"]) for m in rig.messages})
+        assert len({epoch for epoch, _ in seqs}) == 1
+        assert [seq for _, seq in seqs] == list(range(1, len(seqs) + 1))
