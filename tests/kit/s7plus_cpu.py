@@ -35,7 +35,10 @@ from tests.kit import s7plus_wire as wire
 from tests.kit.s7plus_wire import Var
 
 FIRST_BLOCK = 0x8A0E0000
+ACTIVATE = 323
 NO_SUCH_OBJECT, NO_ACCESS = 0x8020AB001992FFF4, 0x8009AB0000E4FFE4
+ALL_BLOCKS = 0x8A11FFFF
+"""What a session with a SessionKey explores for the list of blocks."""
 TAGS = 0x90030000
 """The description of the M area's PLC tags."""
 
@@ -52,8 +55,9 @@ class SymbolCpu(S7CommPlusServer):
         level: int = 1,
         users: dict[tuple[str, str], int] | None = None,
         firmware: str = "6ES7 512-1CK01-0AB0;V3.1",
+        **emulator: Any,
     ) -> None:
-        super().__init__(protocol_version=version, max_response_pdu=1_000)
+        super().__init__(protocol_version=version, max_response_pdu=1_000, **emulator)
         self.level, self.users, self.firmware = level, users or {}, firmware
         self.refuse: dict[str, int] = {}
         """Symbols (as ``set`` takes them) that are refused, with the code."""
@@ -167,6 +171,8 @@ class SymbolCpu(S7CommPlusServer):
     def _legitimate(self, session: int, body: bytes) -> bool:
         address, size = decode_uint32_vlq(body, 5)
         content = body[5 + size + 2 :]
+        if address == ACTIVATE:
+            return True
         challenge: bytes = self._here.challenge
         if address == LegitimationId.SERVER_SESSION_RESPONSE:
             answer = content[1:21]
@@ -194,6 +200,8 @@ class SymbolCpu(S7CommPlusServer):
 
     def _handle_create_object(self, seq_num: int, request_data: bytes) -> bytes:
         made = super()._handle_create_object(seq_num, request_data)
+        if self._public_key_fingerprint is not None:
+            return made  # it tells its version itself
         head = made[: made.index(bytes((ElementID.ATTRIBUTE,)) + wire.unsigned(0x132))]
         told = f"1;{self.firmware}".encode()
         version = bytes((0, 0x17)) + struct.pack(">I", 314)
@@ -227,7 +235,7 @@ class SymbolCpu(S7CommPlusServer):
         with self._guard:
             if target == Ids.OBJECT_OMS_TYPE_INFO_CONTAINER:
                 return head + _object(target, 534, b"".join(self._described)) + bytes(4)
-            if target == Ids.NATIVE_THE_PLC_PROGRAM_RID:
+            if target in (Ids.NATIVE_THE_PLC_PROGRAM_RID, ALL_BLOCKS):
                 listed = b"".join(_block(rid, name) for name, rid in self._blocks.items())
                 return head + listed + bytes(4)
             if target in self._interfaces.values():

@@ -220,6 +220,13 @@ class SymbolTree:
         for member in self.types.get(described, ()):
             yield from self._of(f"{path}.{quoted(member.name)}", member, prefix, depth)
 
+    def _holds_any(self, described: int, depth: int) -> bool:
+        """Whether there is any variable in a struct, however deep."""
+        return depth <= _DEPTH_MAX and any(
+            m.type is not None or not m.struct or self._holds_any(m.struct, depth + 1)
+            for m in self.types.get(described, ())
+        )
+
     def _of(
         self, path: str, member: Member, prefix: str, depth: int
     ) -> Iterator[tuple[str, S7Type | None]]:
@@ -227,9 +234,11 @@ class SymbolTree:
             return
         if (found := member.type) is not None or not member.struct:
             yield path, found
-        elif member.struct and not member.dims:
+        elif not self._holds_any(member.struct, depth):
+            return  # or an array of a billion empty structs, which a damaged reply may have
+        elif not member.dims:
             yield from self._below(path, member.struct, prefix, depth + 1)
-        elif member.struct:
+        else:
             for indices in _indices(member.dims):
                 element = f"{path}[{','.join(map(str, indices))}]"
                 yield from self._below(element, member.struct, prefix, depth + 1)

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s7commplus.v1_session_key import handshake
 
 from services.protocols.s7plus.cpu import Cpu
+from services.protocols.s7plus.plan import Tag, make_plan, values_of
 from services.runtime.errors import PlcUnavailable
+from services.s7.types import parse_type
 from tests.kit.common import free_port
 from tests.kit.s7plus_cpu import SymbolCpu, Var, certificate
 
@@ -25,9 +28,10 @@ class Plant:
     def __init__(self, folder: Path) -> None:
         self._cert, self._key = certificate(folder)
         self.port = 0
+        self.plc: SymbolCpu
 
     def cpu(self, *, tls: bool = True, **given: Any) -> None:
-        plc = SymbolCpu(BLOCKS, version=2 if tls else 1, **given)
+        plc = self.plc = SymbolCpu(BLOCKS, version=2 if tls else 1, **given)
         self.port = free_port()
         files = {"use_tls": True, "tls_cert": str(self._cert), "tls_key": str(self._key)}
         plc.start("127.0.0.1", self.port, **(files if tls else {}))  # type: ignore[arg-type]
@@ -106,3 +110,30 @@ def test_old_firmware_is_read_without_tls(plant: Plant) -> None:
 def test_nobody_there(plant: Plant) -> None:
     plant.port = free_port()
     assert plant.open({}) == f"refused: 127.0.0.1:{plant.port}: nobody listens there"
+
+
+def test_a_session_with_a_key_has_every_frame_signed(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """V3 framing, of firmware without TLS. The emulator cannot open what only a CPU's private key
+    opens, so both sides are told one key; all else is the library's own path.
+    """
+    key = bytes(range(48))
+    make = handshake.authenticate_session_key
+    monkeypatch.setattr(handshake, "authenticate_session_key", lambda *a: (make(*a)[0], key))
+    plant.cpu(
+        tls=False,
+        public_key_fingerprint="00:0448ACCBD5A0BFD2",
+        session_challenge=bytes(range(20)),
+        session_key=key,
+    )
+    assert "no TLS" in plant.open({"tls": "off"})
+    cpu = Cpu("127.0.0.1", plant.port, {"tls": "off"}, 2.0)
+    plan = make_plan(cpu.tree(), [Tag("n", "Prensa.ciclos", parse_type("DINT"))],
+                     cpu.qualifier_version)  # fmt: skip
+    for n in range(1, 4):
+        plant.plc.set("Prensa.ciclos", n.to_bytes(4))
+        assert values_of(plan, cpu.read(plan)) == ({"n": n}, {})
+    cpu._connection._session_key = bytes(48)
+    with pytest.raises(PlcUnavailable):
+        cpu.read(plan)
