@@ -3,6 +3,8 @@
 The emulator has transport, TLS, sessions and IntegrityIds; of memory it serves byte ranges only,
 lists blocks without types, and takes any password. What it lacks stands here: type descriptions,
 values by LID (tests/kit/s7plus_wire.py), legitimation that is verified. No Siemens CPU was at hand.
+
+It is threads of the test's process and ends with it: to ``stop`` it costs a second.
 """
 
 from __future__ import annotations

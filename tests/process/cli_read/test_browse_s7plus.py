@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,13 @@ BLOCKS = {
 
 
 @pytest.fixture
-def port() -> Iterator[int]:
+def port() -> int:
     plc = SymbolCpu(BLOCKS, tags=[Var("Nível", "WORD")])
     found = free_port()
     plc.set("Prensa 1.eixo[2].em", bytes.fromhex("07e4031803162c172af99640"))
     plc.set("Prensa 1.eixo[1].em", bytes.fromhex("07e4031803162c172af99640"))
     plc.start("127.0.0.1", found)
-    yield found
-    plc.stop()
+    return found
 
 
 def site(folder: Path, port: int, **group: Any) -> Path:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import struct
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.kit.common import free_port
@@ -62,14 +65,13 @@ VALUES = {
 
 
 @pytest.fixture(params=["V1", "V2 and TLS"])
-def cpu(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[SymbolCpu, int]]:
+def cpu(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[SymbolCpu, int]:
     has_tls = request.param != "V1"
     plc = SymbolCpu(BLOCKS, version=2 if has_tls else 1, tags=TAGS)
     fill(plc)
     port = free_port()
     start(plc, port, tmp_path if has_tls else None)
-    yield plc, port
-    plc.stop()
+    return plc, port
 
 
 def start(plc: SymbolCpu, port: int, folder: Path | None) -> None:
@@ -169,3 +171,34 @@ def test_a_download_moves_variables_and_no_value_takes_anothers_name(
         assert any(e.code == "program_changed" for e in rig.events)
         plc.declare({"B": [Var("b", "INT")]})
         rig.wait(lambda: rig.messages[-1].get("bad") == {"a": "unknown_symbol"}, 15)
+
+
+def test_a_refused_password_is_told_and_never_shown(tmp_path: Path) -> None:
+    plc = SymbolCpu(BLOCKS, version=2, tags=TAGS, level=4, users={("ana", "segredo-8"): 2})
+    fill(plc)
+    port = free_port()
+    start(plc, port, tmp_path)
+    secret = tmp_path / "plc.pw"
+    secret.write_text("errado-9\n")
+    given = config(port, username="ana", password_file=str(secret))
+    with ReaderRig(given) as rig:
+        assert "errado-9" not in json.dumps(rig.config)
+        rig.wait(lambda: rig.beats and (rig.beats[-1].failure or {}).get("attempts", 0) > 0, 10)
+        failure = rig.beats[-1].failure
+        assert failure["code"] == "password_refused"
+        assert "Users and roles" in failure["message"]
+        assert "'ana'" in failure["message"]
+        assert "errado-9" not in rig.service.stderr() + str(rig.beats) + str(rig.events)
+        assert "errado-9" not in str(psutil.Process(rig.service.pid).cmdline())
+    secret.write_text("segredo-8\n")
+    with ReaderRig(given) as rig:
+        rig.wait(lambda: rig.messages, 10)
+        assert rig.messages[0]["values"] == VALUES
+        assert "segredo-8" not in rig.service.stderr() + str(rig.events)
+
+
+def test_the_library_is_loaded_by_no_other_reader() -> None:
+    code = "import sys, services.reader.reader, services.protocols.s7.source, services.cli.main;"
+    code += "print(any(m.split('.')[0] in ('s7commplus', 'asyncua') for m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,7 +79,7 @@ ALL = VECTORS + BITS
 
 
 @pytest.fixture(params=["V1", "V2 and TLS"])
-def cpu(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[SymbolCpu, Cpu]]:
+def cpu(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[SymbolCpu, Cpu]:
     tags = [Var(f"v{n}", t) for n, (t, _, _) in enumerate(ALL)]
     has_tls = request.param != "V1"
     plc = SymbolCpu({"Tipos": tags}, version=2 if has_tls else 1, tags=[Var("Nível", "WORD")])
@@ -91,9 +90,7 @@ def cpu(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Symbol
     else:
         plc.start("127.0.0.1", port)
     client = Cpu("127.0.0.1", port, {"tls": "required" if has_tls else "off"}, 5.0)
-    yield plc, client
-    client.close()
-    plc.stop()
+    return plc, client
 
 
 def test_every_type_has_the_value_of_classic_access(cpu: tuple[SymbolCpu, Cpu]) -> None:
