@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from services.cli import doctor_s7plus
 from services.cli.doctor_finding import Failed, Finding
 from services.cli.doctor_net import connect
 from services.protocols.s7.model import Endpoint, S7Group, S7Plc
+from services.protocols.s7plus.model import S7PlusPlc
 from services.runtime import mirror_rules
 from services.runtime.config import Mirror
 from services.runtime.errors import PlcUnavailable
@@ -24,9 +26,13 @@ STOP = 4
 
 
 def check(site: Site, plc: PlcBase) -> Iterator[Finding]:
-    """All findings about one PLC, at each of its addresses. Of another protocol than S7: whether
-    its port takes connections.
+    """All findings about one PLC, at each of its addresses. Of OPC UA: whether its port takes
+    connections.
     """
+    if isinstance(plc, S7PlusPlc):
+        for host in plc.all_hosts:
+            yield from doctor_s7plus.check(site, plc, host)
+        return
     if not isinstance(plc, S7Plc):
         for host in plc.all_hosts:
             yield _check_port(plc, host)

@@ -243,7 +243,7 @@ class SymbolCpu(S7CommPlusServer):
             if target in self._interfaces.values():
                 changed = bytes((ElementID.ATTRIBUTE,))
                 changed += wire.unsigned(Ids.VARIABLE_TYPE_STRUCT_MODIFICATION_TIME)
-                changed += b"\0\x10" + self._downloads.to_bytes(8)
+                changed += b"\0\x05" + wire.unsigned(self._downloads, 64)
                 return head + _object(target, 511, changed) + bytes(4)
         return super()._handle_explore(seq_num, session_id, request_data)
 

@@ -73,7 +73,8 @@ class _Reading:
         self._ask_state()
         self._line.connected(self._cpu.description)
         if not self._cpu.has_tls:
-            self._line.event("warning", "not_encrypted", words.NOT_ENCRYPTED)
+            text = f"{words.NOT_ENCRYPTED}. {words.ENCRYPT}"
+            self._line.event("warning", "not_encrypted", text)
         while not self._line.is_closed:
             now_s = time.monotonic()
             if now_s >= self._state_due_s:

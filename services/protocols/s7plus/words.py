@@ -86,9 +86,9 @@ def connection_error(where: str, error: Exception) -> tuple[str, str]:
 
 NOT_ENCRYPTED = (
     "the connection is not encrypted, and nobody has proved who answers: values could be read and"
-    f" changed on the way. {MECHANISMS}: secure PG/PC and HMI communication (firmware V2.9,"
-    " S7-1200 V4.5)"
+    " changed on the way"
 )
+ENCRYPT = f"{MECHANISMS}: secure PG/PC and HMI communication (firmware V2.9, S7-1200 V4.5)"
 # Reasons in ``bad`` that may mean that the program was changed.
 OF_THE_PROGRAM = frozenset(("unknown_symbol", "type_differs"))
 
