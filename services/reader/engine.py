@@ -79,8 +79,8 @@ class Engine:
         groups = [Group(g, self.plc, config["site"]) for g in config["groups"]]
         self.jobs = [_Job(n, group, process, self.id) for n, group in enumerate(groups)]
         self.source = open_source(process, self)
-        self.doubt = Doubt(config["clock_sync"], self.source)
-        self.health = Health(process, keep, self.source, self.doubt, len(groups))
+        self.doubt = Doubt(config["clock_sync"])
+        self.health = Health(process, keep, self.source, len(groups))
         self._bad = process.stats.gauge("plc_edge_fields_bad", plc=self.id)
 
     def start(self) -> None:
@@ -184,7 +184,7 @@ class Engine:
             job.is_asked = False
             if reading.began_s:
                 self._judge(job, reading)
-        doubt = reading.doubt or self.doubt.of_values
+        doubt = reading.doubt or self.source.frozen
         if job.hole:
             job.hole, doubt = False, doubt or "changes_lost"
         doubt = doubt or self.doubt.of_time(job.group)

@@ -121,4 +121,4 @@ class EngineRig:
     def metric(self, name: str) -> float:
         """The sum of a counter or gauge over its labels."""
         frame = self.process.stats.frame()
-        return sum(value for _, found, _, value in frame.samples if found == name)
+        return float(sum(value for _, found, _, value in frame.samples if found == name))

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import ssl
 import struct
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -55,7 +56,8 @@ class Cpu:
     it, and make a new one.
 
     ``config``: ``tls`` (auto, required, off), ``ca``, ``fingerprint``, ``username``, ``password`` as
-    services/protocols/s7plus/model.py has them, the password in clear.
+    services/protocols/s7plus/model.py has them, the password in clear;
+    ``folder`` of the TLS session's secrets.
     """  # noqa: E501
 
     def __init__(self, host: str, port: int, config: Mapping[str, Any], timeout_s: float) -> None:
@@ -87,7 +89,7 @@ class Cpu:
         connection = S7CommPlusConnection(self.host, self.port)
         password = config.get("password") or ""
         try:
-            with self._judged():
+            with self._judged(), _key_log_in(config.get("folder")):
                 connection.connect(
                     timeout=self._timeout_s,
                     use_tls=use_tls,
@@ -274,6 +276,19 @@ class Cpu:
         """Ends the connection."""
         with contextlib.suppress(Exception):
             self._connection.disconnect()
+
+
+@contextlib.contextmanager
+def _key_log_in(folder: str | None) -> Iterator[None]:
+    """During a handshake s7commplus writes the TLS session's secrets to a temporary file: here in
+    a folder that is in memory and closed to others, where there is one.
+    """
+    before = tempfile.tempdir
+    tempfile.tempdir = folder or before
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _told(connection: S7CommPlusConnection) -> str:

@@ -35,15 +35,27 @@ class Serve:
         self._groups = groups
         names = {parse_symbol(tag.symbol)[0].name for tags in groups for tag in tags}
         self._names = sorted(names)
+        self._has_said = False
 
     def __call__(self, host: str, line: Line) -> None:
         """Reads until the line is closed. Raises PlcUnavailable when the connection is gone."""
         cpu = Cpu(host, self._plc["port"], self._secrets, self._plc["timeout_s"])
         try:
+            self._say_whom_it_trusts(cpu, line)
             check_s = self._plc["program_check_s"]
             _Reading(cpu, line, self._groups, self._names, check_s).run()
         finally:
             cpu.close()
+
+    def _say_whom_it_trusts(self, cpu: Cpu, line: Line) -> None:
+        """Once, not at every connection."""
+        if self._has_said:
+            return
+        self._has_said = True
+        if not cpu.has_tls:
+            line.event("warning", "not_encrypted", f"{words.NOT_ENCRYPTED}. {words.ENCRYPT}")
+        elif not (self._secrets.get("fingerprint") or self._secrets.get("ca")):
+            line.event("warning", "not_pinned", words.not_pinned(cpu.fingerprint))
 
 
 class _Reading:
@@ -72,9 +84,6 @@ class _Reading:
         self._plan()
         self._ask_state()
         self._line.connected(self._cpu.description)
-        if not self._cpu.has_tls:
-            text = f"{words.NOT_ENCRYPTED}. {words.ENCRYPT}"
-            self._line.event("warning", "not_encrypted", text)
         while not self._line.is_closed:
             now_s = time.monotonic()
             if now_s >= self._state_due_s:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-
 from services.protocols.s7plus.access import access
 from services.protocols.s7plus.plan import Tag
 from services.protocols.s7plus.serve import Serve
@@ -16,9 +14,8 @@ from services.s7.field import Field
 def open_source(process: Process, user: User) -> Source:
     """One CPU. Raises ConfigError where its password cannot be read."""
     plc = process.config["plc"]
-    # During a handshake s7commplus writes the TLS session's secrets to a file: in memory, and where
-    # nobody else may look.
-    tempfile.tempdir = process.config["runtime"]
     fields = [[Field.from_dict(f) for f in group["fields"]] for group in process.config["groups"]]
     tags = [[Tag(f.name, (f.tag or {})["symbol"], f.s7_type) for f in g] for g in fields]
-    return ThreadSource(process, user, Serve(plc, access(plc), tags))
+    return ThreadSource(
+        process, user, Serve(plc, {**access(plc), "folder": process.config["runtime"]}, tags)
+    )

@@ -89,6 +89,17 @@ NOT_ENCRYPTED = (
     " changed on the way"
 )
 ENCRYPT = f"{MECHANISMS}: secure PG/PC and HMI communication (firmware V2.9, S7-1200 V4.5)"
+
+
+def not_pinned(fingerprint: str) -> str:
+    """The CPU's certificate is any."""
+    return (
+        "anybody may be at the other end, for any certificate is taken: compare this one with the"
+        f" CPU's ({MECHANISMS} > PLC communication certificate), and give it as `fingerprint:`:"
+        f" {fingerprint}"
+    )
+
+
 # Reasons in ``bad`` that may mean that the program was changed.
 OF_THE_PROGRAM = frozenset(("unknown_symbol", "type_differs"))
 

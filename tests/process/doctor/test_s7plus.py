@@ -31,11 +31,11 @@ def test_a_good_cpu_that_is_not_pinned(tmp_path: Path) -> None:
     found = look(tmp_path, SymbolCpu(BLOCKS, version=2))
     read = next(f for f in found if f.code == "read")
     assert (read.level, read.subject) == ("ok", "plc prensa-01 group tudo")
-    assert "2 tags are read" in read.text
+    assert "2 fields read" in read.text
     pin = next(f for f in found if f.code == "not_pinned")
     again = look(tmp_path, SymbolCpu(BLOCKS, version=2), fingerprint="00" * 32)
     assert "not the one that is trusted" in fault(again, "certificate").text
-    assert "`fingerprint:`" in pin.fix
+    assert "`fingerprint:`" in pin.text
 
 
 def test_tags_that_are_not_there_and_a_cpu_in_stop(tmp_path: Path) -> None:
@@ -43,10 +43,9 @@ def test_tags_that_are_not_there_and_a_cpu_in_stop(tmp_path: Path) -> None:
     cpu.cpu_state = CPUState.STOP
     wrong = [*FIELDS, {"name": "x", "symbol": "Prensa.x", "type": "INT"}]
     found = look(tmp_path, cpu, fields=wrong)
-    refused = fault(found, "tags_refused")
-    assert "1 of 3 tags have no value: Prensa.x: there is no 'x' in it" in refused.text
-    assert "plc-edge browse prensa-01" in refused.fix
-    assert any(f.code == "cpu_stop" and f.level == "warning" for f in found)
+    assert "1 of 3 fields have no value: x (unknown_symbol)" in fault(found, "fields_refused").text
+    assert "Prensa.x: there is no 'x' in it" in fault(found, "tags_refused").text
+    assert any("STOP" in f.text for f in found)
 
 
 def test_a_password_that_is_missing_or_wrong(tmp_path: Path) -> None:
