@@ -4,16 +4,28 @@ read them. Experimental (docs/s7plus.md).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from services.protocols.s7plus.symbols import SymbolError, parse_symbol
 from services.runtime.base_model import Credentials, Duration, Port
 from services.runtime.judged import rule
 from services.runtime.plc_model import Files, GroupBase, PlcBase
+
+
+def _fingerprint(value: str) -> str:
+    digits = re.sub(r"[:\- ]", "", value)
+    if not re.fullmatch(r"[0-9A-Fa-f]{64}", digits):
+        raise PydanticCustomError("fingerprint", "is no SHA-256: 64 hex digits")
+    return digits.lower()
+
+
+Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 
 
 class S7PlusGroup(GroupBase):
@@ -42,9 +54,8 @@ class S7PlusPlc(PlcBase, Credentials):
     ca: Path | None = Field(
         None, description="CA of the CPU's certificate; then `host` must be its name"
     )
-    fingerprint: str | None = Field(
+    fingerprint: Fingerprint | None = Field(
         None,
-        pattern=r"^([0-9A-Fa-f]{2}[:\- ]?){31}[0-9A-Fa-f]{2}$",
         description="SHA-256 of the CPU's certificate, in hex: no other is taken. `plc-edge probe`"
         " shows it",
     )
