@@ -54,7 +54,7 @@ def test_a_password_that_is_missing_or_wrong(tmp_path: Path) -> None:
     assert "Users and roles" in fault(missing, "access_denied").text
     secret = tmp_path / "plc.pw"
     secret.write_text("errado-9")
-    plc = {"username": "ana", "password_file": str(secret)}
+    plc: dict[str, Any] = {"username": "ana", "password_file": str(secret)}
     refused = look(tmp_path, SymbolCpu(BLOCKS, version=2, level=4, users=users), **plc)
     assert "'ana'" in fault(refused, "password_refused").text
     assert "errado-9" not in str(refused)

@@ -184,7 +184,7 @@ def test_a_refused_password_is_told_and_never_shown(tmp_path: Path) -> None:
     with ReaderRig(given) as rig:
         assert "errado-9" not in json.dumps(rig.config)
         rig.wait(lambda: rig.beats and (rig.beats[-1].failure or {}).get("attempts", 0) > 0, 10)
-        failure = rig.beats[-1].failure
+        failure = rig.beats[-1].failure or {}
         assert failure["code"] == "password_refused"
         assert "Users and roles" in failure["message"]
         assert "'ana'" in failure["message"]
