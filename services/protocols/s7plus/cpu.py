@@ -166,6 +166,9 @@ class Cpu:
         except (S7ConnectionError, OSError, ssl.SSLError) as e:
             code, message = words.connection_error(where, e)
             raise PlcUnavailable(code, message) from None
+        except S7ReturnValueError as e:
+            message = words.read_refused(self.host, f"the CPU refuses ({e})")
+            raise PlcUnavailable("access_denied", message) from None
         except (S7Error, *_MALFORMED) as e:
             message = f"{where}: an answer that s7commplus does not understand: {e}"
             raise PlcUnavailable("protocol", message) from None

@@ -166,6 +166,10 @@ def _pack(items: list[list[_Item]], qualifier: bytes) -> list[Request]:
 
 
 def _request(items: list[_Item], qualifier: bytes) -> Request:
+    if len(items) == 1 and items[0][2].size_bytes == 1:
+        # An S7-1200 answers a single byte in a form of its own, which cannot be told from others
+        # for certain: asked for twice it is a list like any other.
+        items = items * 2
     payload = struct.pack(">I", 0)
     payload += encode_uint32_vlq(len(items))
     payload += encode_uint32_vlq(sum(count for _, count, _ in items))

@@ -10,8 +10,9 @@ import pytest
 from services.protocols.s7plus.cpu import Cpu
 from services.protocols.s7plus.plan import MAX_ITEMS, MAX_REQUEST_BYTES, Tag, make_plan, values_of
 from services.runtime.errors import PlcUnavailable
+from tests.kit import s7plus_wire as wire
 from tests.kit.common import free_port
-from tests.kit.s7plus_cpu import SymbolCpu, Var
+from tests.kit.s7plus_cpu import NO_ACCESS, SymbolCpu, Var
 
 
 def test_requests_are_as_small_as_cpus_want_them_and_tags_are_put_together_again() -> None:
@@ -48,6 +49,34 @@ def test_an_array_that_fits_one_request_is_not_cut() -> None:
     tags = [Tag(s, s, kind) for s, kind in tree.variables() if kind is not None]
     plan = make_plan(tree, tags, cpu.qualifier_version)
     assert [len(r.pieces) for r in plan.requests] == [40, 20]
+
+
+def test_a_single_byte_is_never_asked_for_alone() -> None:
+    plc = SymbolCpu({"B": [Var("x", "BOOL"), Var("y", "INT")]})
+    port = free_port()
+    plc.start("127.0.0.1", port)
+    plc.set("B.x", b"\1")
+    cpu = Cpu("127.0.0.1", port, {"tls": "off"}, 5.0)
+    for symbol, asked, value in (("B.x", 2, True), ("B.y", 1, 0)):
+        kind = cpu.tree().find(symbol).member.type
+        assert kind is not None
+        plan = make_plan(cpu.tree(), [Tag("v", symbol, kind)], cpu.qualifier_version)
+        assert [len(r.pieces) for r in plan.requests] == [asked]
+        assert values_of(plan, cpu.read(plan)) == ({"v": value}, {})
+
+
+def test_names_that_the_cpu_will_not_tell_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    plc = SymbolCpu({"B": [Var("x", "BOOL")]})
+    port = free_port()
+    plc.start("127.0.0.1", port)
+    cpu = Cpu("127.0.0.1", port, {"tls": "off"}, 5.0)
+    head = plc._build_response_header
+    refused = wire.unsigned(NO_ACCESS, 64) + bytes(8)
+    monkeypatch.setattr(plc, "_handle_explore", lambda seq, _s, _d: head(0x04BB, seq) + refused)
+    with pytest.raises(PlcUnavailable) as e:
+        cpu.tree()
+    assert e.value.code == "access_denied"
+    assert "Access level" in e.value.message
 
 
 @pytest.mark.parametrize("tls", ["off", "auto"])

@@ -149,5 +149,5 @@ def test_a_damaged_description_is_an_error_and_no_end(cpu: tuple[SymbolCpu, Cpu]
     finally:
         plc._handle_explore = plain  # type: ignore[method-assign]
     assert "protocol" in codes
-    assert codes <= {"protocol", "refused_by_cpu"}
+    assert codes <= {"protocol", "refused_by_cpu", "access_denied"}
     assert len(list(client.tree().variables())) == 10
