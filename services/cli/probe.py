@@ -19,7 +19,8 @@ from typing import Annotated, Any
 import typer
 
 from services.cli.common import ConfigOption, JsonOption, console, fail, load_site
-from services.cli.probe_ways import OPC_UA_PORT, Offer, opc_ua, recommend, s7plus
+from services.cli.probe_offers import OPC_UA_PORT, Offer, opc_ua, recommend, s7plus
+from services.cli.probe_tsaps import Way, tsap_text, ways
 from services.protocols.s7.model import S7Plc
 from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, PlcUnavailable
 from services.s7.handshake import FULL
@@ -48,55 +49,6 @@ CLOCK = "the PLC's clock differs from this PC's by {s:.0f} s: set it, or synchro
 CLOCK_MAX_S = 5.0
 _STATES = {**dict.fromkeys(RUNNING, "run"), 4: "stop", 3: "stop"}
 _BLOCK_BYTES = 65_536
-_SMALL = {"op": ", LOGO! 8", "basic": ", S7-200 SMART, LOGO! 8"}
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One way to ask for a connection; ``config`` is what a PLC's configuration needs for it."""
-
-    label: str
-    local_tsap: int
-    remote_tsap: int
-    config: str
-    v_memory: bool = False
-    """Perhaps a LOGO! or S7-200, which may give its V memory (DB1) only."""
-
-
-def ways() -> Iterator[Way]:
-    """Most likely first; OP before PG, which would take the engineer's connection."""
-    for connection, code in (("op", 2), ("pg", 1), ("basic", 3)):
-        for rack, slot, models in (
-            (0, 1, "S7-1200/1500"),
-            (0, 2, "S7-300"),
-            (0, 0, "S7-1200/1500, WinAC"),
-            (0, 3, "S7-400"),
-            (1, 3, "S7-400H"),
-            (0, 4, "S7-400"),
-        ):
-            extra = "" if connection == "op" else f", connection: {connection}"
-            # Slot 0 is TSAP 02.00 and 03.00: they have no slots, but these TSAPs.
-            small = _SMALL.get(connection, "") if (rack, slot) == (0, 0) else ""
-            yield Way(
-                f"{connection.upper()}, rack {rack}, slot {slot} ({models}{small})",
-                0x0100,
-                code << 8 | rack << 5 | slot,
-                f"rack: {rack}, slot: {slot}{extra}",
-                v_memory=bool(small),
-            )
-    for label, local, remote in (
-        ("LOGO!", 0x0300, 0x0200),
-        ("LOGO! 0BA7", 0x0200, 0x0200),
-        ("S7-200 SMART", 0x1000, 0x0300),
-        ("S7-200 with CP 243-1", 0x1000, 0x1000),
-        ("S7-200 with CP 243-1, second connection", 0x1000, 0x1001),
-    ):
-        tsaps = f'{{local: "{_tsap(local)}", remote: "{_tsap(remote)}"}}'
-        yield Way(label, local, remote, f"tsap: {tsaps}", v_memory=True)
-
-
-def _tsap(value: int) -> str:
-    return f"{value >> 8:02X}.{value & 255:02X}"
 
 
 @dataclass(slots=True)
@@ -277,7 +229,10 @@ def _connect(
             return None, None
         report.connect_ms = round((time.monotonic() - began_s) * 1_000, 1)
         report.connection, report.config = way.label, way.config
-        report.local_tsap, report.remote_tsap = _tsap(way.local_tsap), _tsap(way.remote_tsap)
+        report.local_tsap, report.remote_tsap = (
+            tsap_text(way.local_tsap),
+            tsap_text(way.remote_tsap),
+        )
         report.pdu, report.parallel_jobs = session.pdu_bytes, session.jobs
         return session, way
     report.is_there = True
