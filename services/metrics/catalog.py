@@ -7,6 +7,7 @@ HELP = {
     "plc_edge_plc_up": "1 while the PLC answers its reader, 0 otherwise.",
     "plc_edge_plc_last_read_timestamp_seconds": "When the PLC was last read, Unix time.",
     "plc_edge_reconnects_total": "Connections made to the PLC after the first.",
+    "plc_edge_changes_lost_total": "Changes that a subscription has lost, by whose queue was full.",
     "plc_edge_fields_bad": "Fields of the PLC that cannot be read or hold no valid value.",
     "plc_edge_store_pending": "Messages in the outbox that an output has not yet delivered.",
     "plc_edge_store_bytes": "Size of the outbox on disk.",

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from services.s7.decode import json_integers, scale
+from services.s7.decode import SAFE_INTEGER, json_integers, scale
 from services.s7.field import Field
 from services.s7.types import BadValue, S7Type, shortest
 
@@ -27,10 +27,14 @@ _UNSIGNED = {
 _RANGES = {
     **{name: (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for name, bits in _SIGNED.items()},
     **{name: (0, 2**bits - 1) for name, bits in _UNSIGNED.items()},
+    **dict.fromkeys(("S5TIME", "TIMER"), (0, 9_990_000)),
+    "COUNTER": (0, 999),
 }
+# As JSON has those that a double cannot hold.
+_WIDE_TEXT = re.compile(r"-?\d{16,20}")
 _TEXTS = frozenset(("STRING", "WSTRING", "CHAR", "WCHAR"))
-# What one of a TIME (ms) and of an LTIME (ns) is in timedelta's µs.
-_PER_US = {"TIME": (1, 1_000), "LTIME": (1_000, 1)}
+# What timedelta's µs are in a TIME (ms) and an LTIME (ns).
+_PER_US = {**dict.fromkeys(("TIME", "S5TIME", "TIMER"), (1, 1_000)), "LTIME": (1_000, 1)}
 
 TYPE_DIFFERS = "type_differs"
 
@@ -39,9 +43,10 @@ def conform(field: Field) -> Callable[[Any], Any]:
     """A function that makes of a decoded value what a record's ``values`` hold, scaled. It raises
     BadValue with the reason for ``bad``.
 
-    Takes: bool, int, float, str; ``bytes`` for arrays of BYTE and USINT; ``date``, ``time`` and
-    ``datetime`` (an aware one is given in UTC, its zone left out) or their ISO 8601; ``timedelta``
-    for TIME and LTIME; for arrays (nested) lists of the declared counts.
+    Takes: bool; int, beyond 2^53 as text too; float, a REAL exact or in its shortest form; str;
+    ``bytes`` for arrays of BYTE and USINT; ``date``, ``time`` and ``datetime`` (an aware one is
+    given in UTC, its zone left out) or their ISO 8601; ``timedelta`` for TIME and LTIME; for arrays
+    (nested) lists of the declared counts.
     """
     t = field.s7_type
     one = _scalar(t)
@@ -99,9 +104,10 @@ def _real(value: Any) -> float:
         stored: float = _F32.unpack(_F32.pack(value))[0]
     except OverflowError:
         raise BadValue(TYPE_DIFFERS) from None
-    if stored != value:
+    short = shortest(stored)
+    if value != stored and value != short:
         raise BadValue(TYPE_DIFFERS)  # a double with more digits than a REAL has
-    return shortest(stored)
+    return short
 
 
 def _lreal(value: Any) -> float:
@@ -113,9 +119,13 @@ def _lreal(value: Any) -> float:
 
 
 def _integer(low: int, high: int, per_us: tuple[int, int] | None) -> Callable[[Any], Any]:
+    is_wide = high > SAFE_INTEGER
+
     def integer(value: Any) -> Any:
         if per_us is not None and isinstance(value, datetime.timedelta):
             value = value // datetime.timedelta(microseconds=1) * per_us[0] // per_us[1]
+        if isinstance(value, str) and is_wide and _WIDE_TEXT.fullmatch(value):
+            value = int(value)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise BadValue(TYPE_DIFFERS)
         return json_integers(value)

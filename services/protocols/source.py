@@ -62,7 +62,7 @@ class Lost:
     count: int
     """At least so many; a server's overflow bit counts 1."""
     fields: dict[str, int] = field(default_factory=dict)
-    """Of which fields, by name."""
+    """Of which fields, by name, as far as that is known."""
     why: str = "server_queue"
     """``server_queue`` or ``reader_queue``."""
 

@@ -60,7 +60,9 @@ class _Job:
         self.hole = False
         """Changes were lost before the next reading."""
         self.lost: dict[str, int] = {}
-        """Field -> changes lost that no event has told of."""
+        """Field -> changes lost that no event has told of;"""
+        self.lost_count = 0
+        """of all, for a source may not know of which."""
         self.lost_timer = False
         """An event was a moment ago: what is lost now is told with the next."""
 
@@ -212,20 +214,20 @@ class Engine:
         name = "plc_edge_changes_lost_total"
         labels = {"plc": self.id, "group": job.group.name, "why": lost.why}
         self.process.stats.counter(name, **labels).inc(lost.count)
+        job.lost_count += lost.count
         for field, count in lost.fields.items():
             job.lost[field] = job.lost.get(field, 0) + count
         if not job.lost_timer:
-            job.lost_timer = True
             self._say_lost(job)
 
     def _say_lost(self, job: _Job) -> None:
-        job.lost_timer = bool(job.lost)
-        if not job.lost:
+        job.lost_timer = job.lost_count > 0
+        if not job.lost_timer:
             return
         few = dict(sorted(job.lost.items(), key=lambda pair: -pair[1])[:10])
-        text = f"changes of {len(job.lost)} fields of group {job.group.name} were lost"
+        text = f"{job.lost_count} changes or more of group {job.group.name} were lost"
         self.process.event("warning", "changes_lost", text, plc=self.id, fields=few)
-        job.lost = {}
+        job.lost_count, job.lost = 0, {}
         self.process.at(time.monotonic() + LOST_EVERY_S, lambda: self._say_lost(job))
 
     def _publish(self, job: _Job, outcome: Outcome) -> None:
@@ -238,14 +240,14 @@ class Engine:
         now_s = time.monotonic()
         if outcome.quality != job.quality or now_s - job.live_s >= LIVE_EVERY_S:
             self._show(job, outcome, now_s)
-        if outcome.bad_fields != job.bad_fields:
+        refused = self.source.refused(job.number) if outcome.bad_fields else {}
+        if outcome.bad_fields != job.bad_fields or refused != job.said:
             job.bad_fields = outcome.bad_fields
             self._bad.set(sum(j.bad_fields for j in self.jobs))
-            self._say_bad(job)
+            self._say_refused(job, refused)
             self.health.update()
 
-    def _say_bad(self, job: _Job) -> None:
-        refused = self.source.refused(job.number)
+    def _say_refused(self, job: _Job, refused: Mapping[str, str]) -> None:
         if refused == job.said:
             return
         job.said = refused

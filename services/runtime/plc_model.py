@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
@@ -77,10 +77,11 @@ class PlcBase(Model):
         " that one is lost or its CPU stops",
     )
     locatario: Name | None = Field(None, description="tenant, if not the default")
-    port: Port
     timeout: Duration = Field(2.0, ge=0.05, le=60)
     heartbeat: Duration = Field(10.0, ge=0.5, le=3_600)
     groups: Sequence[GroupBase]
+    if TYPE_CHECKING:  # each protocol has its own default
+        port: Port
 
     tag_keys: ClassVar[tuple[str, ...]] = ()
     """Where fields are tags: the key of a field that names one (`node`, `symbol`), and keys that

@@ -76,7 +76,10 @@ class _Salvage:
             key = key if key in data else name
             if path not in self.holds_wrong:
                 if key in data:
-                    kind.__pydantic_validator__.validate_assignment(partial, name, data[key])
+                    try:
+                        kind.__pydantic_validator__.validate_assignment(partial, name, data[key])
+                    except ValidationError:  # of an unknown protocol, that all have in common
+                        partial.__dict__.pop(name, None)
                 continue
             partial.__dict__.pop(name, None)
             if path not in self.wrong:
@@ -155,7 +158,11 @@ def _mistakes_of_any_type(at: KeyPath, data: Any, kind: type[Model]) -> dict[Key
         kind.model_validate(data)
     except ValidationError as e:
         of_a_type = ("extra_forbidden", "model_type")
-        found = [e for e in e.errors(include_url=False) if e["type"] not in of_a_type]
+        found = [
+            e
+            for e in e.errors(include_url=False)
+            if e["type"] not in of_a_type and e["loc"] != (_tag_key([kind]),)
+        ]
         return {(*at, *_real_path(e["loc"], data, e["type"] == "missing")): [e] for e in found}
     return {}
 
@@ -182,7 +189,7 @@ def _say(kind: str, text: str, path: KeyPath, data: Any, root: type[Model]) -> t
     """(message, fix) of one pydantic error."""
     if kind == "extra_forbidden":
         if (other := _other_kind(path, data, root)) is not None:
-            return f"is a key of `{other}`", "remove it: this one is another"
+            return f"is a key of `{other[0]}`", f"remove it: this one has `{other[1]}`"
         if near := _near(path, data, root):
             return "unknown key", f"did you mean `{near[0]}`?"
         return "unknown key", f"known keys: {', '.join(sorted(_known_keys(path[:-1], data, root)))}"
@@ -225,22 +232,31 @@ def _known_keys(path: KeyPath, data: Any, root: type[Model]) -> set[str]:
     return {f.alias or name for m in models for name, f in m.model_fields.items()}
 
 
-def _other_kind(path: KeyPath, data: Any, root: type[Model]) -> str | None:
-    """Of which other kind an unknown key is (``protocol: s7``); None where it is of none."""
+def _other_kind(path: KeyPath, data: Any, root: type[Model]) -> tuple[str, str] | None:
+    """(which other kind an unknown key is of, which this is): ``protocol: s7``. None where it is
+    of none.
+    """
     for n in range(len(path) - 1, 0, -1):
         kinds = _models_at(path[:n], data, root, any_kind=True)
-        if len(kinds) > 1 and (key := _tag_key(kinds)) == "protocol":
-            for kind in kinds:
-                if path[-1] in _keys_inside(kind, data, path[:n], path[n:-1]):
-                    return f"{key}: {_tags(kind)[0]}"
+        these = _models_at(path[:n], data, root)
+        if len(kinds) == 1 or len(these) > 1 or (key := _tag_key(kinds)) != "protocol":
+            continue
+        for kind in kinds:
+            if path[-1] in _keys_inside(kind, data, path[:n], path[n:-1]):
+                return f"{key}: {_tags(kind)[0]}", f"{key}: {_tags(these[0])[0]}"
     return None
 
 
 def _keys_inside(kind: type[Model], data: Any, at: KeyPath, inside: KeyPath) -> set[str]:
-    """The keys that one kind of model at ``at`` allows at a path within it."""
+    """The keys that one kind of model at ``at`` allows at a path within it; none where it has no
+    such place.
+    """
     for part in at:
         data = data[part]
-    return _known_keys((*inside, ""), data, kind)
+    for n, part in enumerate(inside):
+        if isinstance(part, str) and part not in _known_keys(inside[:n], data, kind):
+            return set()
+    return _known_keys(inside, data, kind)
 
 
 def _models_at(

@@ -158,7 +158,9 @@ class Alive(Model):
 class S7Plc(Endpoint, PlcBase):
     """One PLC, one reader process."""
 
-    protocol: Literal["s7"] = "s7"
+    protocol: Literal["s7"] = Field(
+        "s7", description="absolute addresses; what is meant without it"
+    )
     pdu: int = Field(960, ge=240, le=960, description="asked for; the PLC grants what it can")
     parallel_jobs: Literal["auto"] | Annotated[int, Field(ge=1, le=32)] = "auto"
     alive: Alive | None = None
