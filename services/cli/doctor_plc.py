@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from services.cli import doctor_opcua
 from services.cli.doctor_finding import Failed, Finding
 from services.cli.doctor_net import connect
+from services.protocols.opcua.model import OpcuaPlc
 from services.protocols.s7.model import Endpoint, S7Group, S7Plc
 from services.runtime import mirror_rules
 from services.runtime.config import Mirror
@@ -27,6 +29,10 @@ def check(site: Site, plc: PlcBase) -> Iterator[Finding]:
     """All findings about one PLC, at each of its addresses. Of another protocol than S7: whether
     its port takes connections.
     """
+    if isinstance(plc, OpcuaPlc):
+        for host in plc.all_hosts:
+            yield from doctor_opcua.check(site, plc, host)
+        return
     if not isinstance(plc, S7Plc):
         for host in plc.all_hosts:
             yield _check_port(plc, host)

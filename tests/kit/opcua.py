@@ -92,12 +92,11 @@ def untold(rig: ReaderRig, before: int, last: int) -> list[tuple[int, int]]:
     return [*holes, (at, last)] if at < last else holes
 
 
-def trust(rig: ReaderRig) -> bytes:
-    """Confirms what the server shows, as `plc-edge trust` does; the certificate."""
+def trust(rig: ReaderRig) -> None:
+    """Confirms what the server shows, as `plc-edge trust` does."""
     found = asyncio.run(connect.endpoints(rig.config["plc"], "127.0.0.1"))
     shown = connect.leaf(connect.choose(found, rig.config["plc"]).ServerCertificate)
     security.trust(rig.site.state, rig.plc["id"], shown)
-    return shown
 
 
 @contextmanager
