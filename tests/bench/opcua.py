@@ -1,5 +1,5 @@
-"""One reader of an OPC UA server (node-opcua) of which 1,000 nodes change ten times a second, all at
-once: subscribed, and read. The baseline is asyncua's own subscription at the same server, right
+"""One reader of an OPC UA server (node-opcua) of which 1,000 nodes change ten times a second, all
+at once: subscribed, and read. The baseline is asyncua's own subscription at the same server, right
 afterwards: its handler counts the values and does nothing else.
 """
 

@@ -8,6 +8,7 @@ that cannot be decoded as if it had never been sent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import deque
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asyncua import Client, ua
+from asyncua.ua.uaerrors._base import UaStructParsingError
 
 from services.protocols.opcua.batches import Batches
 from services.runtime.errors import PlcUnavailable
@@ -178,8 +180,9 @@ class Subscriptions:
             while True:
                 done, _ = await asyncio.wait({asked[0]}, timeout=1.0)
                 if done:
-                    response = await asked.popleft()
-                    acks += await self._take(response)
+                    # What cannot be decoded is missing: the next one's number tells it.
+                    with contextlib.suppress(UaStructParsingError):
+                        acks += await self._take(await asked.popleft())
                     asked.append(asyncio.ensure_future(self._session.publish(acks)))
                     acks = []
                 self._check_silence()
@@ -221,7 +224,9 @@ class Subscriptions:
         for number in range(until - missing + lost, until):
             try:
                 message = await self._session.republish(one.id, number)
-            except (ua.UaStatusCodeError, ua.UaError):
+            except (OSError, TimeoutError):
+                raise
+            except Exception:  # the server has it no more, or it cannot be decoded
                 self._missing(one.group, 1)
             else:
                 self._read(one, message)

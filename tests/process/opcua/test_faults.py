@@ -5,6 +5,7 @@ ours; it counts up, and every number is delivered, or a message says that some w
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -178,15 +179,18 @@ def test_a_line_that_breaks(node_server: NodeServer, fault: str) -> None:
         count.check()
 
 
+def _has(rig: ReaderRig, messages: int) -> bool:
+    return len(rig.messages) >= messages
+
+
 def test_a_reader_that_is_killed_tells_that_it_was_away(node_server: NodeServer) -> None:
     with reading(opcua_plc(node_server.port, COUNTER)) as rig:
         with Counting(node_server, rig) as count:
             for _ in range(2):
-                enough = len(rig.messages) + 6
                 rig.service.kill()
                 rig.service = Service(rig.config)
                 rig.service.wait_ready()
-                rig.wait(lambda enough=enough: len(rig.messages) >= enough, 15)
+                rig.wait(partial(_has, rig, len(rig.messages) + 6), 15)
         count.check()
         seqs = sorted({(m["epoch"], m["seq"]) for m in rig.messages})
         assert len({epoch for epoch, _ in seqs}) == 1
