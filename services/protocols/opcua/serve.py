@@ -130,8 +130,7 @@ class _Talk:
     ) -> Terms:
         nodes = [node for node in self._nodes.groups[group] if not node.refused]
         terms = await subscriptions.watch(
-            group,
-            [Item(node.id, node) for node in nodes],
+            [Item(group, node.id, node) for node in nodes],
             every_s=config["scan_s"],
             sampling_s=config["sampling_s"],
             queue=config["queue"],

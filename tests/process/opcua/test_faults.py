@@ -165,6 +165,19 @@ def test_what_the_server_does_not_offer(milo_server: MiloServer) -> None:
         assert "Basic256Sha256 sign_and_encrypt" in text
 
 
+def test_a_line_that_breaks_under_a_group_that_is_read(node_server: NodeServer) -> None:
+    group = {"mode": "scan"}
+    with (
+        Proxy(node_server.port) as proxy,
+        reading(opcua_plc(proxy.port, COUNTER, timeout="1s", group=group)) as rig,
+    ):
+        for fault in ("blackhole", "reset"):
+            proxy.fault = fault
+            rig.wait(lambda: rig.messages[-1].get("bad") == {"*": "plc_offline"}, 15, fault)
+            proxy.fault = None
+            rig.wait(lambda: rig.messages[-1]["quality"] == "good", 20, fault)
+
+
 @pytest.mark.parametrize("fault", ["reset", "blackhole", "half_open"])
 def test_a_line_that_breaks(node_server: NodeServer, fault: str) -> None:
     with (

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class Watch:
         session = client.uaclient.session
         publish = session.publish
         answers = 0
+        background: list[asyncio.Future[Any]] = []
 
         async def lossy(acks: list[Any]) -> Any:
             nonlocal answers
@@ -53,7 +55,7 @@ class Watch:
                         ack = ua.SubscriptionAcknowledgement(
                             response.Parameters.SubscriptionId, data.SequenceNumber
                         )
-                        asyncio.ensure_future(publish([ack]))
+                        background.append(asyncio.ensure_future(publish([ack])))
                         await asyncio.sleep(0.05)
                     raise UaStructParsingError
             return response
@@ -61,8 +63,8 @@ class Watch:
         session.publish = lossy
         subscriptions = Subscriptions(client, batches, self.told, self.tell_missing)
         number = (await connect.namespaces(client))[URI]
-        item = Item(ua.NodeId.from_string(f"ns={number};s=counter"), None)
-        await subscriptions.watch(0, [item], every_s=0.2, sampling_s=0, queue=50)
+        item = Item(0, ua.NodeId.from_string(f"ns={number};s=counter"), None)
+        await subscriptions.watch([item], every_s=0.2, sampling_s=0, queue=50)
         task = asyncio.ensure_future(subscriptions.run())
         for _ in range(200):
             await asyncio.sleep(0.05)
@@ -103,7 +105,7 @@ def test_a_notification_that_is_lost(
     assert watch.dropped == 3
     counted = watch.numbers
     assert counted == sorted(set(counted)), "out of order, or twice"
-    holes = sum(b > a + 1 for a, b in zip(counted, counted[1:], strict=False))
+    holes = sum(b > a + 1 for a, b in pairwise(counted))
     if acknowledge:
         assert watch.missing == 3
         assert holes in (2, 3)
