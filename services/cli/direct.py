@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from services.cli.common import fail, load_site
+from services.cli.once import read_once
 from services.protocols.s7.model import S7Plc
 from services.runtime.clock import now_ms
 from services.runtime.errors import EXIT_USAGE, PlcUnavailable
@@ -55,6 +56,8 @@ class Row:
     def address(self) -> str:
         """Where it lies, as in the configuration."""
         f = self.field
+        if f.tag is not None:
+            return " ".join(f.tag.values())
         if f.area in ("T", "C"):
             return f"{f.area}{f.byte // 2}"
         where = f"DB{f.db}.DB" if f.area == "DB" else f.area
@@ -119,7 +122,7 @@ class Batch:
         if good:
             _fill(good, _record(good, plan), plan, bytes(answer.image), [])
 
-    def messages(self, direct: Direct, tenant: str, site: str) -> list[dict[str, Any]]:
+    def messages(self, direct: Direct | Seen, tenant: str, site: str) -> list[dict[str, Any]]:
         """What was read, in the shape of CONTRACT §4's messages: one per machine."""
         by_machine: dict[str | None, list[Row]] = {}
         for row in self.rows:
@@ -148,6 +151,34 @@ class Batch:
             optional = ("db", "machine", "bad", "measurement")
             out.append({k: v for k, v in message.items() if k not in optional or v})
         return out
+
+
+@dataclass(slots=True)
+class Seen:
+    """A PLC whose fields are tags, and what one reading of it brought."""
+
+    plc: PlcBase
+    batches: list[Batch]
+    host: str = ""
+    """The address that was read, or was tried last."""
+    stopped: bool = False
+    """The CPU answers, but its data are frozen."""
+
+    def __post_init__(self) -> None:
+        self.host = self.plc.all_hosts[0]
+
+    def read(self, site: Site) -> None:
+        """Fills the batches. Raises PlcUnavailable."""
+        once = read_once(site, self.plc)
+        self.host, self.stopped = once.host, bool(once.frozen)
+        places = {group.name: n for n, group in enumerate(self.plc.groups)}
+        for batch in self.batches:
+            reading = once.readings[places[batch.name]]
+            ((_, values, bad),) = reading.records
+            batch.ts_ms, batch.latency_ms = reading.ts_ms, reading.latency_ms
+            for row in batch.rows:
+                row.value = values.get(row.field.name)
+                row.bad = bad.get(row.field.name, "")
 
 
 @dataclass(slots=True)
@@ -238,7 +269,7 @@ def find_plc(site: Site, wanted: str) -> PlcBase:
     raise UnknownTag(f"no PLC {wanted!r} in the configuration; {_near(wanted, names)}")
 
 
-def batches(site: Site, plc: S7Plc, tags: Sequence[str] = ()) -> list[Batch]:
+def batches(site: Site, plc: PlcBase, tags: Sequence[str] = ()) -> list[Batch]:
     """A batch per group, with all fields or those that ``tags`` name.
 
     A tag is a field's name (``temperatura``), with its machine or group before it
@@ -252,7 +283,7 @@ def batches(site: Site, plc: S7Plc, tags: Sequence[str] = ()) -> list[Batch]:
             for machine, base in group.records()
             for f in site.fields[plc.id, group.name]
         ]
-        found.append(Batch(group.name, rows, group.db, group.measurement, group.scan))
+        found.append(Batch(group.name, rows, group.block(), group.measurement, group.scan))
     if not tags:
         return found
     every = [row for batch in found for row in batch.rows]
@@ -262,6 +293,9 @@ def batches(site: Site, plc: S7Plc, tags: Sequence[str] = ()) -> list[Batch]:
         matching = [id(r) for r in every if any(fnmatchcase(name, tag) for name in r.names)]
         wanted.update(matching)
         if not matching:
+            if plc.tag_keys:
+                names = {name for row in every for name in row.names}
+                raise UnknownTag(f"no field {tag!r}; {_near(tag, names)}")
             ad_hoc.append(Row(AD_HOC, None, _address(tag, every)))
     for batch in found:
         batch.rows = [r for r in batch.rows if id(r) in wanted]
@@ -318,15 +352,27 @@ def _fill(
     return suspects
 
 
+def seen(config: Path | None, plc: str, tags: Sequence[str]) -> tuple[Site, Direct | Seen]:
+    """What ``read`` begins with: a PLC of any protocol; exits 2 where a name is unknown."""
+    site = load_site(config)
+    try:
+        found = find_plc(site, plc)
+        to_read = batches(site, found, tags)
+    except UnknownTag as e:
+        fail(str(e), EXIT_USAGE)
+    return site, Direct(found, to_read) if isinstance(found, S7Plc) else Seen(found, to_read)
+
+
 def configured(config: Path | None, plc: str, tags: Sequence[str]) -> tuple[Site, Direct]:
-    """What ``read``, ``watch`` and ``export`` begin with; exits 2 where a name is unknown."""
+    """What ``watch`` and ``export`` begin with; exits 2 where a name is unknown."""
     site = load_site(config)
     try:
         found = find_plc(site, plc)
         if not isinstance(found, S7Plc):
             raise UnknownTag(
-                f"{plc} speaks `protocol: {found.protocol}`, and this reads S7 only; what its"
-                " reader reads is shown by the panel, `plc-edge status` and /api/last"
+                f"{plc} speaks `protocol: {found.protocol}`, and this follows S7 only\n    fix:"
+                f" once by `plc-edge read {plc}`; live on the panel, which shows what its reader"
+                " reads"
             )
         return site, Direct(found, batches(site, found, tags))
     except UnknownTag as e:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from services.cli import doctor_opcua
 from services.cli.doctor_finding import Failed, Finding
 from services.cli.doctor_net import connect
+from services.cli.once import read_once
 from services.protocols.opcua.model import OpcuaPlc
 from services.protocols.s7.model import Endpoint, S7Group, S7Plc
+from services.protocols.source import Reading
 from services.runtime import mirror_rules
 from services.runtime.config import Mirror
-from services.runtime.errors import PlcUnavailable
+from services.runtime.errors import ConfigError, PlcUnavailable
 from services.runtime.plc_model import PlcBase
 from services.runtime.site import Site, raw_range
 from services.s7.handshake import FULL
@@ -26,29 +28,62 @@ STOP = 4
 
 
 def check(site: Site, plc: PlcBase) -> Iterator[Finding]:
-    """All findings about one PLC, at each of its addresses. Of another protocol than S7: whether
-    its port takes connections.
-    """
-    if isinstance(plc, OpcuaPlc):
-        for host in plc.all_hosts:
-            yield from doctor_opcua.check(site, plc, host)
-        return
+    """All findings about one PLC, at each of its addresses."""
     if not isinstance(plc, S7Plc):
         for host in plc.all_hosts:
-            yield _check_port(plc, host)
+            yield from _check_tags(site, plc, host)
         return
     for host in plc.all_hosts:
         yield from _check_host(site, plc, host)
 
 
-def _check_port(plc: PlcBase, host: str) -> Finding:
+def _check_tags(site: Site, plc: PlcBase, host: str) -> Iterator[Finding]:
+    """As its reader does: all groups once."""
     subject = f"plc {plc.id}" + (f" at {host}" if plc.hosts else "")
     try:
+        # By itself first: what is wrong below is said by the layer that knows.
         connect(subject, host, plc.port, "the PLC", plc.timeout).close()
+        once = read_once(site, plc, host)
     except Failed as e:
-        return e.finding
-    text = f"{host}:{plc.port} takes connections; `protocol: {plc.protocol}` was not tried"
-    return Finding("ok", subject, "connection", text)
+        yield e.finding
+        return
+    except PlcUnavailable as e:
+        probe = f"`plc-edge probe {host}` shows which ways of reading it offers"
+        fix = str(e.fields.get("fix", probe))
+        yield Finding("error", subject, e.code, e.message, fix)
+        return
+    except ConfigError as e:
+        yield Finding("error", subject, "configuration", str(e), "mend the file that is named")
+        return
+    yield Finding("ok", subject, "connection", f"{host}:{plc.port} {plc.protocol}, {once.text}")
+    if once.frozen == "cpu_stop":
+        yield _stopped(subject)
+    elif once.frozen:
+        fix = "look at the server's own diagnostics"
+        yield Finding("error", subject, once.frozen, "its data may be frozen", fix)
+    if isinstance(plc, OpcuaPlc):
+        yield from doctor_opcua.certificate(site, plc, subject)
+    for level, code, text in once.events:
+        if level != "info" and code != once.frozen:
+            yield Finding("warning", subject, code, text)
+    for n, group in enumerate(plc.groups):
+        yield from _tags_of(f"{subject} group {group.name}", once.readings[n])
+
+
+def _tags_of(subject: str, reading: Reading) -> Iterator[Finding]:
+    if reading.failed is not None:
+        code, text = reading.failed
+        yield Finding("error", subject, code, text, "give the account the right to read")
+        return
+    ((_, values, bad),) = reading.records
+    if bad:
+        few = list(bad.items())[:5]
+        text = f"{len(bad)} of {len(bad) + len(values)} fields have no value: "
+        text += "; ".join(f"{name} ({why})" for name, why in few)
+        fix = "`plc-edge browse` shows what there is, and makes the layout anew"
+        yield Finding("error", subject, "fields_refused", text, fix)
+    else:
+        yield Finding("ok", subject, "read", f"{len(values)} fields read")
 
 
 def _check_host(site: Site, plc: S7Plc, host: str) -> Iterator[Finding]:
@@ -180,16 +215,20 @@ def _wrong_address(subject: str, station: Endpoint, host: str, timeout_s: float)
     )
 
 
+def _stopped(subject: str) -> Finding:
+    return Finding(
+        "error",
+        subject,
+        "cpu_stop",
+        "the CPU is in STOP: its values are frozen",
+        "see its diagnostic buffer in TIA Portal, then switch it to RUN",
+    )
+
+
 def _state(subject: str, session: Session) -> Iterator[Finding]:
     """Whether the CPU runs: in STOP it answers with frozen values."""
     if session.read_state() == STOP:
-        yield Finding(
-            "error",
-            subject,
-            "cpu_stop",
-            "the CPU is in STOP: its values are frozen",
-            "see its diagnostic buffer in TIA Portal, then switch it to RUN",
-        )
+        yield _stopped(subject)
 
 
 def _read(subject: str, session: Session, extents: set[Extent]) -> Iterator[Finding]:

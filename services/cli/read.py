@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from services.cli.common import ConfigOption, JsonOption, console, error_console, fail
-from services.cli.direct import Batch, Row, configured
-from services.runtime.errors import EXIT_FAILURE, PlcUnavailable
+from services.cli.direct import Batch, Direct, Row, Seen, seen
+from services.runtime.errors import EXIT_FAILURE, ConfigError, PlcUnavailable
 
 
 def register(app: typer.Typer) -> None:
@@ -33,18 +33,17 @@ def read(
     as_json: JsonOption = False,
 ) -> None:
     """Exit 1 when the PLC cannot be read, or nothing good came of it."""
-    site, direct = configured(config, plc, tags or ())
+    site, direct = seen(config, plc, tags or ())
     found = direct.plc
     try:
-        session = direct.connect()
-        for batch in direct.batches:
-            batch.read(session)
-        with contextlib.suppress(PlcUnavailable):  # some stations never answer this one
-            direct.ask_state()
+        if isinstance(direct, Seen):
+            direct.read(site)
+        else:
+            _read(direct)
     except PlcUnavailable as e:
         fail(f"{found.id}: {e.message}\n    see `plc-edge probe {direct.host}`", EXIT_FAILURE)
-    finally:
-        direct.close()
+    except ConfigError as e:
+        fail(f"{found.id}: {e}", EXIT_FAILURE)
     if as_json:
         tenant, name = site.config.tenant(found), site.config.site
         messages = [m for b in direct.batches for m in b.messages(direct, tenant, name)]
@@ -57,6 +56,17 @@ def read(
     rows = [row for batch in direct.batches for row in batch.rows]
     if all(row.bad for row in rows):
         raise typer.Exit(EXIT_FAILURE)
+
+
+def _read(direct: Direct) -> None:
+    try:
+        session = direct.connect()
+        for batch in direct.batches:
+            batch.read(session)
+        with contextlib.suppress(PlcUnavailable):  # some stations never answer this one
+            direct.ask_state()
+    finally:
+        direct.close()
 
 
 def table(read_batches: list[Batch]) -> Table:

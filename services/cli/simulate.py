@@ -153,6 +153,13 @@ def simulate(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _raise_file_limit()
     made = list(stations(site, seed, pdu, jobs))
+    simulated = [plc.id for plc, _, _ in made]
+    for plc in site.config.plcs:
+        if plc.id not in simulated:
+            text = f"{plc.id} speaks `protocol: {plc.protocol}`: only S7 is simulated"
+            error_console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if not made:
+        fail("no PLC of this configuration has `protocol: s7`", EXIT_USAGE)
 
     def tick() -> None:
         for _, station, mover in made:

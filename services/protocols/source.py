@@ -122,7 +122,8 @@ class Source(Protocol):
 
     def refused(self, group: int) -> Mapping[str, str]:
         """What the PLC refuses of a group: place in the PLC (``DB1.4``, a node, a symbol) -> why.
-        The PLC is `degraded` while there is any."""
+        The PLC is `degraded` while there is any. The same object as long as nothing changes, and
+        never changed: it is asked for after every reading that lacks something."""
 
     def start(self) -> None:
         """Registers with the process's loop, and connects in a later turn."""

@@ -31,6 +31,8 @@ LIVE_EVERY_S = 0.25
 # An event names lost changes at most so often; the counter and the messages tell of each.
 LOST_EVERY_S = 10.0
 
+_NONE: Mapping[str, str] = {}
+
 OpenSource = Callable[[Process, User], Source]
 
 
@@ -56,7 +58,8 @@ class _Job:
         self.duration = stats.histogram("plc_edge_scan_duration_seconds", plc=plc, group=name)
         self.overruns = stats.counter("plc_edge_scan_overruns_total", plc=plc, group=name)
         self.bad_fields = 0
-        self.said: Mapping[str, str] = {}
+        self.said = _NONE
+        """What of it is refused by the PLC, as an event has told it."""
         self.hole = False
         """Changes were lost before the next reading."""
         self.lost: dict[str, int] = {}
@@ -79,8 +82,8 @@ class Engine:
         groups = [Group(g, self.plc, config["site"]) for g in config["groups"]]
         self.jobs = [_Job(n, group, process, self.id) for n, group in enumerate(groups)]
         self.source = open_source(process, self)
-        self.doubt = Doubt(config["clock_sync"], self.source)
-        self.health = Health(process, keep, self.source, self.doubt, len(groups))
+        self.doubt = Doubt(config["clock_sync"])
+        self.health = Health(process, keep, self.source, len(groups))
         self._bad = process.stats.gauge("plc_edge_fields_bad", plc=self.id)
 
     def start(self) -> None:
@@ -184,7 +187,7 @@ class Engine:
             job.is_asked = False
             if reading.began_s:
                 self._judge(job, reading)
-        doubt = reading.doubt or self.doubt.of_values
+        doubt = reading.doubt or self.source.frozen
         if job.hole:
             job.hole, doubt = False, doubt or "changes_lost"
         doubt = doubt or self.doubt.of_time(job.group)
@@ -240,17 +243,17 @@ class Engine:
         now_s = time.monotonic()
         if outcome.quality != job.quality or now_s - job.live_s >= LIVE_EVERY_S:
             self._show(job, outcome, now_s)
-        refused = self.source.refused(job.number) if outcome.bad_fields else {}
-        if outcome.bad_fields != job.bad_fields or refused != job.said:
+        refused = self.source.refused(job.number) if outcome.bad_fields else _NONE
+        if outcome.bad_fields != job.bad_fields or refused is not job.said:
             job.bad_fields = outcome.bad_fields
             self._bad.set(sum(j.bad_fields for j in self.jobs))
             self._say_refused(job, refused)
             self.health.update()
 
     def _say_refused(self, job: _Job, refused: Mapping[str, str]) -> None:
-        if refused == job.said:
+        before, job.said = job.said, refused
+        if refused == before:
             return
-        job.said = refused
         if refused:
             text = f"{len(refused)} fields of group {job.group.name} are refused by the PLC"
             few = dict(list(refused.items())[:10])

@@ -8,7 +8,6 @@ from typing import Any
 from bus import topology
 from bus.frames import Heartbeat
 from services.protocols.source import Source
-from services.reader.doubt import Doubt
 from services.reader.keep import KeepClient
 from services.runtime.clock import now_ms
 from services.runtime.errors import PlcUnavailable
@@ -26,9 +25,7 @@ class Health:
     `heartbeat`.
     """
 
-    def __init__(
-        self, process: Process, keep: KeepClient, source: Source, doubt: Doubt, groups: int
-    ) -> None:
+    def __init__(self, process: Process, keep: KeepClient, source: Source, groups: int) -> None:
         """``groups``: how many the PLC has."""
         self.status = ""
         self.scan_ms = self.latency_ms = 0.0
@@ -37,7 +34,6 @@ class Health:
         self._plc: dict[str, Any] = process.config["plc"]
         self._keep = keep
         self._source = source
-        self._doubt = doubt
         self._groups = range(groups)
         self._failure: dict[str, Any] | None = None
         self._said: dict[str, str] = {}
@@ -104,7 +100,7 @@ class Health:
         """Looks at the status; says at once when it is another."""
         if not self._source.is_proven:
             status = "offline"
-        elif self._failure or self._doubt.of_values or any(map(self._source.refused, self._groups)):
+        elif self._failure or self._source.frozen or any(map(self._source.refused, self._groups)):
             status = "degraded"
         else:
             status = "online"
@@ -128,9 +124,8 @@ class Health:
     def _trouble_now(self) -> tuple[str, str]:
         if self.status != "degraded":
             return "connecting", "the PLC has not answered yet"
-        doubt = self._doubt.of_values
-        if doubt:
-            return doubt, FROZEN.get(doubt, "its data may be frozen")
+        if frozen := self._source.frozen:
+            return frozen, FROZEN.get(frozen, "its data may be frozen")
         refused = sum(len(self._source.refused(g)) for g in self._groups)
         return "fields_refused", f"{refused} fields are refused by the PLC"
 

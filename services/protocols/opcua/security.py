@@ -146,16 +146,15 @@ def known(state: Path, plc: str) -> bytes | None:
 def check_trusted(state: Path, plc: str, shown: bytes) -> None:
     """Raises PlcUnavailable unless the server shows the certificate that was confirmed."""
     confirmed = known(state, plc)
+    if confirmed == shown:
+        return
+    command = f"run `plc-edge trust {plc}`"
     if confirmed is None:
-        raise PlcUnavailable(
-            "opcua_not_trusted",
-            f"nobody has confirmed this server's certificate yet ({fingerprint(shown)}): compare it"
-            f" with the one in TIA Portal, then run `plc-edge trust {plc}`",
-        )
-    if confirmed != shown:
-        raise PlcUnavailable(
-            "opcua_certificate_changed",
-            f"the server shows another certificate ({fingerprint(shown)}) than the one that was"
-            f" confirmed ({fingerprint(confirmed)}): nothing is read. If it was renewed, compare it"
-            f" with the one in TIA Portal and run `plc-edge trust {plc}`; else somebody is between",
-        )
+        text = f"nobody has confirmed this server's certificate yet ({fingerprint(shown)})"
+        fix = f"compare it with the one in TIA Portal, then {command}"
+        raise PlcUnavailable("opcua_not_trusted", f"{text}: {fix}", fix=fix)
+    text = f"the server shows another certificate ({fingerprint(shown)}) than the one that was"
+    text += f" confirmed ({fingerprint(confirmed)}): nothing is read"
+    fix = f"if it was renewed, compare it with the one in TIA Portal and {command}; else somebody"
+    fix += " is between"
+    raise PlcUnavailable("opcua_certificate_changed", f"{text}; {fix}", fix=fix)

@@ -50,6 +50,7 @@ class S7Group:
         """fields that share bytes with a refused one."""
         self.refused: dict[Extent, str] = {}
         """What the PLC refuses, with the reason; asked for again by itself."""
+        self._refused_places: dict[str, str] | None = None
         self._retry_at_s = 0.0
         self._retry_s = RETRY_FIRST_S
         self.plan = Plan([], [], 0)
@@ -98,6 +99,7 @@ class S7Group:
         self._cuts.clear()
         self._apart.clear()
         self.refused.clear()
+        self._refused_places = None
         self.replan_needed = True
         self._retry_s = RETRY_FIRST_S
 
@@ -134,6 +136,7 @@ class S7Group:
                 self.replan_needed = True
                 if len(inside) == 1:
                     self.refused[inside[0]] = reason
+                    self._refused_places = None
                     continue
                 halved = True
                 starts = _separable(inside)
@@ -166,12 +169,23 @@ class S7Group:
             for item, place, code in zip(telegram.items, telegram.places, codes, strict=True):
                 if code != t.GOOD:
                     still.update(dict.fromkeys(plan.within(place, item.length), t.item_error(code)))
+        self._refused_places = None
         for e in list(self.refused):
             if e in still:
                 self.refused[e] = still[e]
             else:
                 del self.refused[e]
                 self.replan_needed = True
+
+    def refused_places(self) -> Mapping[str, str]:
+        """The same in words: ``DB1.4`` -> why. Asked after every scan, so made only when it is
+        another.
+        """
+        if self._refused_places is None:
+            self._refused_places = {
+                f"{e.area}{e.db or ''}.{e.start}": why for e, why in self.refused.items()
+            }
+        return self._refused_places
 
     # -- values --------------------------------------------------------------------------
 

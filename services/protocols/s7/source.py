@@ -96,8 +96,7 @@ class S7Source:
 
     def refused(self, group: int) -> Mapping[str, str]:
         """What the PLC refuses of a group: ``DB1.4`` -> why."""
-        refused = self.jobs[group].group.refused
-        return {f"{e.area}{e.db or ''}.{e.start}": why for e, why in refused.items()}
+        return self.jobs[group].group.refused_places()
 
     def start(self) -> None:
         """Connects in a later turn of the loop."""

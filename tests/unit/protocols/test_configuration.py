@@ -5,71 +5,12 @@ The second protocol here is a test's: how the loader tells them apart is the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-import yaml
-from pydantic import Field
-
-from services.protocols.s7.model import S7Plc
-from services.runtime import layouts, render, rules, yaml_lines
-from services.runtime.base_model import Model, one_of
-from services.runtime.config import Config
-from services.runtime.plc_model import Files, GroupBase, PlcBase
-from services.runtime.site import Site
-from services.runtime.validate import validate
-
-
-class Doors(Model):
-    closed: bool = True
-
-
-class TagGroup(GroupBase):
-    mode: Literal["scan", "subscribe"] = "scan"
-
-    def rendered(self, plc: PlcBase) -> dict[str, Any]:
-        return {"mode": self.mode}
-
-
-class TagPlc(PlcBase):
-    protocol: Literal["tags"] = "tags"
-    port: int = 4_321
-    doors: Doors | None = None
-    groups: list[TagGroup] = Field(min_length=1)
-    tag_keys: ClassVar[tuple[str, ...]] = ("node", "member")
-
-    @classmethod
-    def wrong_tag(cls, tag: Mapping[str, str]) -> tuple[str, str, str] | None:
-        if "=" in tag["node"]:
-            return None
-        return "node", f"{tag['node']!r} is no node", "write `n=NAME`"
-
-    def rendered(self, files: Files) -> dict[str, Any]:
-        return {"port": self.port, "file": files.beside(Path("trust.pem"))}
-
-
-class Box(Config):
-    plcs: list[one_of((S7Plc, TagPlc), "protocol")] = Field(min_length=1)  # type: ignore[valid-type]
-
-
-def plc(**more: Any) -> dict[str, Any]:
-    fields = [{"name": "t", "node": "n=t", "type": "REAL", "unit": "°C", "deadband": 0.5}]
-    return {"id": "p1", "host": "h", "protocol": "tags",
-            "groups": [{"name": "g1", "mode": "subscribe", "fields": fields}], **more}  # fmt: skip
-
-
-def judge(folder: Path, *plcs: dict[str, Any], **more: Any) -> tuple[Site, list[str]]:
-    """The site, and what is wrong: ``key: message [fix]``."""
-    file = folder / "config.yaml"
-    data = {"site": "s1", "locatario": "acme", "plcs": list(plcs), **more}
-    file.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
-    document = yaml_lines.load(file)
-    config, problems = validate(document, Box)
-    config._file = file
-    site = Site(config, {}, [file], document)
-    problems += [*layouts.resolve(site), *rules.broken(site)]
-    return site, [f"{p.key}: {p.message} [{p.hint}]" for p in problems]
+from services.runtime import render
+from services.s7.types import ELEMENTARY
+from tests.kit.toy_protocol import judge, plc
 
 
 def fields(*given: Any) -> dict[str, Any]:
@@ -81,10 +22,10 @@ def test_two_protocols_side_by_side(tmp_path: Path) -> None:
         {"name": "x", "address": "DB1.DBD0:REAL"}]}]}  # fmt: skip
     site, problems = judge(tmp_path, plc(), s7)
     assert problems == []
-    assert [type(p).__name__ for p in site.config.plcs] == ["TagPlc", "S7Plc"]
+    assert [type(p).__name__ for p in site.config.plcs] == ["ToyPlc", "S7Plc"]
     rendered = render.render(site)
     tags, classic = rendered["reader-p1"], rendered["reader-p2"]
-    assert (tags["plc"]["protocol"], classic["plc"]["protocol"]) == ("tags", "s7")
+    assert (tags["plc"]["protocol"], classic["plc"]["protocol"]) == ("toy", "s7")
     assert tags["plc"]["file"] == str(tmp_path / "trust.pem")
     assert tags["groups"][0] == {
         "name": "g1", "measurement": "s7_db1", "db": None, "scan_s": 1.0, "publish": "on_change",
@@ -123,7 +64,7 @@ def test_a_layout_of_a_block_is_none_of_tags(tmp_path: Path) -> None:
 def test_an_unknown_protocol(tmp_path: Path) -> None:
     _, problems = judge(tmp_path, plc(protocol="modbus", hsot="x"))
     assert problems == [
-        "plcs[0]: `protocol` is missing or unknown [give `protocol: s7` or `protocol: tags`]"
+        "plcs[0]: `protocol` is missing or unknown [give `protocol: s7` or `protocol: toy`]"
     ]
     _, problems = judge(tmp_path, plc(protocol=["s7"], timeout="never"))
     assert len(problems) == 2
@@ -136,13 +77,13 @@ def test_a_key_of_another_protocol(tmp_path: Path) -> None:
     assert sorted(problems) == [
         f"plcs[0].{key}: is a key of `protocol: s7` [{fix}]"
         for key, fix in (
-            (k, "remove it: this one has `protocol: tags`")
+            (k, "remove it: this one has `protocol: toy`")
             for k in ("groups[0].db", "groups[0].machines", "groups[0].raw", "rack", "slot")
         )
     ]
     _, problems = judge(tmp_path, {**plc(), "protocol": "s7", "doors": {}})
     assert [p for p in problems if "doors" in p] == [
-        "plcs[0].doors: is a key of `protocol: tags` [remove it: this one has `protocol: s7`]"
+        "plcs[0].doors: is a key of `protocol: toy` [remove it: this one has `protocol: s7`]"
     ]
 
 
@@ -184,8 +125,6 @@ def test_wrong_fields(tmp_path: Path) -> None:
 
 
 def _known_types() -> str:
-    from services.s7.types import ELEMENTARY
-
     return ", ".join([*ELEMENTARY, "STRING", "WSTRING"])
 
 
@@ -194,7 +133,7 @@ def test_a_mirror_of_tags(tmp_path: Path) -> None:
               "target": {"host": "h9", "db": 1}}  # fmt: skip
     _, problems = judge(tmp_path, plc(), mirrors=[mirror])
     assert problems == [
-        "mirrors[0].source.plc: a mirror copies bytes, and `protocol: tags` of 'p1' reads none"
+        "mirrors[0].source.plc: a mirror copies bytes, and `protocol: toy` of 'p1' reads none"
         " [read that PLC with `protocol: s7`, or remove the mirror]"
     ]
 
