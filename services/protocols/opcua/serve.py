@@ -83,10 +83,13 @@ class _Talk:
             if group["mode"] == "subscribe"
         ]
         policy, count = self._config["plc"]["policy"], sum(map(len, self._nodes.groups))
-        self._line.connected(f"security {policy}, {count} nodes")
+        text = f"security {policy}, {count} nodes"
+        if sampled_ms := max((terms.sampling_ms for _, _, terms in watched), default=0.0):
+            text += f", looked at every {sampled_ms:.0f} ms"
+        self._line.connected(text)
         for n, group, terms in watched:
             if self._is_new:
-                self._line.lost_changes(n, Lost(1, why="reader_started"))
+                self._line.lost_changes(n, Lost(0, why="reader_started"))
             self._tell_terms(n, group, terms)
         subscribed()
         tasks = [

@@ -77,7 +77,7 @@ class Terms:
     refused: dict[int, ua.StatusCode] = field(default_factory=dict)
     """Place in the items asked for -> why it is not watched."""
     slower: int = 0
-    """Items that are sampled less often than asked."""
+    """Items that are sampled less often than asked (1 % is rounding)."""
     shorter: int = 0
     """Items whose queue is shorter than asked."""
     sampling_ms: float = 0.0
@@ -184,7 +184,7 @@ class Subscriptions:
             if not result.StatusCode.is_good():
                 terms.refused[place] = result.StatusCode
                 continue
-            terms.slower += result.RevisedSamplingInterval > max(sampling_s * 1_000, 1) * 1.01
+            terms.slower += 0 < sampling_s * 1_010 < result.RevisedSamplingInterval
             terms.shorter += result.RevisedQueueSize < queue
             terms.sampling_ms = max(terms.sampling_ms, result.RevisedSamplingInterval)
             terms.queue = min(terms.queue, result.RevisedQueueSize)

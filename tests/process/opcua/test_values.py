@@ -161,3 +161,10 @@ def test_a_server_that_is_suspended_gives_uncertain_values(node_server: NodeServ
         finally:
             node_server("state", state="Running")
         rig.wait(lambda: rig.messages[-1]["quality"] == "good", 10)
+
+
+def test_a_server_that_gives_less_than_asked_is_told(node_server: NodeServer) -> None:
+    group = {"sampling": "10ms", "queue": 10_000}
+    with reading(opcua_plc(node_server.port, {"Int16": "INT"}, group=group)) as rig:
+        assert rig.service.said("1 nodes are sampled every 50 ms")
+        assert rig.service.said("looked at every 50 ms")
