@@ -116,7 +116,7 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
     with NodeServer(tmp_path) as server, reading(opcua_plc(server.port, COUNTER)) as rig:
         server.kill()
         rig.wait(lambda: rig.messages[-1].get("bad") == {"*": "plc_offline"}, 10)
-        failing(rig, "unreachable")
+        failing(rig, "refused")
         server.start()
         rig.wait(lambda: rig.messages[-1]["quality"] == "good", 25)
         rig.wait(lambda: rig.beats[-1].status == "online", 5)

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.protocols.opcua import security
-from tests.kit.opcua import EVERY_TYPE, NodeServer, opcua_plc, place, reading, trust
-from tests.kit.reader_rig import ReaderRig
+from tests.kit.opcua import EVERY_TYPE, NodeServer, opcua_plc, place, reading
 
 TYPES = {name: kind for name, (kind, _) in EVERY_TYPE.items()}
 VALUES = {name: value for name, (_, value) in EVERY_TYPE.items()}
@@ -73,10 +72,7 @@ def test_what_is_no_value_is_bad_with_its_reason(node_server: NodeServer) -> Non
         "Int16": "INT", "nan": "REAL", "infinite": "LREAL", "nowhere": "INT", "drive": "REAL",
         "UInt64": "REAL",
     }  # fmt: skip
-    rig = ReaderRig(opcua_plc(node_server.port, fields))
-    trust(rig)
-    with rig:
-        rig.wait(lambda: rig.messages and rig.messages[-1]["values"], 15)
+    with reading(opcua_plc(node_server.port, fields)) as rig:
         assert rig.messages[-1]["values"] == {"Int16": -32768}
         assert rig.messages[-1]["bad"] == {
             "nan": "nan",
