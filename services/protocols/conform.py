@@ -16,9 +16,11 @@ from typing import Any
 
 from services.s7.decode import SAFE_INTEGER, json_integers, scale
 from services.s7.field import Field
-from services.s7.types import BadValue, S7Type, shortest
+from services.s7.real import Reals
+from services.s7.types import BadValue, S7Type
 
 _F32 = struct.Struct(">f")
+_ONE_REAL = Reals([0])
 _SIGNED = {"SINT": 8, "INT": 16, "DINT": 32, "LINT": 64, "TIME": 32, "LTIME": 64}
 _UNSIGNED = {
     "BYTE": 8, "USINT": 8, "UINT": 16, "WORD": 16, "UDINT": 32, "DWORD": 32, "ULINT": 64,
@@ -101,11 +103,11 @@ def _real(value: Any) -> float:
     if value - value != 0:
         raise BadValue("nan" if math.isnan(value) else "infinity")
     try:
-        stored: float = _F32.unpack(_F32.pack(value))[0]
+        part = _F32.pack(value)
     except OverflowError:
         raise BadValue(TYPE_DIFFERS) from None
-    short = shortest(stored)
-    if value != stored and value != short:
+    (short,) = _ONE_REAL.unpack(part)  # a tenth of what types.shortest takes
+    if short is None or (value != short and value != _F32.unpack(part)[0]):
         raise BadValue(TYPE_DIFFERS)  # a double with more digits than a REAL has
     return short
 

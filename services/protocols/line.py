@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -28,6 +29,8 @@ class Line:
         """The connection is wanted no more: ``serve`` returns within a second."""
         self.on_asked: Callable[[], None] | None = None
         """Called, in another thread, when ``asked`` has something to give, and on closing."""
+        self.turned_s = time.monotonic()
+        """When ``asked`` was called last, monotonic."""
         self.ended = threading.Event()
         """``serve`` has returned."""
         self._wake = wake
@@ -44,10 +47,17 @@ class Line:
 
     def asked(self, timeout_s: float) -> int | None:
         """The next group to read (a place in ``process.config["groups"]``); None where none is
-        asked for within the time, or the line is closed. Only polled groups are asked for.
+        asked for within the time, or the line is closed. Only polled groups are asked for, but who
+        has none calls it too, each time that ``on_asked`` is called or each second: it shows that
+        the thread lives.
         """
+        self.turned_s = time.monotonic()
         try:
-            return self._asked.get(timeout=timeout_s) if timeout_s else self._asked.get_nowait()
+            if timeout_s:
+                return self._asked.get(timeout=timeout_s)
+            while (group := self._asked.get_nowait()) is None:
+                pass  # a nudge
+            return group
         except Empty:
             return None
 
@@ -126,9 +136,18 @@ class Line:
 
     def ask(self, group: int) -> None:
         """Asks for a group."""
+        self._put(group)
+
+    def nudge(self) -> None:
+        """Has the thread call ``asked``, if it lives."""
+        self._put(None)
+
+    def _put(self, group: int | None) -> None:
         self._asked.put(group)
         if self.on_asked is not None:
-            self.on_asked()
+            # An event loop that has ended refuses; that ``serve`` has, is known in a moment.
+            with suppress(RuntimeError):
+                self.on_asked()
 
     def take(self) -> tuple[Any, ...] | None:
         """The oldest thing that was told."""
@@ -153,6 +172,4 @@ class Line:
             self._told.clear()
             self._newest.clear()
             self._left_out.clear()
-        self._asked.put(None)
-        if self.on_asked is not None:
-            self.on_asked()
+        self._put(None)

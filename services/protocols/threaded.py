@@ -47,7 +47,8 @@ CLOSE_S = 1.0
 
 Serve = Callable[[str, Line], None]
 """(host, line). Returns when the line is closed; raises PlcUnavailable(code, text) when the
-connection cannot be made or is gone. Another exception is a bug and ends the process."""
+connection cannot be made or is gone. Another exception is a failure of the library: it is logged,
+told as `protocol`, and the next attempt follows as after any loss."""
 
 
 class ThreadSource:
@@ -153,26 +154,27 @@ class ThreadSource:
     def _run(self, host: str, line: Line) -> None:
         try:
             self._serve(host, line)
-        except Exception:
+        except PlcUnavailable:
             raise
-        except BaseException as e:  # asyncio.CancelledError, SystemExit: no end for a thread
-            raise RuntimeError(f"the connection's thread ended by {e!r}") from e
+        except BaseException as e:  # asyncio.CancelledError too
+            # What a server sends may be more than a library is ready for: that is the PLC's fault
+            # to be told, not the end of its reader.
+            import traceback
+
+            self._process.log.error("the library failed", traceback=traceback.format_exc())
+            raise PlcUnavailable("protocol", f"{host}: the library failed: {e!r}") from None
         finally:
             line.ended.set()
 
-    def _ended(self, line: Line, result: Exception | None) -> None:
+    def _ended(self, line: Line, result: PlcUnavailable | None) -> None:
         if line is self._old:
             self._old = None
-            if result is not None and not isinstance(result, PlcUnavailable):
-                self._process.log.warning("a connection given up has ended", error=repr(result))
             return
         while line is self._line and self._take_one(line):
             pass  # what was told before the end
         if line is not self._line:
             return
         self._line = None
-        if result is not None and not isinstance(result, PlcUnavailable):
-            raise result
         self._lost(result or PlcUnavailable("closed", "the connection has ended"))
 
     def _give_up(self, error: PlcUnavailable) -> None:
@@ -202,6 +204,12 @@ class ThreadSource:
             if now_s - self._since_s > CONNECT_TIMEOUTS * self._timeout_s:
                 self._give_up(PlcUnavailable("timeout", f"{host}: no connection"))
             return
+        if any(tags.is_subscribed for tags in self._groups):
+            # What a subscription holds is repeated as good: only while somebody would tell better.
+            self._line.nudge()
+            if now_s - self._line.turned_s > CONNECT_TIMEOUTS * self._timeout_s:
+                self._give_up(PlcUnavailable("timeout", f"{host}: the connection does not react"))
+                return
         if not self._asked:
             return
         oldest_s = min(self._asked.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from pathlib import Path
@@ -17,6 +18,12 @@ from services.protocols.tags import Change
 from services.runtime.clock import now_ms
 from services.runtime.errors import PlcUnavailable
 from tests.kit.engine_rig import EngineRig, tags
+
+
+def wait(line: Line) -> None:
+    """Until it is closed."""
+    while not line.is_closed:
+        line.asked(1)
 
 
 def polled(host: str, line: Line) -> None:
@@ -49,7 +56,7 @@ def test_what_is_refused_is_named(tmp_path: Path) -> None:
                 group = line.asked(0.2)
             values: dict[str, Any] = {"a": value} | ({} if bad else {"b": "text"})
             line.read(group or 0, values, bad, began_s=time.monotonic())
-        line.asked(5)
+        wait(line)
 
     with EngineRig(tmp_path, serve, [tags("g1", "a", "b")], timeout_s=5) as rig:
         rig.until(lambda: len(rig.messages) == 3)
@@ -70,7 +77,7 @@ def test_each_change_of_a_tag_is_a_message_of_its_own(tmp_path: Path) -> None:
         for start in range(1, count, 100):
             burst = [Change("a", n, ts_ms=begin_ms + 3 * n) for n in range(start, start + 100)]
             line.changed(0, burst)
-        line.asked(10)
+        wait(line)
 
     group = tags("g1", "a", "b", mode="subscribe")
     with EngineRig(tmp_path, serve, [group]) as rig:
@@ -98,7 +105,7 @@ def test_a_full_line_keeps_the_newest_and_tells_what_it_left_out(
             line.changed(0, [Change("a", n, ts_ms=now_ms())])
         line.changed(0, [Change("b", 1, ts_ms=now_ms())])
         told.set()
-        line.asked(10)
+        wait(line)
 
     with EngineRig(tmp_path, serve, [tags("g1", "a", "b", mode="subscribe")]) as rig:
         rig.until(lambda: rig.messages)
@@ -124,7 +131,7 @@ def test_a_hole_that_the_server_tells(tmp_path: Path) -> None:
         line.changed(0, [Change("a", 1, ts_ms=now_ms())])
         line.lost_changes(0, Lost(1, {"a": 1}))
         line.changed(0, [Change("a", 9, ts_ms=now_ms()), Change("a", 10, ts_ms=now_ms())])
-        line.asked(10)
+        wait(line)
 
     with EngineRig(tmp_path, serve, [tags("g1", "a", mode="subscribe")]) as rig:
         rig.until(lambda: rig.messages and rig.messages[-1]["values"] == {"a": 10})
@@ -139,7 +146,7 @@ def test_first_values_are_one_message(tmp_path: Path) -> None:
         line.changed(0, [Change("a", 1)])
         time.sleep(0.2)
         line.changed(0, [Change("b", bad="no_such_node"), Change("c", 3)])
-        line.asked(10)
+        wait(line)
 
     with EngineRig(tmp_path, serve, [tags("g1", "a", "b", "c", mode="subscribe")]) as rig:
         rig.until(lambda: rig.messages)
@@ -152,7 +159,7 @@ def test_a_subscription_repeats_what_it_holds(tmp_path: Path) -> None:
     def serve(host: str, line: Line) -> None:
         line.connected("")
         line.changed(0, [Change("a", 1)])
-        line.asked(10)
+        wait(line)
 
     group = tags("g1", "a", mode="subscribe", max_silence_s=0.2)
     with EngineRig(tmp_path, serve, [group]) as rig:
@@ -174,7 +181,7 @@ def test_lost_and_made_again(tmp_path: Path) -> None:
         if len(served) == 1:
             time.sleep(0.1)
             raise PlcUnavailable("reset", "the cable")
-        line.asked(10)
+        wait(line)
 
     with EngineRig(tmp_path, serve, [tags("g1", "a", mode="subscribe")]) as rig:
         rig.until(lambda: rig.messages and rig.messages[-1]["values"] == {"a": 3})
@@ -229,6 +236,59 @@ def test_a_thread_that_hangs_is_given_up_and_never_doubled(tmp_path: Path) -> No
     assert all(m["quality"] == "bad" for m in rig.messages)
 
 
+def test_nothing_is_repeated_for_a_subscription_that_hangs(tmp_path: Path) -> None:
+    end = threading.Event()
+
+    def serve(host: str, line: Line) -> None:
+        line.connected("")
+        line.changed(0, [Change("a", 1)])
+        end.wait(30)  # as if the library were locked
+
+    group = tags("g1", "a", mode="subscribe", max_silence_s=0.1)
+    with EngineRig(tmp_path, serve, [group], timeout_s=0.05) as rig:
+        rig.until(lambda: rig.messages and rig.messages[-1]["quality"] == "bad")
+        assert rig.codes[-1] == "timeout"
+        count = len(rig.messages)
+        rig.turn_for(0.5)
+        assert len(rig.messages) == count
+        end.set()
+
+
+def test_a_subscription_that_is_quiet_is_kept(tmp_path: Path) -> None:
+    def serve(host: str, line: Line) -> None:
+        line.connected("")
+        line.changed(0, [Change("a", 1)])
+        while not line.is_closed:
+            line.asked(60)  # a nudge ends it
+
+    group = tags("g1", "a", mode="subscribe")
+    with EngineRig(tmp_path, serve, [group], timeout_s=0.05) as rig:
+        rig.turn_for(2)
+        assert rig.codes == ["plc_online"]
+
+
+def test_an_event_loop_that_has_ended_is_no_end_of_the_process(tmp_path: Path) -> None:
+    def serve(host: str, line: Line) -> None:
+        def gone() -> None:
+            raise RuntimeError("Event loop is closed")
+
+        line.on_asked = gone
+        line.connected("")
+        time.sleep(0.2)
+        raise PlcUnavailable("reset", "gone")
+
+    with EngineRig(tmp_path, serve, [tags("g1", "a")]) as rig:
+        rig.until(lambda: "reset" in rig.codes)
+
+
+def test_nudges_hide_no_question() -> None:
+    line = Line(lambda: None)
+    line.nudge()
+    line.nudge()
+    line.ask(3)
+    assert (line.asked(0), line.asked(0)) == (3, None)
+
+
 def test_a_thread_that_never_ends_ends_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,15 +305,22 @@ def test_a_thread_that_never_ends_ends_the_process(
         end.set()
 
 
-def test_a_bug_in_the_thread_is_a_bug_of_the_process(tmp_path: Path) -> None:
-    def serve(host: str, line: Line) -> None:
-        raise ZeroDivisionError
+@pytest.mark.parametrize("failure", [ZeroDivisionError("x"), asyncio.CancelledError()])
+def test_a_library_that_fails_is_told_and_tried_again(
+    failure: BaseException, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    served: list[str] = []
 
-    with (
-        EngineRig(tmp_path, serve, [tags("g1", "a")]) as rig,
-        pytest.raises(ZeroDivisionError),
-    ):
-        rig.turn_for(5)
+    def serve(host: str, line: Line) -> None:
+        served.append(host)
+        if len(served) == 1:
+            raise failure
+        polled(host, line)
+
+    with EngineRig(tmp_path, serve, [tags("g1", "a", "b")]) as rig:
+        rig.until(lambda: rig.messages and rig.messages[-1]["quality"] == "good")
+    assert rig.codes == ["protocol", "plc_online"]
+    assert "Traceback" in capfd.readouterr().err
 
 
 def test_a_stopped_cpu(tmp_path: Path) -> None:
@@ -262,7 +329,7 @@ def test_a_stopped_cpu(tmp_path: Path) -> None:
         line.changed(0, [Change("a", 1)])
         time.sleep(0.1)
         line.frozen("cpu_stop")
-        line.asked(10)
+        wait(line)
 
     with EngineRig(tmp_path, serve, [tags("g1", "a", mode="subscribe")]) as rig:
         rig.until(lambda: rig.messages and rig.messages[-1]["quality"] == "uncertain")
