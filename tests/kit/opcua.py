@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -63,32 +63,40 @@ def opcua_plc(port: int, fields: Mapping[str, str], **more: Any) -> dict[str, An
     }  # fmt: skip
 
 
-def untold(messages: Sequence[Mapping[str, Any]], last: int) -> list[tuple[int, int]]:
-    """What a reader has lost of a counter that went from 1 to ``last`` and has not told: pairs of
-    numbers between which some are missing, without a message that says so.
+def numbers(rig: ReaderRig) -> list[int]:
+    """The counter's values in the order of the messages, repeats of a message left out."""
+    found = {(m["epoch"], m["seq"]): m["values"].get("counter") for m in list(rig.messages)}
+    return [n for _, n in sorted(found.items()) if n is not None]
+
+
+def untold(rig: ReaderRig, before: int, last: int) -> list[tuple[int, int]]:
+    """What a reader has lost of the counter, which went from ``before`` to ``last``, without saying
+    so: pairs of numbers between which some are missing, and no message tells of it.
     """
+    messages = {(m["epoch"], m["seq"]): m for m in list(rig.messages)}
     holes: list[tuple[int, int]] = []
-    before, told = 0, False
-    for m in messages:
-        bad = m.get("bad", {})
-        told = told or bad.get("*") in ("changes_lost", "plc_offline")
+    at, told = before, False
+    for _, m in sorted(messages.items()):
+        told = told or m.get("bad", {}).get("*") in ("changes_lost", "plc_offline")
         n = m["values"].get("counter")
         if n is None:
             continue
-        if n > before + 1 and not told:
-            holes.append((before, n))
-        assert n >= before, f"{n} came after {before}"
-        if n > before:
-            before, told = n, False
-    return [*holes, (before, last)] if before < last else holes
+        if n <= before:
+            told = False
+            continue
+        assert n >= at, f"{n} came after {at}"
+        if n > at + 1 and not told:
+            holes.append((at, n))
+        if n > at:
+            at, told = n, False
+    return [*holes, (at, last)] if at < last else holes
 
 
-def trust(rig: ReaderRig) -> bytes:
-    """Confirms what the server shows, as `plc-edge trust` does; the certificate."""
+def trust(rig: ReaderRig) -> None:
+    """Confirms what the server shows, as `plc-edge trust` does."""
     found = asyncio.run(connect.endpoints(rig.config["plc"], "127.0.0.1"))
     shown = connect.leaf(connect.choose(found, rig.config["plc"]).ServerCertificate)
     security.trust(rig.site.state, rig.plc["id"], shown)
-    return shown
 
 
 @contextmanager

@@ -142,10 +142,12 @@ def refusal(error: Exception, plc: Mapping[str, Any]) -> PlcUnavailable:
             f"the server refuses {who} ({error.__class__.__name__}): set `username:` and"
             " `password_file:`, or allow it in TIA Portal (OPC UA > Server > Security > Users)",
         )
-    if isinstance(error, _CERTIFICATE):
+    # Some servers answer the opening of a channel with a fault that asyncua 2.1.0 cannot read.
+    if isinstance(error, (*_CERTIFICATE, AssertionError)):
+        why = "a fault" if isinstance(error, AssertionError) else error.__class__.__name__
         return PlcUnavailable(
             "opcua_refuses_us",
-            f"the server does not trust this box ({error.__class__.__name__}): import the"
+            f"the server does not trust this box ({why}): import the"
             " certificate that `plc-edge trust --own FILE` writes into its trusted clients",
         )
     if isinstance(error, _FULL):
@@ -153,6 +155,8 @@ def refusal(error: Exception, plc: Mapping[str, Any]) -> PlcUnavailable:
     if isinstance(error, ua.UaStatusCodeError):
         return PlcUnavailable("opcua_refused", f"the server answers {error.__class__.__name__}")
     if isinstance(error, OSError):
+        if isinstance(error, ConnectionRefusedError):
+            return PlcUnavailable("refused", "refuses the connection: does its OPC UA server run?")
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         return PlcUnavailable("unreachable", f"cannot be reached: {why}")
     return PlcUnavailable("opcua_fault", f"no OPC UA as expected: {error.__class__.__name__}")

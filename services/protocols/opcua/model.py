@@ -1,4 +1,4 @@
-"""What a PLC read by OPC UA has in ``config.yaml``: how its server is trusted, and what is watched."""
+"""What a PLC read by OPC UA has in ``config.yaml``: its server, its security, its nodes."""
 
 from __future__ import annotations
 

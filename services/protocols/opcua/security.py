@@ -12,6 +12,7 @@ import datetime
 import hashlib
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 from cryptography import x509
@@ -46,15 +47,14 @@ def own(state: Path, site: str) -> tuple[bytes, bytes]:
     file = own_file(state)
     if not file.exists():
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{os.getpid()}")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        fd, temporary = tempfile.mkstemp(dir=file.parent)  # for its owner only
         with os.fdopen(fd, "wb") as f:
             f.write(_make(site))
             f.flush()
             os.fsync(f.fileno())
         with contextlib.suppress(FileExistsError):
             os.link(temporary, file)
-        temporary.unlink()
+        os.unlink(temporary)
     pem = file.read_bytes()
     certificate = x509.load_pem_x509_certificate(pem)
     key = serialization.load_pem_private_key(pem, None)
@@ -146,16 +146,15 @@ def known(state: Path, plc: str) -> bytes | None:
 def check_trusted(state: Path, plc: str, shown: bytes) -> None:
     """Raises PlcUnavailable unless the server shows the certificate that was confirmed."""
     confirmed = known(state, plc)
+    if confirmed == shown:
+        return
+    command = f"run `plc-edge trust {plc}`"
     if confirmed is None:
-        raise PlcUnavailable(
-            "opcua_not_trusted",
-            f"nobody has confirmed this server's certificate yet ({fingerprint(shown)}): compare it"
-            f" with the one in TIA Portal, then run `plc-edge trust {plc}`",
-        )
-    if confirmed != shown:
-        raise PlcUnavailable(
-            "opcua_certificate_changed",
-            f"the server shows another certificate ({fingerprint(shown)}) than the one that was"
-            f" confirmed ({fingerprint(confirmed)}): nothing is read. If it was renewed, compare it"
-            f" with the one in TIA Portal and run `plc-edge trust {plc}`; else somebody is in between",
-        )
+        text = f"nobody has confirmed this server's certificate yet ({fingerprint(shown)})"
+        fix = f"compare it with the one in TIA Portal, then {command}"
+        raise PlcUnavailable("opcua_not_trusted", f"{text}: {fix}", fix=fix)
+    text = f"the server shows another certificate ({fingerprint(shown)}) than the one that was"
+    text += f" confirmed ({fingerprint(confirmed)}): nothing is read"
+    fix = f"if it was renewed, compare it with the one in TIA Portal and {command}; else somebody"
+    fix += " is between"
+    raise PlcUnavailable("opcua_certificate_changed", f"{text}; {fix}", fix=fix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+
 from services.protocols.opcua.serve import Serve
 from services.protocols.source import Source, User
 from services.protocols.threaded import ThreadSource

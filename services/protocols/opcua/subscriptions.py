@@ -8,6 +8,7 @@ that cannot be decoded as if it had never been sent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import deque
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asyncua import Client, ua
+from asyncua.ua.uaerrors._base import UaStructParsingError
 
 from services.protocols.opcua.batches import Batches
 from services.runtime.errors import PlcUnavailable
@@ -38,6 +40,7 @@ OVERFLOW = 0x0480
 class Item:
     """One node that a group watches."""
 
+    group: int
     node: ua.NodeId
     key: Any
     """Whose it is: given back with each of its values."""
@@ -58,10 +61,11 @@ class Notified:
 
 @dataclass(slots=True)
 class _Subscription:
-    group: int
     id: int
+    every_s: float
     silence_s: float
     items: dict[int, Item] = field(default_factory=dict)
+    groups: set[int] = field(default_factory=set)
     next_seq: int = 1
     heard_s: float = field(default_factory=time.monotonic)
 
@@ -73,7 +77,7 @@ class Terms:
     refused: dict[int, ua.StatusCode] = field(default_factory=dict)
     """Place in the items asked for -> why it is not watched."""
     slower: int = 0
-    """Items that are sampled less often than asked."""
+    """Items that are sampled less often than asked (1 % is rounding)."""
     shorter: int = 0
     """Items whose queue is shorter than asked."""
     sampling_ms: float = 0.0
@@ -83,7 +87,10 @@ class Terms:
 
 
 class Subscriptions:
-    """All of one connection. ``told(group, values)``, ``missing(group, notifications)``."""
+    """All of one connection. ``told(group, values)``, ``missing(group, notifications)``.
+
+    Groups of one interval share a subscription: servers grant few (10 and 20 are usual).
+    """
 
     def __init__(
         self,
@@ -101,12 +108,21 @@ class Subscriptions:
         self._all: dict[int, _Subscription] = {}
         self._handles = 0
 
-    async def watch(
-        self, group: int, items: Sequence[Item], *, every_s: float, sampling_s: float, queue: int
-    ) -> Terms:
-        """Subscribes a group's nodes: told every ``every_s`` what was sampled every ``sampling_s``
-        (0: as fast as the server can), ``queue`` changes of a node between two tellings.
-        """
+    async def _of(self, every_s: float) -> _Subscription:
+        for one in self._all.values():
+            if one.every_s == every_s:
+                return one
+        try:
+            one = await self._create(every_s)
+        except ua.uaerrors.BadTooManySubscriptions:
+            if not self._all:
+                raise
+            # Told more often than asked, rather than not at all.
+            return min(self._all.values(), key=lambda one: one.every_s)
+        self._all[one.id] = one
+        return one
+
+    async def _create(self, every_s: float) -> _Subscription:
         keep_alive = max(1, math.ceil(KEEP_ALIVE_S / every_s))
         made = await self._session.create_subscription(
             ua.CreateSubscriptionParameters(
@@ -121,8 +137,16 @@ class Subscriptions:
         )
         interval_s = made.RevisedPublishingInterval / 1_000
         silence_s = 2 * interval_s * (made.RevisedMaxKeepAliveCount + 1) + 1
-        one = _Subscription(group, made.SubscriptionId, silence_s)
-        self._all[one.id] = one
+        return _Subscription(made.SubscriptionId, every_s, silence_s)
+
+    async def watch(
+        self, items: Sequence[Item], *, every_s: float, sampling_s: float, queue: int
+    ) -> Terms:
+        """Subscribes nodes: told every ``every_s`` what was sampled every ``sampling_s`` (0: as
+        fast as the server can), ``queue`` changes of a node between two tellings.
+        """
+        one = await self._of(every_s)
+        one.groups |= {item.group for item in items}
         requests: list[ua.MonitoredItemCreateRequest] = []
         for item in items:
             self._handles += 1
@@ -160,7 +184,7 @@ class Subscriptions:
             if not result.StatusCode.is_good():
                 terms.refused[place] = result.StatusCode
                 continue
-            terms.slower += result.RevisedSamplingInterval > max(sampling_s * 1_000, 1) * 1.01
+            terms.slower += 0 < sampling_s * 1_010 < result.RevisedSamplingInterval
             terms.shorter += result.RevisedQueueSize < queue
             terms.sampling_ms = max(terms.sampling_ms, result.RevisedSamplingInterval)
             terms.queue = min(terms.queue, result.RevisedQueueSize)
@@ -178,8 +202,9 @@ class Subscriptions:
             while True:
                 done, _ = await asyncio.wait({asked[0]}, timeout=1.0)
                 if done:
-                    response = await asked.popleft()
-                    acks += await self._take(response)
+                    # What cannot be decoded is missing: the next one's number tells it.
+                    with contextlib.suppress(UaStructParsingError):
+                        acks += await self._take(await asked.popleft())
                     asked.append(asyncio.ensure_future(self._session.publish(acks)))
                     acks = []
                 self._check_silence()
@@ -217,20 +242,26 @@ class Subscriptions:
             return
         lost = max(0, missing - REPUBLISH_MAX)
         if lost:
-            self._missing(one.group, lost)
+            self._tell_missing(one, lost)
         for number in range(until - missing + lost, until):
             try:
                 message = await self._session.republish(one.id, number)
-            except (ua.UaStatusCodeError, ua.UaError):
-                self._missing(one.group, 1)
+            except (OSError, TimeoutError):
+                raise
+            except Exception:  # the server has it no more, or it cannot be decoded
+                self._tell_missing(one, 1)
             else:
                 self._read(one, message)
         one.next_seq = until
 
+    def _tell_missing(self, one: _Subscription, count: int) -> None:
+        for group in sorted(one.groups):
+            self._missing(group, count)
+
     def _read(self, one: _Subscription, message: ua.NotificationMessage) -> None:
         number = message.SequenceNumber
         one.next_seq = number + 1 if number < 2**32 - 1 else 1
-        values: list[Notified] = []
+        values: dict[int, list[Notified]] = {}
         for part in message.NotificationData or []:
             if isinstance(part, ua.DataChangeNotification):
                 for one_value in part.MonitoredItems:
@@ -240,10 +271,11 @@ class Subscriptions:
                     status = one_value.Value.StatusCode
                     code = status.value if status is not None else 0
                     overflow = code & OVERFLOW == OVERFLOW
-                    values.append(Notified(item, one_value.Value, item.is_first, overflow))
+                    notified = Notified(item, one_value.Value, item.is_first, overflow)
+                    values.setdefault(item.group, []).append(notified)
                     item.is_first = False
             elif isinstance(part, ua.StatusChangeNotification):
                 text = f"the server ends a subscription ({part.Status.name})"
                 raise PlcUnavailable("opcua_subscription_ended", text)
-        if values:
-            self._told(one.group, values)
+        for group, told in values.items():
+            self._told(group, told)

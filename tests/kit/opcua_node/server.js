@@ -107,7 +107,7 @@ async function main() {
     }
   }
   await server.start();
-  let cycle = null;
+  let cycle = null, counted = 0;
 
   const orders = {
     // Values one after the other, without a pause: [{node, type, value, status?, at_ms?}]
@@ -122,17 +122,18 @@ async function main() {
       nodes.drive.setValueFromSource(
         { dataType: DataType.ExtensionObject, value: makeDrive(speed) }, StatusCodes.Good, new Date());
     },
-    // Counts `node` up every period_ms; returns the last number when told to stop.
-    count({ node, period_ms }) {
-      let n = 0;
+    // Counts "counter" up every period_ms, on from where it is, which is returned; `stop` returns
+    // the last number.
+    count({ period_ms }) {
+      const before = counted;
       cycle = setInterval(() => {
-        n += 1;
-        nodes[node].setValueFromSource(variant({ type: "Int32", value: n }), StatusCodes.Good,
-          new Date());
-        orders.counted = n;
+        counted += 1;
+        nodes.counter.setValueFromSource(variant({ type: "Int32", value: counted }),
+          StatusCodes.Good, new Date());
       }, period_ms);
+      return before;
     },
-    stop() { clearInterval(cycle); return orders.counted; },
+    stop() { clearInterval(cycle); return counted; },
     // All of n0, n1, … change every period_ms.
     churn({ period_ms }) {
       let n = 0;

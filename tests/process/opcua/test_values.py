@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.opcua import EVERY_TYPE, NodeServer, opcua_plc, place, reading, trust
-from tests.kit.reader_rig import ReaderRig
+from services.protocols.opcua import security
+from tests.kit.opcua import EVERY_TYPE, NodeServer, opcua_plc, place, reading
 
 TYPES = {name: kind for name, (kind, _) in EVERY_TYPE.items()}
 VALUES = {name: value for name, (_, value) in EVERY_TYPE.items()}
@@ -72,10 +72,7 @@ def test_what_is_no_value_is_bad_with_its_reason(node_server: NodeServer) -> Non
         "Int16": "INT", "nan": "REAL", "infinite": "LREAL", "nowhere": "INT", "drive": "REAL",
         "UInt64": "REAL",
     }  # fmt: skip
-    rig = ReaderRig(opcua_plc(node_server.port, fields))
-    trust(rig)
-    with rig:
-        rig.wait(lambda: rig.messages and rig.messages[-1]["values"], 15)
+    with reading(opcua_plc(node_server.port, fields)) as rig:
         assert rig.messages[-1]["values"] == {"Int16": -32768}
         assert rig.messages[-1]["bad"] == {
             "nan": "nan",
@@ -117,3 +114,53 @@ def test_a_server_that_refuses_large_requests_and_does_not_say_so(tmp_path: Path
         for mode in ("subscribe", "scan"):
             with reading(opcua_plc(server.port, fields, group={"mode": mode})) as rig:
                 assert rig.messages[-1]["values"] == values
+
+
+def test_a_user_with_a_certificate(node_server: NodeServer, tmp_path: Path) -> None:
+    certificate, key = security.own(tmp_path / "user", "operador")
+    (tmp_path / "user.der").write_bytes(certificate)
+    (tmp_path / "user.key.der").write_bytes(key)
+    plc = opcua_plc(
+        node_server.port,
+        {"Int16": "INT"},
+        user_certificate=str(tmp_path / "user.der"),
+        user_key=str(tmp_path / "user.key.der"),
+    )
+    with reading(plc) as rig:
+        assert rig.messages[-1]["values"] == {"Int16": -32768}
+
+
+def test_many_groups_are_told_side_by_side(node_server: NodeServer) -> None:
+    """More intervals than the server grants subscriptions."""
+    plc = opcua_plc(node_server.port, {"Int16": "INT"})
+    (group,) = plc["groups"]
+    plc["groups"] = [{**group, "name": f"g{n:02d}", "scan": f"{200 + n % 12}ms"} for n in range(20)]
+    value = {"node": "Int16", "type": "Int16"}
+    try:
+        with reading(plc) as rig:
+            node_server("set", values=[{**value, "value": 7}])
+
+            def told() -> set[str]:
+                return {m["group"] for m in rig.messages if m["values"].get("Int16") == 7}
+
+            rig.wait(lambda: len(told()) == 20, 10)
+    finally:
+        node_server("set", values=[{**value, "value": -32768}])
+
+
+def test_a_server_that_is_suspended_gives_uncertain_values(node_server: NodeServer) -> None:
+    with reading(opcua_plc(node_server.port, {"Int16": "INT"})) as rig:
+        try:
+            node_server("state", state="Suspended")
+            rig.wait(lambda: rig.messages[-1].get("bad") == {"*": "server_suspended"}, 10)
+            assert rig.messages[-1]["quality"] == "uncertain"
+        finally:
+            node_server("state", state="Running")
+        rig.wait(lambda: rig.messages[-1]["quality"] == "good", 10)
+
+
+def test_a_server_that_gives_less_than_asked_is_told(node_server: NodeServer) -> None:
+    group = {"sampling": "10ms", "queue": 10_000}
+    with reading(opcua_plc(node_server.port, {"Int16": "INT"}, group=group)) as rig:
+        assert rig.service.said("1 nodes are sampled every 50 ms")
+        assert rig.service.said("looked at every 50 ms")
