@@ -151,8 +151,13 @@ def test_a_circle_is_found() -> None:
             "pydantic yaml prometheus_client starlette uvicorn apsw snap7 numpy s7commplus",
         ),
         (
+            "services.reader.reader, services.protocols.s7plus.source",
+            "pydantic yaml prometheus_client starlette uvicorn apsw sqlite3 snap7 numpy asyncua",
+        ),
+        (
             # All of `plc-edge`, which must start for those who have no such PLC.
-            "services.cli.check, services.cli.browse, services.cli.trust, services.cli.doctor",
+            "services.cli.check, services.cli.browse, services.cli.trust, services.cli.doctor,"
+            " services.cli.probe",
             "asyncua s7commplus",
         ),
         (

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -195,10 +193,3 @@ def test_a_refused_password_is_told_and_never_shown(tmp_path: Path) -> None:
         rig.wait(lambda: rig.messages, 10)
         assert rig.messages[0]["values"] == VALUES
         assert "segredo-8" not in rig.service.stderr() + str(rig.events)
-
-
-def test_the_library_is_loaded_by_no_other_reader() -> None:
-    code = "import sys, services.reader.reader, services.protocols.s7.source, services.cli.main;"
-    code += "print(any(m.split('.')[0] in ('s7commplus', 'asyncua') for m in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
