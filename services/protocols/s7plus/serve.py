@@ -35,11 +35,14 @@ class Serve:
         self._groups = groups
         names = {parse_symbol(tag.symbol)[0].name for tags in groups for tag in tags}
         self._names = sorted(names)
-        self._has_said = False
+        self._has_said = self._had_tls = False
 
     def __call__(self, host: str, line: Line) -> None:
         """Reads until the line is closed. Raises PlcUnavailable when the connection is gone."""
-        cpu = Cpu(host, self._plc["port"], self._secrets, self._plc["timeout_s"])
+        # Who has had TLS is not read without: somebody in between could have it so.
+        secrets = {**self._secrets, "tls": "required"} if self._had_tls else self._secrets
+        cpu = Cpu(host, self._plc["port"], secrets, self._plc["timeout_s"])
+        self._had_tls = cpu.has_tls
         try:
             self._say_whom_it_trusts(cpu, line)
             check_s = self._plc["program_check_s"]

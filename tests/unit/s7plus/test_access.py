@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 from s7commplus.v1_session_key import handshake
 
+from services.protocols.line import Line
 from services.protocols.s7plus.cpu import Cpu
 from services.protocols.s7plus.plan import Tag, make_plan, values_of
+from services.protocols.s7plus.serve import Serve
 from services.runtime.errors import PlcUnavailable
 from services.s7.types import parse_type
 from tests.kit.common import free_port
@@ -137,3 +140,26 @@ def test_a_session_with_a_key_has_every_frame_signed(
     cpu._connection._session_key = bytes(48)
     with pytest.raises(PlcUnavailable):
         cpu.read(plan)
+
+
+def test_who_had_tls_is_not_read_without(plant: Plant) -> None:
+    """Somebody in between who breaks the handshake gets no plain connection."""
+    tags = [[Tag("n", "Prensa.ciclos", parse_type("DINT"))]]
+    plant.cpu()
+    plc = {"port": plant.port, "timeout_s": 2.0, "program_check_s": 10.0}
+    serve = Serve(plc, {"tls": "auto"}, tags)
+
+    serve("127.0.0.1", _closing())
+    plant.plc.stop()
+    plain = SymbolCpu(BLOCKS)
+    plain.start("127.0.0.1", plant.port)
+    with pytest.raises(PlcUnavailable) as e:
+        serve("127.0.0.1", _closing())
+    assert e.value.code == "tls_failed"
+    Serve(plc, {"tls": "auto"}, tags)("127.0.0.1", _closing())
+
+
+def _closing() -> Line:
+    line = Line(lambda: None)
+    threading.Timer(0.3, line.close).start()
+    return line
