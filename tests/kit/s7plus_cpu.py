@@ -18,6 +18,7 @@ import signal
 import struct
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ class SymbolCpu(S7CommPlusServer):
         self.refuse: dict[str, int] = {}
         """Symbols (as ``set`` takes them) that are refused, with the code."""
         self.reads = 0
+        self.delay_s = 0.0
+        """Of each read: a line with a long way."""
         self._values: dict[tuple[int, tuple[int, ...]], bytes] = {}
         self._ways: dict[str, list[tuple[int, tuple[int, ...], S7Type, int]]] = {}
         self._refused: dict[tuple[int, tuple[int, ...]], int] = {}
@@ -252,6 +255,7 @@ class SymbolCpu(S7CommPlusServer):
         end = b"\0" if self._protocol_version < 2 else b""
         if self._levels.get(session_id, self.level) >= 4:
             return reply + wire.unsigned(NO_ACCESS, 64) + b"\0\0" + end
+        time.sleep(self.delay_s)
         given, refused = bytearray(), bytearray()
         with self._guard:
             for number, item in enumerate(_asked(data), 1):

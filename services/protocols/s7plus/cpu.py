@@ -65,6 +65,8 @@ class Cpu:
         self.port = port
         self._config = config
         self._timeout_s = timeout_s
+        self.heard: Callable[[], None] = lambda: None
+        """Called whenever an answer has come."""
         self._connection = self._open()
         # Its public calls, over a connection with our time-out and a user's name.
         self._client = S7CommPlusClient()
@@ -175,7 +177,9 @@ class Cpu:
 
     def _call(self, work: Callable[[], T]) -> T:
         with self._judged():
-            return work()
+            result = work()
+        self.heard()
+        return result
 
     # -- what there is -------------------------------------------------------------------
 

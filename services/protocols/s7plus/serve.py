@@ -44,6 +44,7 @@ class Serve:
         cpu = Cpu(host, self._plc["port"], secrets, self._plc["timeout_s"])
         self._had_tls = cpu.has_tls
         try:
+            cpu.heard = line.heard
             self._say_whom_it_trusts(cpu, line)
             check_s = self._plc["program_check_s"]
             _Reading(cpu, line, self._groups, self._names, check_s).run()

@@ -193,3 +193,17 @@ def test_a_refused_password_is_told_and_never_shown(tmp_path: Path) -> None:
         rig.wait(lambda: rig.messages, 10)
         assert rig.messages[0]["values"] == VALUES
         assert "segredo-8" not in rig.service.stderr() + str(rig.events)
+
+
+def test_a_scan_of_many_requests_may_take_longer_than_one_may() -> None:
+    plc = SymbolCpu({"B": [Var(f"v{n}", "INT") for n in range(200)]})
+    port = free_port()
+    plc.start("127.0.0.1", port)
+    fields = [{"name": f"v{n}", "symbol": f"B.v{n}", "type": "INT"} for n in range(200)]
+    given = config(port, timeout="500ms")
+    given["groups"][0] |= {"scan": "1s", "fields": fields}
+    plc.delay_s = 0.3
+    with ReaderRig(given) as rig:
+        rig.wait(lambda: len(rig.messages) > 1, 15)
+        assert [m["quality"] for m in rig.messages[:2]] == ["good", "good"]
+        assert rig.messages[1]["latency_ms"] > 1_000
