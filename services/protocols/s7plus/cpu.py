@@ -102,6 +102,8 @@ class Cpu:
                 )
             self._legitimate(connection, use_tls=use_tls, password=password)
         except _FamilyOnly as e:
+            if use_tls:  # then the key is not what protects; and none is tried without TLS
+                raise PlcUnavailable("key_refused", words.key_refused(self.host)) from None
             return self._try_keys(e.family)
         except BaseException:
             with contextlib.suppress(Exception):
