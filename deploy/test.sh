@@ -15,6 +15,8 @@ if $all; then
   packages=(mosquitto mosquitto-clients chromium prometheus prometheus-alertmanager shellcheck
     debootstrap iproute2 strace openssl procps systemd postgresql
     victoria-metrics)
+  command -v mvn >/dev/null || packages+=(maven)
+  command -v javac >/dev/null || packages+=(default-jdk-headless)
   command -v npm >/dev/null || packages+=(nodejs npm)
   install_packages "${packages[@]}"
 fi

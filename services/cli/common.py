@@ -27,8 +27,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 # More is no help, and a terminal takes its time for each.
 MAX_PRINTED = 500
 
-console = Console()
-error_console = Console(stderr=True)
+# Without emoji: of a fingerprint `:AB:` would become one.
+console = Console(emoji=False)
+error_console = Console(stderr=True, emoji=False)
 
 
 def load_site(config: Path | None) -> Site:

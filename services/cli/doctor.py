@@ -39,7 +39,7 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Checks everything the configuration names; exit 1 when anything fails."""
     site = load_site(config)
     # rich cuts a pipe at 80 columns, and with it the words that somebody greps for.
-    console = Console(width=None if sys.stdout.isatty() else 250)
+    console = Console(width=None if sys.stdout.isatty() else 250, emoji=False)
     found: list[Finding] = []
     for finding in examine(site):
         found.append(finding)

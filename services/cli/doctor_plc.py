@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from services.cli import doctor_opcua
 from services.cli.doctor_finding import Failed, Finding
 from services.cli.doctor_net import connect
 from services.cli.once import read_once
+from services.protocols.opcua.model import OpcuaPlc
 from services.protocols.s7.model import Endpoint, S7Group, S7Plc
 from services.protocols.source import Reading
 from services.runtime import mirror_rules
@@ -46,7 +48,8 @@ def _check_tags(site: Site, plc: PlcBase, host: str) -> Iterator[Finding]:
         yield e.finding
         return
     except PlcUnavailable as e:
-        fix = f"`plc-edge probe {host}` shows which ways of reading it offers"
+        probe = f"`plc-edge probe {host}` shows which ways of reading it offers"
+        fix = str(e.fields.get("fix", probe))
         yield Finding("error", subject, e.code, e.message, fix)
         return
     except ConfigError as e:
@@ -58,6 +61,8 @@ def _check_tags(site: Site, plc: PlcBase, host: str) -> Iterator[Finding]:
     elif once.frozen:
         fix = "look at the server's own diagnostics"
         yield Finding("error", subject, once.frozen, "its data may be frozen", fix)
+    if isinstance(plc, OpcuaPlc):
+        yield from doctor_opcua.certificate(site, plc, subject)
     for level, code, text in once.events:
         if level != "info" and code != once.frozen:
             yield Finding("warning", subject, code, text)

@@ -26,6 +26,8 @@ VERBS = (
     "watch",
     "export",
     "probe",
+    "browse",
+    "trust",
     "layout_import",
     "simulate",
     "version",

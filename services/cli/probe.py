@@ -12,13 +12,15 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from services.cli.common import ConfigOption, JsonOption, console, fail, load_site
+from services.cli.probe_offers import OPC_UA_PORT, Offer, opc_ua, recommend, s7plus
+from services.cli.probe_tsaps import Way, tsap_text, ways
 from services.protocols.s7.model import S7Plc
 from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, PlcUnavailable
 from services.s7.handshake import FULL
@@ -47,55 +49,6 @@ CLOCK = "the PLC's clock differs from this PC's by {s:.0f} s: set it, or synchro
 CLOCK_MAX_S = 5.0
 _STATES = {**dict.fromkeys(RUNNING, "run"), 4: "stop", 3: "stop"}
 _BLOCK_BYTES = 65_536
-_SMALL = {"op": ", LOGO! 8", "basic": ", S7-200 SMART, LOGO! 8"}
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One way to ask for a connection; ``config`` is what a PLC's configuration needs for it."""
-
-    label: str
-    local_tsap: int
-    remote_tsap: int
-    config: str
-    v_memory: bool = False
-    """Perhaps a LOGO! or S7-200, which may give its V memory (DB1) only."""
-
-
-def ways() -> Iterator[Way]:
-    """Most likely first; OP before PG, which would take the engineer's connection."""
-    for connection, code in (("op", 2), ("pg", 1), ("basic", 3)):
-        for rack, slot, models in (
-            (0, 1, "S7-1200/1500"),
-            (0, 2, "S7-300"),
-            (0, 0, "S7-1200/1500, WinAC"),
-            (0, 3, "S7-400"),
-            (1, 3, "S7-400H"),
-            (0, 4, "S7-400"),
-        ):
-            extra = "" if connection == "op" else f", connection: {connection}"
-            # Slot 0 is TSAP 02.00 and 03.00: they have no slots, but these TSAPs.
-            small = _SMALL.get(connection, "") if (rack, slot) == (0, 0) else ""
-            yield Way(
-                f"{connection.upper()}, rack {rack}, slot {slot} ({models}{small})",
-                0x0100,
-                code << 8 | rack << 5 | slot,
-                f"rack: {rack}, slot: {slot}{extra}",
-                v_memory=bool(small),
-            )
-    for label, local, remote in (
-        ("LOGO!", 0x0300, 0x0200),
-        ("LOGO! 0BA7", 0x0200, 0x0200),
-        ("S7-200 SMART", 0x1000, 0x0300),
-        ("S7-200 with CP 243-1", 0x1000, 0x1000),
-        ("S7-200 with CP 243-1, second connection", 0x1000, 0x1001),
-    ):
-        tsaps = f'{{local: "{_tsap(local)}", remote: "{_tsap(remote)}"}}'
-        yield Way(label, local, remote, f"tsap: {tsaps}", v_memory=True)
-
-
-def _tsap(value: int) -> str:
-    return f"{value >> 8:02X}.{value & 255:02X}"
 
 
 @dataclass(slots=True)
@@ -129,11 +82,30 @@ class Report:
     clock: str | None = None
     identity: dict[str, str] | None = None
     advice: list[str] = field(default_factory=list)
+    is_there: bool = False
+    """The port answers, though not as classic S7 does."""
+    ways: list[Offer] = field(default_factory=list)
+    """The other ways of reading it."""
+    recommended: str | None = None
+    """The `protocol:` for the configuration."""
+    reason: str | None = None
+
+    @property
+    def classic(self) -> Offer:
+        """What classic S7 offers."""
+        if self.connection is None:
+            return Offer("s7", "not_offered", "no S7 connection")
+        if not self.put_get:
+            return Offer("s7", "answers", "PUT/GET is not permitted")
+        closed = [f"DB{b.db}" for b in self.blocks if not b.readable]
+        if closed:
+            return Offer("s7", "answers", f"{', '.join(closed)} cannot be read")
+        return Offer("s7", "readable", f"PDU {self.pdu}")
 
     @property
     def usable(self) -> bool:
-        """Whether a reader could work with it."""
-        return bool(self.put_get) and all(b.readable for b in self.blocks)
+        """Whether a reader could work with it as it is."""
+        return any(o.state == "readable" for o in (self.classic, *self.ways))
 
 
 def register(app: typer.Typer) -> None:
@@ -153,6 +125,9 @@ def probe(
     identify: Annotated[
         bool, typer.Option("--identify", help="Also ask for order number and names.")
     ] = False,
+    opcua_port: Annotated[
+        int, typer.Option("--opcua-port", min=1, max=65_535, help="Of the CPU's OPC UA server.")
+    ] = OPC_UA_PORT,
     timeout: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds per attempt.")] = 2.0,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -182,6 +157,8 @@ def probe(
             progress = status.update
         for report in reports:
             examine(report, blocks, identify, timeout, progress)
+            progress("S7CommPlus and OPC UA")
+            look_further(report, opcua_port, timeout, identify=identify)
     if as_json:
         documents = [{**asdict(r), "usable": r.usable} for r in reports]
         json.dump(documents if len(documents) > 1 else documents[0], sys.stdout, indent=2)
@@ -223,6 +200,16 @@ def examine(
     _with_snap7(report, way, identify)
 
 
+def look_further(report: Report, opcua_port: int, timeout_s: float, *, identify: bool) -> None:
+    """The other ways of reading it, and the best of all."""
+    if report.connection is not None or report.is_there:
+        offer = s7plus(report.host, report.port, timeout_s)
+        report.ways.append(offer if identify else replace(offer, identity=""))
+    report.ways.append(opc_ua(report.host, timeout_s, opcua_port))
+    recommended, reason = recommend(report.classic, report.ways)
+    report.recommended, report.reason = recommended or None, reason or None
+
+
 def _connect(
     report: Report, timeout_s: float, progress: Callable[[str], None]
 ) -> tuple[Session | None, Way | None]:
@@ -238,12 +225,17 @@ def _connect(
             if e.code == "refused_by_cpu":
                 continue
             report.advice.append(e.message)
+            report.is_there = e.code in ("connections_full", "no_s7", "protocol")
             return None, None
         report.connect_ms = round((time.monotonic() - began_s) * 1_000, 1)
         report.connection, report.config = way.label, way.config
-        report.local_tsap, report.remote_tsap = _tsap(way.local_tsap), _tsap(way.remote_tsap)
+        report.local_tsap, report.remote_tsap = (
+            tsap_text(way.local_tsap),
+            tsap_text(way.remote_tsap),
+        )
         report.pdu, report.parallel_jobs = session.pdu_bytes, session.jobs
         return session, way
+    report.is_there = True
     report.advice.append(NO_CONNECTION.format(port=report.port) + FULL)
     return None, None
 
@@ -377,7 +369,16 @@ def words(report: Report) -> Iterator[str]:
             yield f"  clock           {report.clock}"
         for key, value in (report.identity or {}).items():
             yield f"  {key.replace('_', ' '):<15} {value}"
+    for offer in report.ways:
+        name = {"s7plus": "S7CommPlus", "opcua": "OPC UA"}[offer.protocol]
+        yield f"  {name:<15} {offer.detail if offer.state != 'not_offered' else 'no'}"
+        if offer.identity:
+            yield f"  {'module':<15} {offer.identity}"
+        if offer.fingerprint:
+            yield f"  {'fingerprint':<15} {offer.fingerprint}"
     for line in report.advice:
         yield f"-> {line}"
-    if report.usable and not report.advice:
+    if report.recommended:
+        yield f"-> best here: `protocol: {report.recommended}`. {report.reason}"
+    if report.classic.state == "readable" and not report.advice:
         yield "ready to be read" + ("" if report.blocks else "; try a block with --db N")

@@ -31,6 +31,8 @@ class Line:
         """Called, in another thread, when ``asked`` has something to give, and on closing."""
         self.turned_s = time.monotonic()
         """When ``asked`` was called last, monotonic."""
+        self.heard_s = 0.0
+        """When ``heard`` was called last, monotonic."""
         self.ended = threading.Event()
         """``serve`` has returned."""
         self._wake = wake
@@ -60,6 +62,10 @@ class Line:
             return group
         except Empty:
             return None
+
+    def heard(self) -> None:
+        """A part of a long answer has come: the PLC is not silent."""
+        self.heard_s = time.monotonic()
 
     def connected(self, text: str) -> None:
         """Reads are taken from now on. ``text`` describes the connection, for the event

@@ -60,11 +60,12 @@ class Lost:
     overflow bit), or the reader's own."""
 
     count: int
-    """At least so many; a server's overflow bit counts 1."""
+    """At least so many; a server's overflow bit counts 1. 0: perhaps none, nobody can tell."""
     fields: dict[str, int] = field(default_factory=dict)
     """Of which fields, by name, as far as that is known."""
     why: str = "server_queue"
-    """``server_queue`` or ``reader_queue``."""
+    """``server_queue``, ``reader_queue``, or ``reader_started``: what changed before this process
+    was subscribed is not known."""
 
 
 class User(Protocol):

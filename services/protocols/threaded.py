@@ -214,7 +214,8 @@ class ThreadSource:
             return
         oldest_s = min(self._asked.values())
         # Groups wait for one another: what counts is that answers come. But not for ever.
-        silent_s, waited_s = now_s - max(self._heard_s, oldest_s), now_s - oldest_s
+        heard_s = max(self._heard_s, self._line.heard_s, oldest_s)
+        silent_s, waited_s = now_s - heard_s, now_s - oldest_s
         if silent_s > self._timeout_s or waited_s > CONNECT_TIMEOUTS * self._timeout_s:
             text = f"{host}: no answer within {self._timeout_s:g} s"
             self._give_up(PlcUnavailable("timeout", text))

@@ -15,7 +15,9 @@ from pydantic import (
     PrivateAttr,
 )
 
+from services.protocols.opcua.model import OpcuaPlc
 from services.protocols.s7.model import Endpoint, S7Plc
+from services.protocols.s7plus.model import S7PlusPlc
 from services.runtime.alert_model import Alerts
 from services.runtime.base_model import Credentials as Credentials
 from services.runtime.base_model import Duration as Duration
@@ -33,7 +35,7 @@ from services.runtime.plc_model import PlcBase
 
 # The table of protocols: what a reader speaks is one row here and one folder of services/protocols.
 # Without `protocol:` a PLC is the first.
-PROTOCOLS: tuple[type[PlcBase], ...] = (S7Plc,)
+PROTOCOLS: tuple[type[PlcBase], ...] = (S7Plc, S7PlusPlc, OpcuaPlc)
 
 if TYPE_CHECKING:
     AnyPlc = PlcBase

@@ -16,7 +16,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from services.protocols.opcua import model as opcua
 from services.protocols.s7 import model as s7
+from services.protocols.s7plus import model as s7plus
 from services.runtime import (
     alert_base,
     alert_model,
@@ -52,6 +54,11 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("plcs[].groups[] (protocol: s7)", s7.S7Group),
     ("plcs[].groups[].machines", s7.Machines),
     ("plcs[].groups[].raw", s7.RawRange),
+    ("plcs[] (protocol: s7plus)", s7plus.S7PlusPlc),
+    ("plcs[].groups[] (protocol: s7plus)", s7plus.S7PlusGroup),
+    ("plcs[] (protocol: opcua)", opcua.OpcuaPlc),
+    ("plcs[].security (protocol: opcua)", opcua.OpcuaSecurity),
+    ("plcs[].groups[] (protocol: opcua)", opcua.OpcuaGroup),
     ("mirrors[]", config.Mirror),
     ("mirrors[].source", config.MirrorSource),
     ("mirrors[].target", config.MirrorTarget),

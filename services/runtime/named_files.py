@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from services.protocols.s7plus.model import S7PlusPlc
 from services.runtime import files, secrets
 from services.runtime.alert_routes import AlertMqtt
 from services.runtime.config import Credentials, HttpOutput, HttpTls, MqttOutput, Tls
@@ -64,6 +65,10 @@ def _credentials(site: Site) -> Iterator[tuple[KeyPath, Credentials]]:
     with suppress(Unknown):
         yield ("metrics",), config.metrics
     with suppress(Unknown):
+        for i, plc in enumerate(config.plcs):
+            if isinstance(plc, Credentials):
+                yield ("plcs", i), plc
+    with suppress(Unknown):
         for i, output in enumerate(config.outputs):
             yield ("outputs", i), output
             if isinstance(output, MqttOutput):
@@ -79,8 +84,12 @@ def _credentials(site: Site) -> Iterator[tuple[KeyPath, Credentials]]:
                         yield ("alerts", "receivers", i, "accounts", tenant), account
 
 
-def _certificates(site: Site) -> Iterator[tuple[KeyPath, Tls | HttpTls]]:
+def _certificates(site: Site) -> Iterator[tuple[KeyPath, Tls | HttpTls | S7PlusPlc]]:
     config = site.config
+    with suppress(Unknown):
+        for i, plc in enumerate(config.plcs):
+            if isinstance(plc, S7PlusPlc):
+                yield ("plcs", i), plc
     with suppress(Unknown):
         if config.metrics.tls:
             yield ("metrics", "tls"), config.metrics.tls
@@ -105,7 +114,9 @@ def _secrets(site: Site, at: KeyPath, holder: Credentials) -> Iterator[Problem]:
                 yield site.problem((*at, key), f"{where}: {p.message}", p.hint)
 
 
-def _pem_files(site: Site, at: KeyPath, tls: Tls | HttpTls | Fleet) -> Iterator[Problem]:
+def _pem_files(
+    site: Site, at: KeyPath, tls: Tls | HttpTls | Fleet | S7PlusPlc
+) -> Iterator[Problem]:
     good: dict[str, Path] = {}
     for name in ("ca", "cert", "key"):
         file: Path | None = getattr(tls, name, None)

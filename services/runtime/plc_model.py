@@ -87,6 +87,9 @@ class PlcBase(Model):
     """Where fields are tags: the key of a field that names one (`node`, `symbol`), and keys that
     may stand beside it. Empty where fields lie in memory."""
 
+    caution: ClassVar[tuple[str, str]] = ("", "")
+    """(what `check` says of the protocol itself, what to do about it); nothing where empty."""
+
     @rule
     def _some_host(self) -> str | None:
         if self.host is None and not self.hosts:

@@ -430,6 +430,9 @@ def write_clear_secrets(site: Site) -> None:
     """Puts passwords given in clear into files of their own, so that no rendered file holds one."""
     (site.config.paths.state / "secrets").mkdir(mode=0o700, parents=True, exist_ok=True)
     holders: list[tuple[str, Credentials]] = [("metrics", site.config.metrics)]
+    for plc in site.config.plcs:
+        if isinstance(plc, Credentials):
+            holders.append((plc.id, plc))
     for output in site.config.outputs:
         holders.append((output.name, output))
         if isinstance(output, MqttOutput):

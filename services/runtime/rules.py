@@ -215,7 +215,11 @@ def _paths(site: Site) -> Iterator[Problem]:
 
 
 def unwise(site: Site) -> Iterator[Problem]:
-    """What is allowed, and most probably not meant. The site is whole."""
+    """What is allowed, and most probably not meant, or better known. The site is whole."""
+    for i, plc in enumerate(site.config.plcs):
+        message, hint = plc.caution
+        if message:
+            yield site.problem(("plcs", i, "protocol"), message, hint)
     for i, output in enumerate(site.config.outputs):
         if not isinstance(output, MqttOutput):
             continue

@@ -147,6 +147,20 @@ def test_a_circle_is_found() -> None:
             " numpy asyncua s7commplus services.protocols.threaded",
         ),
         (
+            "services.reader.reader, services.protocols.opcua.source",
+            "pydantic yaml prometheus_client starlette uvicorn apsw snap7 numpy s7commplus",
+        ),
+        (
+            "services.reader.reader, services.protocols.s7plus.source",
+            "pydantic yaml prometheus_client starlette uvicorn apsw sqlite3 snap7 numpy asyncua",
+        ),
+        (
+            # All of `plc-edge`, which must start for those who have no such PLC.
+            "services.cli.check, services.cli.browse, services.cli.trust, services.cli.doctor,"
+            " services.cli.probe",
+            "asyncua s7commplus",
+        ),
+        (
             "services.fleet.agent",
             "pydantic yaml prometheus_client asyncio starlette uvicorn apsw sqlite3 snap7"
             " cryptography supervisor",

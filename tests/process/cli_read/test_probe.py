@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +17,14 @@ import pytest
 from services.s7.session import Session
 from tests.kit.common import ROOT, free_ports
 from tests.kit.fake_plc import FakePlc
+from tests.kit.s7plus_cpu import SymbolCpu, Var, certificate
 from tests.kit.simulator import Simulator
 from tests.kit.site import PLC_EDGE
 
 
 def probe(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PLC_EDGE, "probe", *words],
+        [*PLC_EDGE, "probe", "--opcua-port", "1", *words],
         capture_output=True, text=True, check=False, timeout=60, cwd=ROOT,
         env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
@@ -141,13 +144,15 @@ def test_every_way_is_refused() -> None:
 
 @pytest.mark.parametrize("how", ["disconnect", "setup", "close_setup"])
 def test_all_connections_taken(how: str) -> None:
-    """One attempt tells: the other ways would meet the same."""
+    """One attempt tells: the other ways of classic S7 would meet the same. Then S7CommPlus is tried
+    (with TLS, and without): it has connections of its own.
+    """
     with FakePlc({1: bytearray(4)}) as fake:
         fake.max_connections, fake.when_full = 1, how
         taken = Session("127.0.0.1", fake.port, (0x0100, 0x0201))
         report = found("127.0.0.1", "--port", str(fake.port))
         taken.close()
-        assert fake.connections == 2
+        assert 3 <= fake.connections <= 4
     assert report["connection"] is None
     assert "all S7 connections of the CPU are taken" in report["advice"][0]
     assert "Connection resources" in report["advice"][0]
@@ -174,3 +179,45 @@ def test_wrong_words(words: list[str], said: str) -> None:
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("level", "state", "said"),
+    [(1, "readable", "optimised blocks by name"), (4, "answers", "give `password:`")],
+)
+def test_a_cpu_as_it_leaves_the_factory(tmp_path: Path, level: int, state: str, said: str) -> None:
+    """No classic access, no OPC UA: S7CommPlus is what is left."""
+    cert, key = certificate(tmp_path)
+    cpu = SymbolCpu({"Prensa": [Var("ciclos", "DINT")]}, version=2, level=level)
+    (port,) = free_ports(1)
+    cpu.start("127.0.0.1", port, use_tls=True, tls_cert=str(cert), tls_key=str(key))
+    report = found("127.0.0.1", "--port", str(port))
+    assert report["usable"] == (state == "readable")
+    plus, opcua = report["ways"]
+    assert (plus["protocol"], plus["state"]) == ("s7plus", state)
+    assert plus["identity"] == ""  # only with --identify
+    assert (opcua["protocol"], opcua["state"]) == ("opcua", "not_offered")
+    assert report["recommended"] == "s7plus"
+    assert said in report["reason"]
+    assert (
+        "6ES7 512-1CK01-0AB0 V3.1" in (probe("127.0.0.1", "--port", str(port), "--identify").stdout)
+        or level == 4
+    )
+
+
+def test_an_opc_ua_server_is_recognised() -> None:
+    """By its acknowledgement of a hello, as OPC 10000-6 has it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def acknowledge() -> None:
+            peer, _ = server.accept()
+            with peer:
+                hello = peer.recv(1_000)
+                if hello[:4] == b"HELF" and int.from_bytes(hello[4:8], "little") == len(hello):
+                    peer.sendall(b"ACKF" + struct.pack("<6I", 28, 0, 65_536, 65_536, 0, 0))
+
+        threading.Thread(target=acknowledge, daemon=True).start()
+        opcua = str(server.getsockname()[1])
+        report = found("127.0.0.1", "--port", str(free_ports(1)[0]), "--opcua-port", opcua)
+    assert report["ways"][-1]["state"] == "answers"
+    assert report["recommended"] == "opcua"

@@ -1,0 +1,160 @@
+"""Who we are to an OPC UA server, and which server we trust.
+
+Our application certificate is made once per box; its key never leaves ``<state>/secrets``. A server
+is trusted when a person has compared its fingerprint (`plc-edge trust PLC`); from then on that
+certificate and no other is accepted. Both lie in the state folder, in no rendered file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from services.runtime.errors import PlcUnavailable
+
+# A plant PC is renewed sooner; who wants it shorter puts a certificate of his own in its place.
+OWN_DAYS = 3_650
+# Accepted by S7-1500 servers of every firmware, and by both security policies.
+KEY_BITS = 2_048
+_DAY = datetime.timedelta(days=1)
+
+
+def application_uri(site: str) -> str:
+    """What the certificate and the session must agree on (OPC 10000-4 §5.6.2)."""
+    return f"urn:plc-edge:{site}"
+
+
+def own_file(state: Path) -> Path:
+    """Certificate and key of this box, PEM."""
+    return state / "secrets" / "opcua-own.pem"
+
+
+def own(state: Path, site: str) -> tuple[bytes, bytes]:
+    """(certificate, private key) of this box, DER; made at the first call.
+
+    Several readers may call at once: the file appears whole, and the first one counts.
+    """
+    file = own_file(state)
+    if not file.exists():
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd, temporary = tempfile.mkstemp(dir=file.parent)  # for its owner only
+        with os.fdopen(fd, "wb") as f:
+            f.write(_make(site))
+            f.flush()
+            os.fsync(f.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, file)
+        os.unlink(temporary)
+    pem = file.read_bytes()
+    certificate = x509.load_pem_x509_certificate(pem)
+    key = serialization.load_pem_private_key(pem, None)
+    der = key.private_bytes(
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return certificate.public_bytes(serialization.Encoding.DER), der
+
+
+def _make(site: str) -> bytes:
+    key = rsa.generate_private_key(65_537, KEY_BITS)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"plc-edge {site}"[:64])])
+    now = datetime.datetime.now(datetime.UTC)
+    names: list[x509.GeneralName] = [
+        x509.UniformResourceIdentifier(application_uri(site)),
+        x509.DNSName(socket.gethostname()),
+    ]
+    # The key usages that OPC 10000-6 §6.2.2 asks of a self-signed application certificate.
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=True,
+        key_encipherment=True,
+        data_encipherment=True,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    public = key.public_key()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _DAY)
+        .not_valid_after(now + OWN_DAYS * _DAY)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def fingerprint(certificate: bytes, algorithm: str = "sha256") -> str:
+    """A certificate's (DER), as TIA Portal and browsers show it: ``AB:CD:…``."""
+    return hashlib.new(algorithm, certificate).digest().hex(":").upper()
+
+
+def is_same(given: str, certificate: bytes) -> bool:
+    """Whether a person's text is the SHA-256 of a certificate; colons, spaces and case are free."""
+    digits = "".join(c for c in given.upper() if c not in ": -")
+    return digits == fingerprint(certificate).replace(":", "")
+
+
+def trusted_file(state: Path, plc: str) -> Path:
+    """The certificate that a person has confirmed for a PLC, DER."""
+    return state / "opcua" / f"{plc}.der"
+
+
+def trust(state: Path, plc: str, certificate: bytes) -> None:
+    """From now on this certificate, and no other, is the PLC's."""
+    file = trusted_file(state, plc)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}")
+    temporary.write_bytes(certificate)
+    temporary.rename(file)
+
+
+def known(state: Path, plc: str) -> bytes | None:
+    """The certificate (DER) that was confirmed for a PLC; None where none was."""
+    try:
+        return trusted_file(state, plc).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def check_trusted(state: Path, plc: str, shown: bytes) -> None:
+    """Raises PlcUnavailable unless the server shows the certificate that was confirmed."""
+    confirmed = known(state, plc)
+    if confirmed == shown:
+        return
+    command = f"run `plc-edge trust {plc}`"
+    if confirmed is None:
+        text = f"nobody has confirmed this server's certificate yet ({fingerprint(shown)})"
+        fix = f"compare it with the one in TIA Portal, then {command}"
+        raise PlcUnavailable("opcua_not_trusted", f"{text}: {fix}", fix=fix)
+    text = f"the server shows another certificate ({fingerprint(shown)}) than the one that was"
+    text += f" confirmed ({fingerprint(confirmed)}): nothing is read"
+    fix = f"if it was renewed, compare it with the one in TIA Portal and {command}; else somebody"
+    fix += " is between"
+    raise PlcUnavailable("opcua_certificate_changed", f"{text}; {fix}", fix=fix)

@@ -1,0 +1,281 @@
+"""What a server tells by itself: monitored items, their notifications, and what of them is missing.
+
+asyncua's own subscriptions are not used: they make a task of every single change, keep one request
+waiting at the server (so a group is told once a round trip at most), and pass over a notification
+that cannot be decoded as if it had never been sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from asyncua import Client, ua
+from asyncua.ua.uaerrors._base import UaStructParsingError
+
+from services.protocols.opcua.batches import Batches
+from services.runtime.errors import PlcUnavailable
+
+# A subscription that is silent says so once in this time; twice that, and it is dead.
+KEEP_ALIVE_S = 5.0
+# A server forgets a subscription whose client asks for nothing for so long (OPC 10000-4 §5.14.2: at
+# least three times the keep-alive). Longer than a session.
+LIFETIME_S = 60.0
+# Requests that wait at the server for something to tell, so that a notification never waits for a
+# round trip.
+WAITING_MIN, WAITING_MAX = 2, 8
+# Notifications that are asked for again, at most, where some are missing.
+REPUBLISH_MAX = 64
+# StatusCode: info bits of a value (OPC 10000-4 §7.39.1): the queue had no room before this one.
+OVERFLOW = 0x0480
+
+
+@dataclass(slots=True)
+class Item:
+    """One node that a group watches."""
+
+    group: int
+    node: ua.NodeId
+    key: Any
+    """Whose it is: given back with each of its values."""
+    is_first: bool = True
+    """Nothing has come yet."""
+
+
+@dataclass(slots=True)
+class Notified:
+    """One value of one item."""
+
+    item: Item
+    value: ua.DataValue
+    is_first: bool
+    has_overflowed: bool
+    """Values before this one are lost."""
+
+
+@dataclass(slots=True)
+class _Subscription:
+    id: int
+    every_s: float
+    silence_s: float
+    items: dict[int, Item] = field(default_factory=dict)
+    groups: set[int] = field(default_factory=set)
+    next_seq: int = 1
+    heard_s: float = field(default_factory=time.monotonic)
+
+
+@dataclass(slots=True)
+class Terms:
+    """What the server makes of what was asked for."""
+
+    refused: dict[int, ua.StatusCode] = field(default_factory=dict)
+    """Place in the items asked for -> why it is not watched."""
+    slower: int = 0
+    """Items that are sampled less often than asked (1 % is rounding)."""
+    shorter: int = 0
+    """Items whose queue is shorter than asked."""
+    sampling_ms: float = 0.0
+    """The longest interval of an item."""
+    queue: int = 0
+    """The shortest queue of an item."""
+
+
+class Subscriptions:
+    """All of one connection. ``told(group, values)``, ``missing(group, notifications)``.
+
+    Groups of one interval share a subscription: servers grant few (10 and 20 are usual).
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        batches: Batches,
+        told: Callable[[int, list[Notified]], None],
+        missing: Callable[[int, int], None],
+    ) -> None:
+        self._client = client
+        self._session = client.uaclient.session
+        # The publish loop here takes the place of the library's.
+        self._session.ensure_publish_loop = lambda: None
+        self._batches = batches
+        self._told, self._missing = told, missing
+        self._all: dict[int, _Subscription] = {}
+        self._handles = 0
+
+    async def _of(self, every_s: float) -> _Subscription:
+        for one in self._all.values():
+            if one.every_s == every_s:
+                return one
+        try:
+            one = await self._create(every_s)
+        except ua.uaerrors.BadTooManySubscriptions:
+            if not self._all:
+                raise
+            # Told more often than asked, rather than not at all.
+            return min(self._all.values(), key=lambda one: one.every_s)
+        self._all[one.id] = one
+        return one
+
+    async def _create(self, every_s: float) -> _Subscription:
+        keep_alive = max(1, math.ceil(KEEP_ALIVE_S / every_s))
+        made = await self._session.create_subscription(
+            ua.CreateSubscriptionParameters(
+                RequestedPublishingInterval=every_s * 1_000,
+                RequestedMaxKeepAliveCount=keep_alive,
+                RequestedLifetimeCount=max(3 * keep_alive, math.ceil(LIFETIME_S / every_s)),
+                MaxNotificationsPerPublish=0,
+                PublishingEnabled=True,
+                Priority=0,
+            ),
+            lambda _: None,
+        )
+        interval_s = made.RevisedPublishingInterval / 1_000
+        silence_s = 2 * interval_s * (made.RevisedMaxKeepAliveCount + 1) + 1
+        return _Subscription(made.SubscriptionId, every_s, silence_s)
+
+    async def watch(
+        self, items: Sequence[Item], *, every_s: float, sampling_s: float, queue: int
+    ) -> Terms:
+        """Subscribes nodes: told every ``every_s`` what was sampled every ``sampling_s`` (0: as
+        fast as the server can), ``queue`` changes of a node between two tellings.
+        """
+        one = await self._of(every_s)
+        one.groups |= {item.group for item in items}
+        requests: list[ua.MonitoredItemCreateRequest] = []
+        for item in items:
+            self._handles += 1
+            one.items[self._handles] = item
+            requests.append(
+                ua.MonitoredItemCreateRequest(
+                    ItemToMonitor=ua.ReadValueId(
+                        NodeId=item.node, AttributeId=ua.AttributeIds.Value
+                    ),
+                    MonitoringMode=ua.MonitoringMode.Reporting,
+                    RequestedParameters=ua.MonitoringParameters(
+                        ClientHandle=self._handles,
+                        SamplingInterval=sampling_s * 1_000,
+                        QueueSize=queue,
+                        DiscardOldest=True,
+                    ),
+                )
+            )
+
+        async def create(
+            part: Sequence[ua.MonitoredItemCreateRequest],
+        ) -> Sequence[ua.MonitoredItemCreateResult]:
+            made: list[ua.MonitoredItemCreateResult] = await self._session.create_monitored_items(
+                ua.CreateMonitoredItemsParameters(
+                    SubscriptionId=one.id,
+                    TimestampsToReturn=ua.TimestampsToReturn.Both,
+                    ItemsToCreate=list(part),
+                )
+            )
+            return made
+
+        results, _ = await self._batches.run("monitor", requests, create)
+        terms = Terms(queue=queue)
+        for place, result in enumerate(results):
+            if not result.StatusCode.is_good():
+                terms.refused[place] = result.StatusCode
+                continue
+            terms.slower += 0 < sampling_s * 1_010 < result.RevisedSamplingInterval
+            terms.shorter += result.RevisedQueueSize < queue
+            terms.sampling_ms = max(terms.sampling_ms, result.RevisedSamplingInterval)
+            terms.queue = min(terms.queue, result.RevisedQueueSize)
+        return terms
+
+    async def run(self) -> None:
+        """Takes what the server tells, for ever. Raises what ends the connection."""
+        if not self._all:
+            return
+        waiting = min(WAITING_MAX, max(WAITING_MIN, len(self._all) + 1))
+        acks: list[ua.SubscriptionAcknowledgement] = []
+        # Requests are answered in their order (OPC 10000-4 §5.14.5).
+        asked = deque(asyncio.ensure_future(self._session.publish([])) for _ in range(waiting))
+        try:
+            while True:
+                done, _ = await asyncio.wait({asked[0]}, timeout=1.0)
+                if done:
+                    # What cannot be decoded is missing: the next one's number tells it.
+                    with contextlib.suppress(UaStructParsingError):
+                        acks += await self._take(await asked.popleft())
+                    asked.append(asyncio.ensure_future(self._session.publish(acks)))
+                    acks = []
+                self._check_silence()
+        finally:
+            for request in asked:
+                request.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+
+    def _check_silence(self) -> None:
+        now_s = time.monotonic()
+        for one in self._all.values():
+            if now_s - one.heard_s > one.silence_s:
+                text = f"a subscription has been silent for {now_s - one.heard_s:.0f} s"
+                raise PlcUnavailable("opcua_silent", text)
+
+    async def _take(self, response: ua.PublishResponse) -> list[ua.SubscriptionAcknowledgement]:
+        result = response.Parameters
+        one = self._all.get(result.SubscriptionId)
+        if one is None:
+            return []
+        one.heard_s = time.monotonic()
+        message = result.NotificationMessage
+        if message.SequenceNumber != one.next_seq:
+            await self._fetch(one, message.SequenceNumber)
+        if not message.NotificationData:
+            return []  # a keep-alive: it names the number that comes next
+        self._read(one, message)
+        return [ua.SubscriptionAcknowledgement(one.id, message.SequenceNumber)]
+
+    async def _fetch(self, one: _Subscription, until: int) -> None:
+        """Asks again for what is missing before number ``until``; says what stays lost."""
+        missing = until - one.next_seq
+        if not 0 < missing < 2**31:
+            one.next_seq = until  # numbers begin anew after 2^32 - 1; nothing is known to be lost
+            return
+        lost = max(0, missing - REPUBLISH_MAX)
+        if lost:
+            self._tell_missing(one, lost)
+        for number in range(until - missing + lost, until):
+            try:
+                message = await self._session.republish(one.id, number)
+            except (OSError, TimeoutError):
+                raise
+            except Exception:  # the server has it no more, or it cannot be decoded
+                self._tell_missing(one, 1)
+            else:
+                self._read(one, message)
+        one.next_seq = until
+
+    def _tell_missing(self, one: _Subscription, count: int) -> None:
+        for group in sorted(one.groups):
+            self._missing(group, count)
+
+    def _read(self, one: _Subscription, message: ua.NotificationMessage) -> None:
+        number = message.SequenceNumber
+        one.next_seq = number + 1 if number < 2**32 - 1 else 1
+        values: dict[int, list[Notified]] = {}
+        for part in message.NotificationData or []:
+            if isinstance(part, ua.DataChangeNotification):
+                for one_value in part.MonitoredItems:
+                    item = one.items.get(one_value.ClientHandle)
+                    if item is None:
+                        continue
+                    status = one_value.Value.StatusCode
+                    code = status.value if status is not None else 0
+                    overflow = code & OVERFLOW == OVERFLOW
+                    notified = Notified(item, one_value.Value, item.is_first, overflow)
+                    values.setdefault(item.group, []).append(notified)
+                    item.is_first = False
+            elif isinstance(part, ua.StatusChangeNotification):
+                text = f"the server ends a subscription ({part.Status.name})"
+                raise PlcUnavailable("opcua_subscription_ended", text)
+        for group, told in values.items():
+            self._told(group, told)

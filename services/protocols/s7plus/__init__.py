@@ -1,0 +1,1 @@
+"""S7CommPlus: blocks with optimised access, by name. Experimental (docs/s7plus.md)."""

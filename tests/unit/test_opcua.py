@@ -1,0 +1,108 @@
+"""What of OPC UA needs no server: names of nodes, trust, our own certificate."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.protocols.found import Found, fields
+from services.protocols.opcua import node_ref, security
+from services.runtime.errors import PlcUnavailable
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "i=2258",
+        "nsu=http://www.siemens.com/simatic-s7-opcua;s=\"DB\".\"valor;x=1\"",
+        "nsu=urn:a%3Bb%25c;i=7",
+        "nsu=urn:a;g=72962b91-fa75-4ae6-8d28-b404dc7daf63",
+        "nsu=urn:a;b=AAEC",
+    ],
+)  # fmt: skip
+def test_a_node_reads_back_as_it_was_written(text: str) -> None:
+    assert str(node_ref.parse(text)) == text
+
+
+@given(st.text(min_size=1).filter(lambda t: t != node_ref.STANDARD_URI), st.text(min_size=1))
+def test_any_uri_and_any_name_survive(uri: str, name: str) -> None:
+    ref = node_ref.NodeRef(uri, "s", name)
+    assert node_ref.parse(str(ref)) == ref
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("ns=3;s=valor", "nsu="),
+        ("valor", "nsu="),
+        ("nsu=urn:a;i=x", "number"),
+        ("nsu=urn:a;i=4294967296", "number"),
+        ("nsu=urn:a;g=1", "GUID"),
+        ("nsu=urn:a;b=*", "base64"),
+        ("nsu=urn:a;", "nsu="),
+    ],
+)
+def test_what_is_no_node_is_told_with_the_fix(text: str, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        node_ref.parse(text)
+
+
+def test_members_are_steps() -> None:
+    assert node_ref.parse_member("motor.trips[2].x") == ("motor", "trips", 2, "x")
+    assert node_ref.parse_member("[0]") == (0,)
+    for wrong in ("", ".a", "a..b", "a[", "a[x]"):
+        with pytest.raises(ValueError):
+            node_ref.parse_member(wrong)
+
+
+def test_readers_that_start_together_have_one_certificate(tmp_path: Path) -> None:
+    found: list[tuple[bytes, bytes]] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(security.own(tmp_path, "planta")))
+        for _ in range(4)
+    ]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(found) == 4
+    assert len(set(found)) == 1
+    file = security.own_file(tmp_path)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [f.name for f in file.parent.iterdir()] == [file.name]
+    certificate = x509.load_der_x509_certificate(found[0][0])
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    assert uris == [security.application_uri("planta")]
+
+
+def test_only_the_confirmed_certificate_is_trusted(tmp_path: Path) -> None:
+    with pytest.raises(PlcUnavailable) as e:
+        security.check_trusted(tmp_path, "p1", b"one")
+    assert e.value.code == "opcua_not_trusted"
+    security.trust(tmp_path, "p1", b"one")
+    security.check_trusted(tmp_path, "p1", b"one")
+    with pytest.raises(PlcUnavailable) as e:
+        security.check_trusted(tmp_path, "p1", b"two")
+    assert e.value.code == "opcua_certificate_changed"
+    with pytest.raises(PlcUnavailable):
+        security.check_trusted(tmp_path, "p2", b"one")
+
+
+def test_a_fingerprint_may_be_typed_in_any_form() -> None:
+    shown = security.fingerprint(b"x")
+    for text in (shown, shown.lower(), shown.replace(":", ""), shown.replace(":", " ")):
+        assert security.is_same(text, b"x")
+    assert not security.is_same(shown[:-1], b"x")
+    assert not security.is_same("", b"x")
+
+
+def test_fields_of_a_browse_have_each_a_name_of_its_own() -> None:
+    found = [Found(p, {"node": p}, "INT") for p in ("a b", "a/b", "é", "")]
+    found.append(Found("x", {"node": "x"}, why="no type"))
+    assert [f["name"] for f in fields(found)] == ["a_b", "a_b_2", "é", "value"]
