@@ -14,7 +14,7 @@ from typing import Any
 
 from bus import topology
 from services.runtime import alert_rules, mirror_rules
-from services.runtime.config import Group, MqttOutput
+from services.runtime.config import BrokerOutput, Group
 from services.runtime.consumers import reserved
 from services.runtime.document import KeyPath, dotted
 from services.runtime.errors import Problem
@@ -203,7 +203,7 @@ def _paths(site: Site) -> Iterator[Problem]:
 def unwise(site: Site) -> Iterator[Problem]:
     """What is allowed, and most probably not meant. The site is whole."""
     for i, output in enumerate(site.config.outputs):
-        if not isinstance(output, MqttOutput):
+        if not isinstance(output, BrokerOutput):
             continue
         if output.port == PLAIN_MQTT_PORT and output.tls:
             message = f"{output.port} is a broker's port without TLS, and TLS is on by default"
