@@ -1,4 +1,4 @@
-"""The metrics of a device: names, datatypes, aliases, and JSON values put into the payload's fields.
+"""The metrics of a device: names, datatypes, aliases; JSON values put into the payload's fields.
 
 Names of sections are those of the Sparkplug specification 3.0.0. Pure.
 """
