@@ -221,7 +221,9 @@ def parse_publish(version: int, flags: int, body: bytes) -> tuple[str, int, byte
     at = 2 + int.from_bytes(body[:2])
     topic = body[2:at]
     mid = 0
-    if flags & 0x06:
+    if flags & 0x04:
+        raise Malformed("PUBLISH of a QoS above 1, which we did not ask for")
+    if flags & 0x02:
         mid = int.from_bytes(body[at : at + 2])
         at += 2
     if at > len(body):

@@ -243,9 +243,8 @@ class ScriptedBroker:
         return True
 
     def tell(self, data: bytes) -> None:
-        """Sends these bytes to every client."""
-        for sock in self._clients:
-            sock.sendall(data)
+        """Sends these bytes to the client that came last."""
+        self._clients[-1].sendall(data)
 
     def _ping(self, client: _Client, _flags: int, _body: bytes) -> bool:
         self.pings += 1

@@ -145,11 +145,15 @@ class HostApplication:
 
         until(lambda: self.count(kind) >= count, timeout_s, heard)
 
+    def freeze(self) -> None:
+        """Reads nothing any more; what the broker still sends it is lost."""
+        self._client.loop_stop()
+
     def leave(self) -> None:
         """Dies: the broker publishes the will."""
+        self.freeze()
         sock = self._client.socket()
         assert sock is not None
-        self._client.loop_stop()
         sock.close()  # type: ignore[union-attr]
 
     def __enter__(self) -> Self:

@@ -48,6 +48,7 @@ class Judge:
 
     def hear(self, heard: list[Heard]) -> None:
         """Fails where an assertion does not hold."""
+        heard = list(heard)  # it may still grow
         self._names: dict[int, tuple[str, str, str]] = {}
         self._seq, self._bd_seq, self._born, self._connection = 0, -1, False, 0
         for message, decoded in zip(heard, decode(heard), strict=True):

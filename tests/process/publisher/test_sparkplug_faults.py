@@ -17,7 +17,7 @@ from tests.kit.publisher_rig import run_folder
 from tests.kit.sparkplug import HOST, HostApplication, sparkplug_config
 from tests.kit.sparkplug_judge import Judge
 
-WINDOW = 100
+WINDOW = 500
 
 
 def judged(peer: DispatchPeer, *hosts: HostApplication) -> Judge:
@@ -90,6 +90,8 @@ def test_kill_9_of_the_primary_host() -> None:
                 hosts.append(host)
                 host.wait("DBIRTH")
                 feed(peer, rng.uniform(0.5, 1.0), rng)
+                host.freeze()
+                feed(peer, 0.3, rng)
                 host.leave()
                 until(lambda: publisher.said("is offline"), 5, publisher.stderr)
                 held = peer.settled
@@ -130,6 +132,7 @@ def test_a_line_that_breaks(fault: str, qos: int) -> None:
             proxy.fault = None
             peer.wait_done(30)
             assert publisher.terminate() == 0
+            until(lambda: host.heard[-1].kind == "NDEATH", 5, "the goodbye, after all rows")
             judge = Judge(qos=qos)
             judge.hear(host.heard)
             assert not judge.missing(peer.rows, peer.refused)
