@@ -188,6 +188,8 @@ def _moment(metric: Any, value: Any, zone: str) -> None:
     """Milliseconds since 1970, UTC; what is finer is cut off."""
     if isinstance(value, int) and not isinstance(value, bool):
         ms = value
+    elif not isinstance(value, str):
+        raise TypeError("not a date and time")
     else:
         # Up to 9 digits of a second; Python's own reader knows 6.
         whole, _, fraction = value.partition(".")
