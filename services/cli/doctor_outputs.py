@@ -162,10 +162,12 @@ def _account(
                 return
             rest = topics[len(answers) :]
             answers |= session.ask(rest[: session.capacity])
-    yield _rights(answers, account.username or "(none)", subject)
+    writes = not isinstance(output, SparkplugOutput)
+    written = "`plc-edge infra render` writes it" if writes else "docs/sparkplug.md lists them"
+    yield _rights(answers, account.username or "(none)", subject, written)
 
 
-def _rights(answers: dict[str, int | None], user: str, subject: str) -> Finding:
+def _rights(answers: dict[str, int | None], user: str, subject: str, written: str) -> Finding:
     refused = sorted(t for t, code in answers.items() if code is not None and code >= 0x80)
     silent = sorted(t for t, code in answers.items() if code is None)
     if refused:
@@ -174,8 +176,7 @@ def _rights(answers: dict[str, int | None], user: str, subject: str) -> Finding:
             subject,
             "acl",
             f"user {user} may not publish to {_some(refused)}",
-            "allow these topics for this user in the broker's ACL"
-            " (`plc-edge infra render` writes it)",
+            f"allow these topics for this user in the broker's ACL ({written})",
         )
     if silent:
         return Finding(

@@ -14,7 +14,7 @@ from typing import Any
 
 from bus import topology
 from services.runtime import alert_rules, mirror_rules
-from services.runtime.config import BrokerOutput, Group
+from services.runtime.config import BrokerOutput, Group, SparkplugOutput
 from services.runtime.consumers import reserved
 from services.runtime.document import KeyPath, dotted
 from services.runtime.errors import Problem
@@ -38,7 +38,7 @@ def broken(site: Site) -> Iterator[Problem]:
     """Every broken rule between keys; of groups and their fields, the two below."""
     for check in (
         _duplicates, _alive, _sources, mirror_rules.check, _tenants, alert_rules.check, _retention,
-        _paths,
+        _paths, _edge_nodes,
     ):  # fmt: skip
         with suppress(Unknown):
             yield from check(site)
@@ -198,6 +198,25 @@ def _paths(site: Site) -> Iterator[Problem]:
                 except ValueError as e:
                     yield site.problem(("paths", "runtime"), str(e))
                     return
+
+
+def _edge_nodes(site: Site) -> Iterator[Problem]:
+    """Two Sparkplug outputs at one broker would be the same edge node twice."""
+    used: dict[tuple[str, int, str], str] = {}
+    for i, output in enumerate(site.config.outputs):
+        with suppress(Unknown):
+            if not isinstance(output, SparkplugOutput):
+                continue
+            tenants = output.locatarios or site.config.tenants()
+            places = [
+                (host, output.port, tenant) for host in output.all_hosts for tenant in tenants
+            ]
+            twin = next((used[place] for place in places if place in used), None)
+            if twin is not None:
+                message = f"{twin!r} is the same edge node at the same broker"
+                hint = "leave one of them, or give each other `locatarios:`"
+                yield site.problem(("outputs", i), message, hint)
+            used |= dict.fromkeys(places, output.name)
 
 
 def unwise(site: Site) -> Iterator[Problem]:
