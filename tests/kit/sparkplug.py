@@ -39,7 +39,7 @@ def plc(
     **more: Any,
 ) -> dict[str, Any]:
     """A PLC as rendered for a Sparkplug output: one group, ``db500``."""
-    group = {
+    group: dict[str, Any] = {
         "name": "db500",
         "machines": machines or [None],
         "fields": fields or FIELDS,
@@ -78,7 +78,7 @@ class HostApplication:
     keeps what it hears.
     """
 
-    def __init__(self, port: int, online: bool = True) -> None:
+    def __init__(self, port: int, online: bool = True, broker: str = "127.0.0.1") -> None:
         self.heard: list[Heard] = []
         self.connections = 0
         self._online = online
@@ -94,7 +94,7 @@ class HostApplication:
         client.on_subscribe = lambda *_: self._on_subscribed()
         client.reconnect_delay_set(1, 1)
         self._will()
-        client.connect("127.0.0.1", port)
+        client.connect(broker, port)
         client.loop_start()
         assert self._subscribed.wait(10), "the host did not get its subscription"
 
@@ -154,7 +154,7 @@ class HostApplication:
         self.freeze()
         sock = self._client.socket()
         assert sock is not None
-        sock.close()  # type: ignore[union-attr]
+        sock.close()
 
     def __enter__(self) -> Self:
         return self

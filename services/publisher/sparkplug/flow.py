@@ -63,15 +63,25 @@ class NodeFlow(Flow):
     # -- births -----------------------------------------------------------------------------
 
     def bear(self) -> None:
-        """The session begins: NBIRTH, and DBIRTH of each device."""
-        self.born, self._born_ms = True, now_ms()
-        self._put_all(self._node.births(self._born_ms))
+        """The session begins: NBIRTH, and DBIRTH of each device. Not where the broker would not
+        take one: without it no value of that device means anything, and rows are kept.
+        """
+        births = list(self._node.births(now_ms()))
+        largest = max(births, key=_size_bytes)
+        if (size := _size_bytes(largest)) > self._packet_bytes:
+            text = f"{self.host} takes packets of {self._packet_bytes} bytes, and {largest.topic}"
+            self._note("packet", f"{text} has {size}: allow larger ones on the broker")
+            return
+        if not self.born:
+            self.born, self._born_ms = True, now_ms()
+        self._put_all(births)
 
     def rebirth(self) -> None:
         """The same again, as commanded or because there are other metrics now."""
         if self.born:
             self.rebirths += 1
-            self._put_all(self._node.births(now_ms()))
+            self._put_all(self._node.farewells(now_ms()))
+            self.bear()
 
     def die(self) -> None:
         """NDEATH, published: the host learns of an end that we intend."""
@@ -118,15 +128,16 @@ class NodeFlow(Flow):
             row = pending.popleft()
             if row.done:
                 continue
-            historical = row.ts_ms < self._born_ms
+            # Had this PC's clock been set back, all that is new would be older than the birth.
+            self._born_ms = min(self._born_ms, now_ms())
+            historical = row.ts_ms < self._born_ms or row.lane == "backfill"
             try:
                 *before, own = self._node.take(row, historical, now_ms())
             except ValueError as e:
                 self._desk.refused(row, str(e))
                 continue
             self._put_all(before)
-            size = own.payload.ByteSize() + len(own.topic) + 16
-            if size > self._packet_bytes:
+            if (size := _size_bytes(own)) > self._packet_bytes:
                 reason = f"{size} bytes, the broker takes {self._packet_bytes}"
                 self._desk.refused(row, reason)
                 continue
@@ -177,3 +188,8 @@ class NodeFlow(Flow):
         while self._graced and self._graced[0][0] + self._grace_s <= now_s:
             settled.append(self._graced.popleft()[1])
         super().done(settled)
+
+
+def _size_bytes(message: Message) -> int:
+    """Of its packet, at most."""
+    return int(message.payload.ByteSize()) + len(message.topic) + 16

@@ -46,6 +46,8 @@ class NodeLink(Link):
         """Broker -> timestamp of the last STATE taken there (5.4: each has its own)."""
         self._grace_s = grace_s if primary_host else 0.0
         self._subscribed = self._host_online = False
+        self._refused = ""
+        """What the broker does not let us subscribe to, in words."""
         node.bd_seq = -1
         super().__init__(process, desk, background, settings, changed)
 
@@ -59,6 +61,7 @@ class NodeLink(Link):
         """Other PLCs or fields: the host is given births anew."""
         if self._node.configure(plcs):
             self._flow.rebirth()
+            self._bear()
             self._pump()
 
     def details(self) -> dict[str, object]:
@@ -77,6 +80,7 @@ class NodeLink(Link):
         # 6.4.19: from 0, one more with every CONNECT, 0 after 255.
         node.bd_seq = (node.bd_seq + 1) % 256
         self._subscribed = self._host_online = False
+        self._refused = ""
         will = (node.topic("NDEATH"), node.will(now_ms()), 1, False)
         return mqtt.connect(
             s.version, s.client_id, s.keepalive_s, will, s.username, password, will_is_text=False
@@ -99,8 +103,11 @@ class NodeLink(Link):
             codes = mqtt.parse_suback(version, body)
             if any(code >= 0x80 for code in codes):
                 what = self._node.topic("NCMD") if codes[0] >= 0x80 else self._host_topic
-                self._note("acl", f"{self.host} refuses to let us subscribe to {what}: the"
-                           " account's access rules on the broker must allow it")  # fmt: skip
+                self._refused = (
+                    f"{self.host} refuses to let us subscribe to {what}: the account's access rules"
+                    " on the broker must allow it"
+                )
+                self._note("acl", self._refused)
             self._subscribed = True
             self._bear()
         elif kind == mqtt.PUBLISH:
@@ -116,12 +123,17 @@ class NodeLink(Link):
 
     def _bear(self) -> None:
         """Births, once all is there that they wait for."""
-        if self._flow.born or not self._subscribed:
+        if self._flow.born or not (self._greeted and self._subscribed):
             return
         if self._host_online or not self._host_topic:
             self._flow.bear()
-            if self.code == "host_offline":
+            if self._flow.born and self.code in ("host_offline", "packet"):
                 self._note("", "")
+
+    def _note(self, code: str, message: str) -> None:
+        if not code and self._refused:
+            code, message = "acl", self._refused
+        super()._note(code, message)
 
     def _on_command(self, payload: bytes) -> None:
         try:

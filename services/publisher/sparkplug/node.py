@@ -88,6 +88,8 @@ class Node:
         self.learned: list[str] = []
         """Metrics that rows had and the configuration has not, since it was read."""
         self.bd_seq = 0
+        self._gone: list[str] = []
+        """PLCs that the host holds for alive and the configuration has no more."""
         self.configure(plcs)
 
     def topic(self, kind: str, plc: str = "") -> str:
@@ -110,6 +112,7 @@ class Node:
                     if known is not None and known.shape == metric.shape:
                         metric.learn(known.ts_ms, known.value, known.quality, known.reason)
         self.offline &= self._devices.keys()
+        self._gone = [p for p, d in old.items() if d.alive and p not in self._devices]
         now = {p: {n: m.shape for n, m in d.metrics.items()} for p, d in self._devices.items()}
         return now != was
 
@@ -150,6 +153,7 @@ class Node:
         m.name, m.timestamp, m.datatype = REBIRTH, now_ms, DataType.Value("Boolean")
         m.boolean_value = False
         yield Message(self.topic("NBIRTH"), payload, restarts=True)
+        self._gone = []
         for plc, device in self._devices.items():
             device.alive, device.declared = False, len(device.metrics)
             if plc not in self.offline:
@@ -164,6 +168,12 @@ class Node:
         device.untold.clear()
         device.unwell = {m.alias for m in device.metrics.values() if m.quality != GOOD}
         return Message(self.topic("DBIRTH", plc), payload)
+
+    def farewells(self, now_ms: int) -> Iterator[Message]:
+        """DDEATH of each PLC that has left the configuration; births follow."""
+        for plc in self._gone:
+            yield Message(self.topic("DDEATH", plc), new_payload(now_ms))
+        self._gone = []
 
     def deaths(self, now_ms: int) -> Iterator[Message]:
         """DDEATH of each PLC that is offline while the host holds it for online."""
@@ -185,6 +195,8 @@ class Node:
         try:
             message: dict[str, Any] = orjson.loads(row.body)
             ts_ms, bad = int(message["ts"]), message.get("bad", {})
+            if not 0 <= ts_ms < 2**63:
+                raise ValueError(f"ts {ts_ms}")
             for name, value, quality, reason in _readings(row, message, device):
                 m = payload.metrics.add()
                 metric = self._fit(row.plc, device, m, name, value)
@@ -280,7 +292,7 @@ def _readings(
             yield _GAP + name, message.get(name), GOOD, ""
         return
     record = prefix(message["group"], message.get("machine"))
-    bad: dict[str, str] = message.get("bad", {})
+    bad = {str(name): str(reason) for name, reason in message.get("bad", {}).items()}
     why = bad.get("*", "")
     quality = (BAD if message["quality"] == "bad" else STALE) if why else GOOD
     values: dict[str, Any] = message["values"]

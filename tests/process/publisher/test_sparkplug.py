@@ -16,7 +16,15 @@ from tests.kit.dispatch_peer import DispatchPeer
 from tests.kit.procs import service
 from tests.kit.publisher_rig import PLC, run_folder
 from tests.kit.scripted_broker import Script, ScriptedBroker
-from tests.kit.sparkplug import FIELDS, STATE, HostApplication, decode, plc, sparkplug_config
+from tests.kit.sparkplug import (
+    FIELDS,
+    HOST,
+    STATE,
+    HostApplication,
+    decode,
+    plc,
+    sparkplug_config,
+)
 from tests.kit.sparkplug_judge import Judge, properties
 
 PRENSA = "prensa-01"
@@ -251,8 +259,13 @@ def test_another_configuration_is_another_birth_and_loses_nothing() -> None:
         peer.add(1, plc="removida", bodies=[message(1, peer.epoch, {"x": "y"}, plc_id="removida")])
         peer.wait_done(5)
         host.wait("DDATA", 3)
+        publisher.configure(sparkplug_config(run, broker.port, [plc(fields[:1])]))
+        host.wait("DDEATH")
+        peer.add(1, bodies=[message(3, peer.epoch, {"n": True})])
+        host.wait("DDATA", 4)
         judge = Judge()
         judge.hear(host.heard)
+        assert judge.alive == {PRENSA}
         read = {r.name: r.value for r in judge.readings[PRENSA, peer.epoch, 2]}
         assert read == {"db500/n:Double": 2, "db500/temperatura": 3.5, "db500/rodando": True}
         read = {r.name: r.value for r in judge.readings["removida", peer.epoch, 1]}
@@ -269,9 +282,18 @@ def test_what_is_no_message_is_a_dead_letter() -> None:
         DispatchPeer(run, "central") as peer,
         service(sparkplug_config(run, broker.port)),
     ):
-        peer.add(4, bodies=[b"{", b"[]", b'{"ts":1}', message(4, peer.epoch, {"n": 4})])
+        e = peer.epoch
+        wrong = [
+            b"{",
+            b"[]",
+            b'{"ts":1}',
+            message(4, e, {"n": 1}, ts=-1),
+            message(5, e, {}, ts=2**63),
+        ]
+        wrong += [message(6, e, {}, bad=["n"])]
+        peer.add(7, bodies=[*wrong, message(7, e, {"n": 4}, bad={"*": None})])
         peer.wait_done(5)
-        assert sorted(peer.refused) == [1, 2, 3]
+        assert sorted(peer.refused) == [1, 2, 3, 4, 5, 6]
         assert all(reason.startswith("no message of plc-edge") for reason in peer.refused.values())
         host.wait("DDATA")
 
@@ -385,6 +407,52 @@ def test_what_only_history_told_becomes_current() -> None:
             assert judge.quality[f"{PRENSA}/db500/n"] == 192
             last = decode(host.heard)[-1]["metrics"]
             assert {int(m["timestamp"]) for m in last} == {peer.rows[-1][4]}, "of its reading"
+
+
+def test_a_birth_that_the_broker_would_not_take_is_told_and_rows_are_kept() -> None:
+    with (
+        run_folder() as run,
+        ScriptedBroker(Script(maximum_packet=300)) as broker,
+        DispatchPeer(run, "central") as peer,
+        service(sparkplug_config(run, broker.port)) as publisher,
+    ):
+        peer.add(5)
+        until(lambda: publisher.said("output_packet"), 5, publisher.stderr)
+        assert publisher.said("DBIRTH/planta-sp/prensa-01 has ")
+        assert not broker.received
+        broker.heal()
+        broker.drop_clients()
+        peer.wait_done(10)
+        assert not broker.complaints
+
+
+def test_the_broker_with_the_primary_host_is_found() -> None:
+    """And left again when the host appears at the other one."""
+    with Broker() as first, Broker(host="127.0.0.2", port=first.port) as second:
+        with (
+            run_folder() as run,
+            DispatchPeer(run, "central") as peer,
+            HostApplication(first.port, online=False) as witness,
+        ):
+            hosts = [first.host, second.host]
+            config = sparkplug_config(run, first.port, hosts=hosts, primary_host=HOST)
+            with service(config) as publisher:
+                host = HostApplication(second.port, broker=second.host)
+                host.wait("DBIRTH", timeout_s=20)
+                peer.add(10)
+                peer.wait_done(10)
+                assert not witness.heard
+                host.leave()
+                with HostApplication(first.port) as other:
+                    peer.add(10)
+                    other.wait("DBIRTH", timeout_s=20)
+                    peer.wait_done(10)
+                    assert publisher.terminate() == 0
+                    other.wait("NDEATH")
+                    judge = Judge()
+                    judge.hear(host.heard)
+                    judge.hear(other.heard)
+        assert not judge.missing(peer.rows, peer.refused)
 
 
 def test_two_tenants_are_two_edge_nodes() -> None:
