@@ -152,9 +152,8 @@ class HostApplication:
     def leave(self) -> None:
         """Dies: the broker publishes the will."""
         self.freeze()
-        sock = self._client.socket()
-        assert sock is not None
-        sock.close()
+        if (sock := self._client.socket()) is not None:
+            sock.close()
 
     def __enter__(self) -> Self:
         return self

@@ -271,7 +271,7 @@ def test_another_configuration_is_another_birth_and_loses_nothing() -> None:
         read = {r.name: r.value for r in judge.readings["removida", peer.epoch, 1]}
         assert read == {"db500/x": "y"}
         aliases = [{m["name"]: m["alias"] for m in b["metrics"]} for b in judge.births]
-        assert aliases[0]["db500/temperatura"] == aliases[-2]["db500/temperatura"]
+        assert aliases[0]["db500/temperatura"] == aliases[1]["db500/temperatura"]
 
 
 def test_what_is_no_message_is_a_dead_letter() -> None:
