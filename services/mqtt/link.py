@@ -72,13 +72,9 @@ class Settings:
 
 
 class Link:
-    """Keeps one connection. ``changed()`` is called when ``up``, ``code`` or ``message`` change.
+    """Keeps one connection. ``changed()`` is called when ``up``, ``code`` or ``message`` change."""
 
-    Publishes only; what subscribes, too, is a subclass (services/publisher/sparkplug/link.py).
-    """
-
-    listens = False
-    """Packets come that nobody has asked for."""
+    listens = False  # whether packets come that nobody has asked for: a subclass that subscribes
 
     def __init__(
         self,
@@ -159,7 +155,6 @@ class Link:
             self._sock.close()
 
     def _goodbye(self) -> None:
-        """The last packets of a connection that we end."""
         self._flow.qos = 0  # nobody waits for its answer
         if topic := self._settings.status_topic:
             self._flow.send_retained(topic, self._status("offline"))

@@ -52,6 +52,7 @@ class NodeFlow(Flow):
         self._old_s = 0.0
         """When the last of them was sent."""
         self._seq = 0
+        self._rebirth_due = False
 
     def begin(self, answer: mqtt.Connack, first: dict[str, bytes]) -> None:
         """The broker has accepted us, within its limits. Births wait for ``bear``."""
@@ -77,11 +78,10 @@ class NodeFlow(Flow):
         self._put_all(births)
 
     def rebirth(self) -> None:
-        """The same again, as commanded or because there are other metrics now."""
-        if self.born:
-            self.rebirths += 1
-            self._put_all(self._node.farewells(now_ms()))
-            self.bear()
+        """The same again, before anything else: as commanded, or because there are other metrics
+        now. Once, however often it is asked for meanwhile.
+        """
+        self._rebirth_due = True
 
     def die(self) -> None:
         """NDEATH, published: the host learns of an end that we intend."""
@@ -111,6 +111,11 @@ class NodeFlow(Flow):
         """Encodes what may go."""
         if not self.born or self.closing:
             return
+        if self._rebirth_due:
+            self._rebirth_due = False
+            self.rebirths += 1
+            self._put_all(self._node.farewells(now_ms()))
+            self.bear()
         if not self._hold_s:
             self._pump_rows()
         if not self._pending and time.monotonic() - self._old_s > QUIET_S:

@@ -42,12 +42,14 @@ class NodeLink(Link):
         self._node = node
         self._host_topic = f"{NAMESPACE}/STATE/{primary_host}" if primary_host else ""
         self._host_name = primary_host
-        self._host_ms: dict[str, float] = {}
-        """Broker -> timestamp of the last STATE taken there (5.4: each has its own)."""
         self._grace_s = grace_s if primary_host else 0.0
         self._subscribed = self._host_online = False
         self._refused = ""
         """What the broker does not let us subscribe to, in words."""
+        self._host_ms = 0.0
+        """Timestamp of the last STATE of this connection. No longer: a host whose clock was set
+        back would never be taken for online again.
+        """
         node.bd_seq = -1
         super().__init__(process, desk, background, settings, changed)
 
@@ -80,7 +82,7 @@ class NodeLink(Link):
         # 6.4.19: from 0, one more with every CONNECT, 0 after 255.
         node.bd_seq = (node.bd_seq + 1) % 256
         self._subscribed = self._host_online = False
-        self._refused = ""
+        self._refused, self._host_ms = "", 0.0
         will = (node.topic("NDEATH"), node.will(now_ms()), 1, False)
         return mqtt.connect(
             s.version, s.client_id, s.keepalive_s, will, s.username, password, will_is_text=False
@@ -158,9 +160,11 @@ class NodeLink(Link):
             text = f"STATE of {self._host_name} cannot be read: {e!r}"
             self._process.event("warning", "bad_state", text)
             return
-        if ts_ms < self._host_ms.get(self.host, 0.0):
+        if ts_ms < self._host_ms:
+            text = f"STATE of {self._host_name} is older than its last one: it counts for nothing"
+            self._process.event("warning", "old_state", f"{text}. Was its clock set back?")
             return
-        self._host_ms[self.host] = ts_ms
+        self._host_ms = ts_ms
         self._host_online = online
         if online:
             self._bear()

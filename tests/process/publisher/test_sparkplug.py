@@ -233,6 +233,7 @@ def test_rebirth_on_command_only() -> None:
         judge = Judge()
         judge.hear(host.heard)
         assert host.count("NBIRTH") == 2
+        assert publisher.said("asks 127.0.0.1 for births")
         again = {m["name"]: m["value"] for m in judge.births[1]["metrics"]}
         assert again["db500/n"] == 300, "current values"
         assert publisher.said("bad_command")
@@ -379,6 +380,7 @@ def test_births_wait_for_the_primary_host_and_old_states_count_for_nothing() -> 
         peer.add(1)
         peer.wait_done(10)
         assert not host.count("NDEATH"), "an older STATE ends nothing"
+        assert publisher.said("old_state")
         host.publish(STATE, host.state(False, 5_000), retain=True)
         host.wait("NDEATH")
         judge = Judge()
