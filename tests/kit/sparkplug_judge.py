@@ -65,7 +65,8 @@ class Judge:
         assert len(parts) == (5 if kind[0] == "D" else 4), (
             "topic-structure-namespace-device-id-associated-message-types"
         )
-        wanted = {"NDEATH": 1, "DDATA": self.qos}.get(kind, 0)
+        of_row = kind == "DDATA" and m["body"]
+        wanted = 1 if kind == "NDEATH" else self.qos if of_row else 0
         assert heard.qos == wanted, f"topics-{kind.lower()}-mqtt"
         assert not heard.retain, f"payloads-{kind.lower()}-retain"
         assert int(m["timestamp"]) > 1_700_000_000_000, f"payloads-{kind.lower()}-timestamp"

@@ -11,6 +11,7 @@ from tahutils.tahu.sparkplug_b_pb2 import Payload
 
 from services.consumer.row import Row
 from services.mqtt import packets as mqtt
+from services.mqtt.flow import Outgoing
 from services.publisher.sparkplug import flow as flow_module
 from services.publisher.sparkplug.flow import NodeFlow
 from services.publisher.sparkplug.node import Node
@@ -127,7 +128,7 @@ def test_what_the_broker_took_is_sent_again_where_the_host_was_gone(
     rig.flow.done(acked[2:])
     assert rig.desk.settled == [1, 2]
     rig.send(row(5, BORN_MS))
-    rig.flow.reset(flow_module.Outgoing())
+    rig.flow.reset(Outgoing())
     rig.flow.begin(mqtt.Connack(0), {})
     rig.now_ms += 1
     rig.flow.bear()
