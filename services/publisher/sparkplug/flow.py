@@ -156,6 +156,9 @@ class NodeFlow(Flow):
             row.end = self._put(own, mid if self.qos else 0)
             flying[mid] = row
 
+    def _topic(self, row: Row) -> str:
+        return self._node.topic("DDATA", row.plc)
+
     @property
     def wants_answer(self) -> bool:
         """Something went that only a PINGRESP can prove to have arrived."""

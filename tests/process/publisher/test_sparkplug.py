@@ -339,6 +339,22 @@ def test_a_subscription_that_the_broker_refuses_is_told() -> None:
         assert publisher.said("output_acl")
 
 
+def test_at_qos_1_a_refused_value_is_held_and_told() -> None:
+    with (
+        run_folder() as run,
+        ScriptedBroker(Script(puback_code=0x87)) as broker,
+        DispatchPeer(run, "central") as peer,
+        service(sparkplug_config(run, broker.port, qos=1)) as publisher,
+    ):
+        peer.add(3)
+        until(lambda: publisher.said("refuses spBv1.0/acme/DDATA/planta-sp/prensa-01"), 5, publisher.stderr)
+        assert not peer.settled
+        broker.heal()
+        peer.wait_done(10)
+        assert not peer.refused
+        assert not broker.complaints
+
+
 def test_hostile_packets_end_the_connection_and_not_the_process() -> None:
     hostile = [b"\x30\x01\x00", b"\x32\x03\x00\x01a", b"\x90\x01\x00", b"\x30\x04\x00\xff\x00\x00",
                b"\x36\x06\x00\x01a\x00\x01\x00", b"\xf0\x00"]  # fmt: skip
