@@ -374,6 +374,7 @@ class SparkplugOutput(BrokerOutput):
         description="of values. The specification wants 0: the broker is asked after them, and what"
         " it refuses is not known. 1 is acknowledged one by one, and no longer conformant",
     )
+    window: int = Field(5_000, ge=1, le=20_000, description="messages in flight")
     primary_host: str | None = Field(
         None,
         pattern=r"^[^+#/\x00]+$",

@@ -347,7 +347,11 @@ def test_at_qos_1_a_refused_value_is_held_and_told() -> None:
         service(sparkplug_config(run, broker.port, qos=1)) as publisher,
     ):
         peer.add(3)
-        until(lambda: publisher.said("refuses spBv1.0/acme/DDATA/planta-sp/prensa-01"), 5, publisher.stderr)
+        until(
+            lambda: publisher.said("refuses spBv1.0/acme/DDATA/planta-sp/prensa-01"),
+            5,
+            publisher.stderr,
+        )
         assert not peer.settled
         broker.heal()
         peer.wait_done(10)
