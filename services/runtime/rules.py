@@ -228,3 +228,7 @@ def unwise(site: Site) -> Iterator[Problem]:
             message = f"{output.port} is a broker's port without TLS, and TLS is on by default"
             hint = f"`tls: false`, or the broker's TLS port (`port: {TLS_MQTT_PORT}`)"
             yield site.problem(("outputs", i, "port"), message, hint)
+        if isinstance(output, SparkplugOutput) and output.primary_host is None:
+            message = "no `primary_host`: what the broker takes while the host is away is lost"
+            hint = "`primary_host:` with the host application's id (docs/sparkplug.md)"
+            yield site.problem(("outputs", i), message, hint)

@@ -73,3 +73,11 @@ def test_one_edge_node_is_at_one_broker_once(tmp_path: Path) -> None:
 def test_a_primary_host_is_one_level_of_a_topic(tmp_path: Path, host: str) -> None:
     with pytest.raises(ConfigError, match="primary_host"):
         loaded(tmp_path, {**SCADA, "primary_host": host})
+
+
+def test_an_output_that_may_lose_is_warned_of(tmp_path: Path) -> None:
+    loaded(tmp_path, SCADA)
+    file = tmp_path / "config.yaml"
+    assert [w for w in loader.load(file).config.warnings if "primary_host" in w]
+    loaded(tmp_path, {**SCADA, "primary_host": "scada"})
+    assert not loader.load(file).config.warnings
