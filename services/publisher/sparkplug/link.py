@@ -79,7 +79,7 @@ class NodeLink(Link):
 
     def _connect(self, password: str | None) -> bytes:
         s, node = self._settings, self._node
-        # 6.4.19: from 0, one more with every CONNECT, 0 after 255.
+        # topics-nbirth-bdseq-increment: from 0, one more with every CONNECT; 0 after 255.
         node.bd_seq = (node.bd_seq + 1) % 256
         self._subscribed = self._host_online = False
         self._refused, self._host_ms = "", 0.0
@@ -174,7 +174,9 @@ class NodeLink(Link):
             self._wait_for_host("is offline")
 
     def _leave(self) -> None:
-        """5.4: the host is not at this broker, so neither are we; the next one is tried."""
+        """The host is not at this broker, so neither are we; the next one is tried
+        (operational-behavior-edge-node-termination-host-offline).
+        """
         sock = self._sock
         self._goodbye()
         self._write()
@@ -191,7 +193,7 @@ class NodeLink(Link):
     def _goodbye(self) -> None:
         born = self._flow.born
         self._flow.die()
-        # 6.4.25: MQTT 5 must say that the will is wanted too; the host knows it by its bdSeq.
+        # payloads-ndeath-will-message-publisher-disconnect-mqtt50: 5 must ask for the will, too.
         self._out.put(mqtt.disconnect(self._settings.version, with_will=born))
 
     # -- proofs ------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The metrics of a device: names, datatypes, aliases; JSON values put into the payload's fields.
 
-Names of sections are those of the Sparkplug specification 3.0.0. Pure.
+Names in brackets are assertions of the Sparkplug specification 3.0.0, without ``tck-id-``. Pure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tahutils.tahu.sparkplug_b_pb2 import DataType, Payload
 
 from services.s7.types import parse_type
 
-# 6.4.14: the codes that a quality may have.
+# The codes that a quality may have (payloads-propertyset-quality-value-value).
 BAD, GOOD, STALE = 0, 192, 500
 QUALITY, UNIT, REASON = "Quality", "engUnit", "reason"
 _MAX_FLOAT = 3.4028234663852886e38

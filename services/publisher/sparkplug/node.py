@@ -93,7 +93,7 @@ class Node:
         self.configure(plcs)
 
     def topic(self, kind: str, plc: str = "") -> str:
-        """Of a message type (4.1); with ``plc``, of a device."""
+        """Of a message type; with ``plc``, of a device."""
         before, name = self._base
         return f"{before}/{kind}/{name}" + (f"/{plc}" if plc else "")
 
@@ -161,7 +161,7 @@ class Node:
 
     def _birth(self, plc: str, device: _Device, now_ms: int) -> Message:
         payload = new_payload(now_ms)
-        # Oldest first, what is unknown (and so timed now) last: 5.14, chronological order.
+        # Oldest first (operational-behavior-data-publish-dbirth-order), unknown ones last: timed now.
         for metric in sorted(device.metrics.values(), key=lambda m: m.ts_ms or now_ms):
             metric.birth(payload, now_ms)
         device.alive = True
@@ -251,6 +251,8 @@ class Node:
         if metric is not None:
             try:
                 put(m, metric.datatype, value, metric.zone)
+                m.alias = metric.alias
+                return metric
             except Misfit:
                 name = f"{name}:{guess(value)}"
                 metric = device.metrics.get(name)
@@ -269,7 +271,7 @@ def _describe(
     m.timestamp = ts_ms
     if historical:
         m.is_historical = True
-    # 6.4.14: needed only where it is not good; and once where it is good again.
+    # Needed only where it is not good; and once where it is good again.
     if quality != GOOD or (alias in device.unwell and not historical):
         add_property(m, QUALITY, quality)
         if reason:
