@@ -161,7 +161,7 @@ class Node:
 
     def _birth(self, plc: str, device: _Device, now_ms: int) -> Message:
         payload = new_payload(now_ms)
-        # Oldest first (operational-behavior-data-publish-dbirth-order), unknown ones last: timed now.
+        # Oldest first (operational-behavior-data-publish-dbirth-order), unknown ones last.
         for metric in sorted(device.metrics.values(), key=lambda m: m.ts_ms or now_ms):
             metric.birth(payload, now_ms)
         device.alive = True

@@ -6,6 +6,7 @@ import re
 
 from tests.kit.common import ROOT
 
+HERE = [f"tests/process/publisher/test_sparkplug{more}.py" for more in ("", "_broker")]
 PAGE = (ROOT / "docs" / "sparkplug.md").read_text()
 ROWS = [
     line for line in PAGE.splitlines() if re.match(r"\| `[a-z0-9*-]+`(, `[a-z0-9*-]+`)* \|", line)
@@ -18,8 +19,8 @@ def test_every_test_of_the_checklist_exists() -> None:
     assert len(named) > 10
     for name, row in named:
         stated = re.search(rf"`{name}` \((tests/[\w/]+\.py)\)", row)
-        file = stated[1] if stated else "tests/process/publisher/test_sparkplug.py"
-        assert f"def {name}(" in (ROOT / file).read_text(), f"{name} is not in {file}"
+        files = [stated[1]] if stated else HERE
+        assert any(f"def {name}(" in (ROOT / f).read_text() for f in files), f"{name}: {files}"
 
 
 def test_what_the_judge_asserts_is_listed() -> None:
