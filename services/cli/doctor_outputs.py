@@ -29,7 +29,15 @@ from paho.mqtt.reasoncodes import ReasonCode
 from services.cli.doctor_finding import Failed, Finding
 from services.cli.doctor_net import TIMEOUT_S, connect, file_expiry, handshake, tls_context
 from services.runtime import secrets, tls_faults
-from services.runtime.config import Credentials, HttpOutput, MqttOutput, Output, StdoutOutput, Tls
+from services.runtime.config import (
+    BrokerOutput,
+    Credentials,
+    HttpOutput,
+    Output,
+    SparkplugOutput,
+    StdoutOutput,
+    Tls,
+)
 from services.runtime.errors import ConfigError
 from services.runtime.site import Site
 
@@ -50,7 +58,7 @@ def check(site: Site, output: Output, running: dict[str, Any] | None) -> Iterato
         return
     try:
         yield from _files(site, output, subject)
-        if isinstance(output, MqttOutput):
+        if isinstance(output, BrokerOutput):
             for host in output.all_hosts:
                 yield from _mqtt(site, output, host, subject)
         else:
@@ -71,7 +79,7 @@ def _said(output: Output, running: dict[str, Any] | None, subject: str) -> Itera
             )  # fmt: skip
 
 
-def _files(site: Site, output: MqttOutput | HttpOutput, subject: str) -> Iterator[Finding]:
+def _files(site: Site, output: BrokerOutput | HttpOutput, subject: str) -> Iterator[Finding]:
     folder = site.config.file.parent
     if not output.tls:
         return
@@ -99,7 +107,7 @@ def _secret(site: Site, holder: Credentials, key: str, subject: str) -> str:
 # -- MQTT ---------------------------------------------------------------------------------
 
 
-def _mqtt(site: Site, output: MqttOutput, host: str, subject: str) -> Iterator[Finding]:
+def _mqtt(site: Site, output: BrokerOutput, host: str, subject: str) -> Iterator[Finding]:
     tcp = connect(subject, host, output.port, "the broker")
     context = None
     if output.tls:
@@ -110,10 +118,7 @@ def _mqtt(site: Site, output: MqttOutput, host: str, subject: str) -> Iterator[F
     else:
         tcp.close()
     for tenant, plcs in _tenants(site, output).items():
-        topics = [
-            *(f"plc/{tenant}/{plc}" for plc in plcs),
-            f"edge/{tenant}/{site.config.site}/status",
-        ]
+        topics = _topics(site, output, tenant, plcs)
         try:
             yield from _account(site, output, host, context, tenant, topics, subject)
         except Failed as e:
@@ -123,13 +128,23 @@ def _mqtt(site: Site, output: MqttOutput, host: str, subject: str) -> Iterator[F
             yield e.finding
 
 
+def _topics(site: Site, output: BrokerOutput, tenant: str, plcs: list[str]) -> list[str]:
+    """What is published for one tenant."""
+    name = site.config.site
+    if isinstance(output, SparkplugOutput):
+        kinds = ("DBIRTH", "DDATA", "DDEATH")
+        node = [f"spBv1.0/{tenant}/{kind}/{name}" for kind in ("NBIRTH", "NDEATH")]
+        return node + [f"spBv1.0/{tenant}/{kind}/{name}/{plc}" for plc in plcs for kind in kinds]
+    return [*(f"plc/{tenant}/{plc}" for plc in plcs), f"edge/{tenant}/{name}/status"]
+
+
 def _wants_tls(subject: str, where: str, http: bool) -> Failed:
     fault = tls_faults.wants_tls(where, http)
     return Failed(subject, fault.code, fault.text, fault.fix)
 
 
 def _account(
-    site: Site, output: MqttOutput, host: str, context: ssl.SSLContext | None,
+    site: Site, output: BrokerOutput, host: str, context: ssl.SSLContext | None,
     tenant: str, topics: list[str], subject: str,
 ) -> Iterator[Finding]:  # fmt: skip
     """Login and rights of the account that one tenant's messages go out with."""
@@ -147,10 +162,12 @@ def _account(
                 return
             rest = topics[len(answers) :]
             answers |= session.ask(rest[: session.capacity])
-    yield _rights(answers, account.username or "(none)", subject)
+    writes = not isinstance(output, SparkplugOutput)
+    written = "`plc-edge infra render` writes it" if writes else "docs/sparkplug.md lists them"
+    yield _rights(answers, account.username or "(none)", subject, written)
 
 
-def _rights(answers: dict[str, int | None], user: str, subject: str) -> Finding:
+def _rights(answers: dict[str, int | None], user: str, subject: str, written: str) -> Finding:
     refused = sorted(t for t, code in answers.items() if code is not None and code >= 0x80)
     silent = sorted(t for t, code in answers.items() if code is None)
     if refused:
@@ -159,8 +176,7 @@ def _rights(answers: dict[str, int | None], user: str, subject: str) -> Finding:
             subject,
             "acl",
             f"user {user} may not publish to {_some(refused)}",
-            "allow these topics for this user in the broker's ACL"
-            " (`plc-edge infra render` writes it)",
+            f"allow these topics for this user in the broker's ACL ({written})",
         )
     if silent:
         return Finding(
@@ -173,7 +189,7 @@ def _rights(answers: dict[str, int | None], user: str, subject: str) -> Finding:
     return Finding("ok", subject, "acl", f"may publish to {len(answers)} topics")
 
 
-def _tenants(site: Site, output: MqttOutput) -> dict[str, list[str]]:
+def _tenants(site: Site, output: BrokerOutput) -> dict[str, list[str]]:
     """Tenant -> its PLCs, of those this output serves."""
     found: dict[str, list[str]] = {}
     for plc in site.config.plcs:
@@ -210,7 +226,7 @@ class _Session:
     """
 
     def __init__(
-        self, site: Site, output: MqttOutput, host: str, context: ssl.SSLContext | None,
+        self, site: Site, output: BrokerOutput, host: str, context: ssl.SSLContext | None,
         tenant: str, account: Credentials, password: str, subject: str,
     ) -> None:  # fmt: skip
         self.subject = subject
@@ -260,7 +276,7 @@ class _Session:
             self.close()
             raise self._refused(host, output)
 
-    def _refused(self, host: str, output: MqttOutput) -> Failed:
+    def _refused(self, host: str, output: BrokerOutput) -> Failed:
         where = f"{host}:{output.port}"
         if self._answer is None:
             return Failed(

@@ -321,7 +321,10 @@ class Flow:
         self._careful = True
         pause_s = min(HOLD_MAX_S, HOLD_S * 2 ** min(self._holds, 8))
         self._hold_s = time.monotonic() + pause_s
-        self._note(code_of(code), f"{self.host} refuses {row.topic}: {words}{_hint(code)}")
+        self._note(code_of(code), f"{self.host} refuses {self._topic(row)}: {words}{_hint(code)}")
+
+    def _topic(self, row: Row) -> str:
+        return row.topic
 
     def _retained_done(self, item: Retained) -> None:
         if not item.payload and not self._last_retained.get(item.topic):

@@ -74,6 +74,8 @@ class Settings:
 class Link:
     """Keeps one connection. ``changed()`` is called when ``up``, ``code`` or ``message`` change."""
 
+    listens = False  # whether packets come that nobody has asked for: a subclass that subscribes
+
     def __init__(
         self,
         process: Process,
@@ -91,15 +93,17 @@ class Link:
         self.up = False
         self.code, self.message = "", "not connected yet"
         self.host = settings.hosts[0]
-        self._flow = Flow(
-            desk, settings.version, settings.window, settings.qos, self._flow_note, kept
-        )
+        self._flow = self._make_flow(desk, kept)
         self._next_host = 0
         self._will_qos, self._will_retained = settings.qos, True
         self._failures = 0
         self._reset(None)
         process.every(TICK_S, self._tick)
         self._dial()
+
+    def _make_flow(self, desk: Desk, kept: Callable[[str, bytes], None]) -> Flow:
+        s = self._settings
+        return Flow(desk, s.version, s.window, s.qos, self._flow_note, kept)
 
     def _reset(self, sock: socket.socket | None) -> None:
         """The state of a connection, new with each one."""
@@ -144,14 +148,17 @@ class Link:
     def close(self) -> None:
         """Says offline and goodbye."""
         if self._greeted:
-            self._flow.qos = 0  # nobody waits for its answer
-            if topic := self._settings.status_topic:
-                self._flow.send_retained(topic, self._status("offline"))
-            self._out.put(mqtt.disconnect(self._settings.version))
+            self._goodbye()
             self._write()
         if self._sock is not None:
             self._process.forget(self._sock)
             self._sock.close()
+
+    def _goodbye(self) -> None:
+        self._flow.qos = 0  # nobody waits for its answer
+        if topic := self._settings.status_topic:
+            self._flow.send_retained(topic, self._status("offline"))
+        self._out.put(mqtt.disconnect(self._settings.version))
 
     # -- connecting ----------------------------------------------------------------------
 
@@ -174,17 +181,18 @@ class Link:
             error = explain(result, f"{self.host}:{self._settings.port}")
             return self._lost(error.code, error.message)
         sock, password = result
-        s = self._settings
         self._reset(sock)
-        offline = self._status("offline", with_ts=False)
-        will = (s.status_topic, offline, self._will_qos, self._will_retained)
-        said = will if s.status_topic else None
-        self._out.put(
-            mqtt.connect(s.version, s.client_id, s.keepalive_s, said, s.username, password)
-        )
+        self._out.put(self._connect(password))
         self._process.on_readable(sock, self._ready)
         self._write()
         return None
+
+    def _connect(self, password: str | None) -> bytes:
+        s = self._settings
+        offline = self._status("offline", with_ts=False)
+        will = (s.status_topic, offline, self._will_qos, self._will_retained)
+        said = will if s.status_topic else None
+        return mqtt.connect(s.version, s.client_id, s.keepalive_s, said, s.username, password)
 
     def _status(self, status: str, with_ts: bool = True) -> bytes:
         # The will has no ts: it is written now and sent at an unknown time.
@@ -249,7 +257,7 @@ class Link:
                 if kind == mqtt.PUBACK:
                     self._flow.on_puback(body, acked)
                 elif kind == mqtt.PINGRESP:
-                    self._ping_end = None
+                    self._on_pingresp(acked)
                 elif kind == mqtt.CONNACK:
                     self._on_connack(body)
                 elif kind == mqtt.DISCONNECT:
@@ -260,11 +268,18 @@ class Link:
                         f"{self.host} ended the connection: {mqtt.reason_text(code, said)}",
                     )
                 else:
-                    raise mqtt.Malformed(f"packet type {kind} to a client that only publishes")
+                    self._on_packet(kind, body)
             if len(data) < 65_536 and not isinstance(sock, ssl.SSLSocket):
                 return
-            if not self._flow.flying and self._ping_end is None:
+            if not self.listens and not self._flow.flying and self._ping_end is None:
                 return  # no answer is owed; what comes all the same wakes us again
+
+    def _on_pingresp(self, acked: list[Row]) -> None:
+        """Appends to ``acked`` the rows that this proves to have arrived."""
+        self._ping_end = None
+
+    def _on_packet(self, kind: int, body: bytes) -> None:
+        raise mqtt.Malformed(f"packet type {kind} to a client that only publishes")
 
     def _on_connack(self, body: bytes) -> None:
         if self._greeted:

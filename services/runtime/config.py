@@ -165,15 +165,13 @@ class OutputBase(Credentials):
     secret_keys: ClassVar[tuple[str, ...]] = ("password",)
 
 
-class MqttOutput(OutputBase):
-    """To an MQTT broker."""
+class BrokerOutput(OutputBase):
+    """What outputs to an MQTT broker have."""
 
-    type: Literal["mqtt"]
     host: Host | None = None
     hosts: list[Host] = Field([], description="brokers to try in turn")
     port: Port = 8883
     version: Literal["3.1.1", 5] = Field(5, description="only 5 learns of refused messages")
-    qos: Literal[0, 1] = 1
     client_id: str | None = Field(None, description="default: `<site>-<output>-<tenant>`")
     keepalive: Duration = Field(15.0, ge=2, le=3_600)
     window: int = Field(1_000, ge=1, le=20_000, description="messages in flight")
@@ -201,6 +199,38 @@ class MqttOutput(OutputBase):
         return self.hosts or [str(self.host)]
 
 
+class MqttOutput(BrokerOutput):
+    """To an MQTT broker."""
+
+    type: Literal["mqtt"]
+    qos: Literal[0, 1] = 1
+
+
+class SparkplugOutput(BrokerOutput):
+    """To an MQTT broker, as a Sparkplug B 3.0 edge node (docs/sparkplug.md)."""
+
+    type: Literal["sparkplug"]
+    qos: Literal[0, 1] = Field(
+        0,
+        description="of values. The specification wants 0: the broker is asked after them, and what"
+        " it refuses is not known. 1 is acknowledged one by one, and no longer conformant",
+    )
+    window: int = Field(5_000, ge=1, le=20_000, description="messages in flight")
+    primary_host: str | None = Field(
+        None,
+        pattern=r"^[^+#/\x00]+$",
+        description="host application that must be online (its `STATE`); while it is not, messages"
+        " are kept, and sent as history later",
+    )
+    host_grace: Duration = Field(
+        2.0,
+        ge=0,
+        le=300,
+        description="with `primary_host`: so long a message that the broker has is kept, and sent"
+        " again if the host proves to have been gone; at most `window` messages in that time",
+    )
+
+
 class HttpOutput(OutputBase):
     """To an HTTP endpoint: JSON or InfluxDB line protocol."""
 
@@ -223,7 +253,9 @@ class StdoutOutput(OutputBase):
     type: Literal["stdout"]
 
 
-Output = Annotated[MqttOutput | HttpOutput | StdoutOutput, Field(discriminator="type")]
+Output = Annotated[
+    MqttOutput | SparkplugOutput | HttpOutput | StdoutOutput, Field(discriminator="type")
+]
 
 
 class Replay(Model):

@@ -66,6 +66,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("mirrors[].commit", config.MirrorCommit),
     ("mirrors[].watchdog", config.MirrorWatchdog),
     ("outputs[] (type: mqtt)", config.MqttOutput),
+    ("outputs[] (type: sparkplug)", config.SparkplugOutput),
     ("outputs[] (type: http)", config.HttpOutput),
     ("outputs[] (type: stdout)", config.StdoutOutput),
     ("outputs[].accounts.<tenant>", config.Credentials),

@@ -9,7 +9,7 @@ from pathlib import Path
 from services.protocols.s7plus.model import S7PlusPlc
 from services.runtime import files, secrets
 from services.runtime.alert_routes import AlertMqtt
-from services.runtime.config import Credentials, HttpOutput, HttpTls, MqttOutput, Tls
+from services.runtime.config import BrokerOutput, Credentials, HttpOutput, HttpTls, Tls
 from services.runtime.document import KeyPath
 from services.runtime.errors import ConfigError, Problem
 from services.runtime.fleet_model import Fleet
@@ -50,7 +50,7 @@ def _shared_accounts(site: Site) -> Iterator[Problem]:
     """
     config = site.config
     for i, output in enumerate(config.outputs):
-        if not isinstance(output, MqttOutput) or output.username is None:
+        if not isinstance(output, BrokerOutput) or output.username is None:
             continue
         tenants = [t for t in config.tenants() if t in (output.locatarios or config.tenants())]
         without = [t for t in tenants if t not in output.accounts]
@@ -71,7 +71,7 @@ def _credentials(site: Site) -> Iterator[tuple[KeyPath, Credentials]]:
     with suppress(Unknown):
         for i, output in enumerate(config.outputs):
             yield ("outputs", i), output
-            if isinstance(output, MqttOutput):
+            if isinstance(output, BrokerOutput):
                 with suppress(Unknown):
                     for tenant, account in output.accounts.items():
                         yield ("outputs", i, "accounts", tenant), account
@@ -96,7 +96,7 @@ def _certificates(site: Site) -> Iterator[tuple[KeyPath, Tls | HttpTls | S7PlusP
     with suppress(Unknown):
         for i, output in enumerate(config.outputs):
             with suppress(Unknown):
-                if isinstance(output, MqttOutput | HttpOutput) and output.tls:
+                if isinstance(output, BrokerOutput | HttpOutput) and output.tls:
                     yield ("outputs", i, "tls"), output.tls
 
 

@@ -16,11 +16,18 @@ from typing import Any
 import orjson
 
 from bus.topology import PROCESSES, process_name
-from services.protocols.s7.model import S7Group
+from services.protocols.s7.model import S7Group, S7Plc
 from services.runtime import alert_model, alert_rules, secrets, supervisor_access
 from services.runtime.alert_base import DAYS
 from services.runtime.alert_routes import AlertMqtt, AlertRoute, AlertWebhook, AnyReceiver
-from services.runtime.config import Credentials, HttpOutput, Mirror, MqttOutput, Output
+from services.runtime.config import (
+    BrokerOutput,
+    Credentials,
+    HttpOutput,
+    Mirror,
+    Output,
+    SparkplugOutput,
+)
 from services.runtime.consumers import consumers
 from services.runtime.fleet_model import Fleet
 from services.runtime.named_files import SECRET_KEYS
@@ -86,7 +93,10 @@ def render(site: Site) -> Rendered:
         groups = [_group(site, plc, g) for g in plc.groups]
         add("reader", plc.id, plc=_plc(site, plc), groups=groups, **clock)
     for output in config.outputs:
-        add("publisher", output.name, output=_output(site, output), plcs=plcs)
+        known = plcs
+        if isinstance(output, SparkplugOutput):
+            known = [_with_fields(site, p, s) for p, s in zip(config.plcs, plcs, strict=True)]
+        add("publisher", output.name, output=_output(site, output), plcs=known)
     for mirror in config.mirrors:
         add("mirror", mirror.name, mirror=_mirror(mirror), source_group=_source(site, mirror))
     if config.alerts.needed:
@@ -167,11 +177,25 @@ def _with_units(site: Site, plc: dict[str, Any]) -> dict[str, Any]:
     return {**plc, "groups": groups}
 
 
+def _with_fields(site: Site, plc: PlcBase, summary: dict[str, Any]) -> dict[str, Any]:
+    """A PLC's summary with its fields' types, for births."""
+    groups = []
+    for group, known in zip(plc.groups, summary["groups"], strict=True):
+        fields = [
+            {"name": f.name, "type": f.type, "unit": f.unit, "scaled": f.scale is not None}
+            for f in site.fields[plc.id, group.name]
+        ]
+        is_s7 = isinstance(plc, S7Plc) and isinstance(group, S7Group)
+        zone = (group.timezone or plc.timezone) if is_s7 else "UTC"
+        groups.append({**known, "fields": fields, "timezone": zone})
+    return {**summary, "groups": groups}
+
+
 def _certificates(site: Site) -> list[dict[str, str]]:
     """Certificates whose end is watched: whose they are, and the file."""
     found: list[tuple[str, Path | None]] = []
     for output in site.config.outputs:
-        if isinstance(output, MqttOutput | HttpOutput) and output.tls:
+        if isinstance(output, BrokerOutput | HttpOutput) and output.tls:
             owner = process_name("publisher", output.name)
             found += [(owner, output.tls.ca), (owner, output.tls.cert)]
     if site.config.metrics.tls:
@@ -227,7 +251,7 @@ def _output(site: Site, output: Output) -> dict[str, Any]:
     for key in output.secret_keys:
         out.pop(f"{key}_file", None)
         out[key] = _secret(site, output, key, output.name)
-    if isinstance(output, MqttOutput):
+    if isinstance(output, BrokerOutput):
         del out["doctor"]  # none of the publisher's business, and it may hold a password
         out["hosts"] = output.all_hosts
         del out["host"]
@@ -235,7 +259,7 @@ def _output(site: Site, output: Output) -> dict[str, Any]:
             tenant: _account(site, account, f"{output.name}-{tenant}")
             for tenant, account in output.accounts.items()
         }
-    if isinstance(output, MqttOutput | HttpOutput) and output.tls:
+    if isinstance(output, BrokerOutput | HttpOutput) and output.tls:
         tls = output.tls.model_dump()
         out["tls"] = {k: _beside(site, v) for k, v in tls.items()}
     return out
@@ -435,7 +459,7 @@ def write_clear_secrets(site: Site) -> None:
             holders.append((plc.id, plc))
     for output in site.config.outputs:
         holders.append((output.name, output))
-        if isinstance(output, MqttOutput):
+        if isinstance(output, BrokerOutput):
             holders += [(f"{output.name}-{t}", a) for t, a in output.accounts.items()]
     for receiver in site.config.alerts.receivers:
         name = f"alerts-{receiver.name}"

@@ -15,7 +15,7 @@ from typing import Any
 from bus import topology
 from services.protocols.s7.model import S7Group, S7Plc
 from services.runtime import alert_rules, mirror_rules
-from services.runtime.config import MqttOutput
+from services.runtime.config import BrokerOutput, SparkplugOutput
 from services.runtime.consumers import reserved
 from services.runtime.document import KeyPath, dotted
 from services.runtime.errors import Problem
@@ -40,7 +40,7 @@ def broken(site: Site) -> Iterator[Problem]:
     """Every broken rule between keys; of groups and their fields, the two below."""
     for check in (
         _duplicates, _alive, _sources, mirror_rules.check, _tenants, alert_rules.check, _retention,
-        _paths,
+        _paths, _edge_nodes,
     ):  # fmt: skip
         with suppress(Unknown):
             yield from check(site)
@@ -214,6 +214,25 @@ def _paths(site: Site) -> Iterator[Problem]:
                     return
 
 
+def _edge_nodes(site: Site) -> Iterator[Problem]:
+    """Two Sparkplug outputs at one broker would be the same edge node twice."""
+    used: dict[tuple[str, int, str], str] = {}
+    for i, output in enumerate(site.config.outputs):
+        with suppress(Unknown):
+            if not isinstance(output, SparkplugOutput):
+                continue
+            tenants = output.locatarios or site.config.tenants()
+            places = [
+                (host, output.port, tenant) for host in output.all_hosts for tenant in tenants
+            ]
+            twin = next((used[place] for place in places if place in used), None)
+            if twin is not None:
+                message = f"{twin!r} is the same edge node at the same broker"
+                hint = "leave one of them, or give each other `locatarios:`"
+                yield site.problem(("outputs", i), message, hint)
+            used |= dict.fromkeys(places, output.name)
+
+
 def unwise(site: Site) -> Iterator[Problem]:
     """What is allowed, and most probably not meant, or better known. The site is whole."""
     for i, plc in enumerate(site.config.plcs):
@@ -221,9 +240,13 @@ def unwise(site: Site) -> Iterator[Problem]:
         if message:
             yield site.problem(("plcs", i, "protocol"), message, hint)
     for i, output in enumerate(site.config.outputs):
-        if not isinstance(output, MqttOutput):
+        if not isinstance(output, BrokerOutput):
             continue
         if output.port == PLAIN_MQTT_PORT and output.tls:
             message = f"{output.port} is a broker's port without TLS, and TLS is on by default"
             hint = f"`tls: false`, or the broker's TLS port (`port: {TLS_MQTT_PORT}`)"
             yield site.problem(("outputs", i, "port"), message, hint)
+        if isinstance(output, SparkplugOutput) and output.primary_host is None:
+            message = "no `primary_host`: what the broker takes while the host is away is lost"
+            hint = "`primary_host:` with the host application's id (docs/sparkplug.md)"
+            yield site.problem(("outputs", i), message, hint)

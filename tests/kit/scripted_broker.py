@@ -61,6 +61,8 @@ class Script:
     """Closes, without a word, what has been silent for so long."""
     stop_reading_after: int = 0
     """Rows, after which nothing is read any more."""
+    suback_code: int = 1
+    """For each topic of a SUBSCRIBE."""
     oversize_length: bool = False
     """Announces a packet of 200 MB after CONNACK."""
 
@@ -97,6 +99,10 @@ class ScriptedBroker:
         self.port = int(self._listener.getsockname()[1])
         self.received: list[Received] = []
         self.connects = 0
+        self.connected: list[bytes] = []
+        """The body of each CONNECT."""
+        self.subscribed: list[tuple[str, int]] = []
+        """(topic, QoS) of each subscription."""
         self.pings = 0
         self.complaints: list[str] = []
         self._clients: list[socket.socket] = []
@@ -167,6 +173,8 @@ class ScriptedBroker:
         handlers: dict[int, Callable[[_Client, int, bytes], bool]] = {
             1: self._connect,
             3: self._publish,
+            4: lambda *_: True,
+            8: self._subscribe,
             12: self._ping,
             14: lambda *_: False,
         }
@@ -184,6 +192,7 @@ class ScriptedBroker:
             return False
         assert body[:6] == b"\0\4MQTT"
         client.version = body[6]
+        self.connected.append(body)
         s = self.script
         if s.silent_connect:
             time.sleep(20)
@@ -220,6 +229,22 @@ class ScriptedBroker:
         if s.oversize_length:
             client.sock.sendall(b"\x30\xff\xff\xff\x5f" + b"x" * 1_000)
         return not code
+
+    def _subscribe(self, client: _Client, _flags: int, body: bytes) -> bool:
+        at, count = 2 + (client.version == 5), 0
+        while at < len(body):
+            end = at + 2 + int.from_bytes(body[at : at + 2])
+            self.subscribed.append((body[at + 2 : end].decode(), body[end]))
+            at, count = end + 1, count + 1
+        content = (
+            body[:2] + b"\0" * (client.version == 5) + bytes((self.script.suback_code,)) * count
+        )
+        self._send(client, bytes((0x90, len(content))) + content)
+        return True
+
+    def tell(self, data: bytes) -> None:
+        """Sends these bytes to the client that came last."""
+        self._clients[-1].sendall(data)
 
     def _ping(self, client: _Client, _flags: int, _body: bytes) -> bool:
         self.pings += 1

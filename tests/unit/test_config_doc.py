@@ -29,6 +29,7 @@ def test_every_model_is_on_a_page() -> None:
         config.Model,
         s7.Endpoint,
         config.OutputBase,
+        config.BrokerOutput,
         plc_model.PlcBase,
         plc_model.GroupBase,
     }

@@ -11,6 +11,7 @@ from services.runtime.process import Process
 KINDS = {
     "mqtt": "services.publisher.outputs.mqtt",
     "http": "services.publisher.outputs.http",
+    "sparkplug": "services.publisher.outputs.sparkplug",
     "stdout": "services.publisher.outputs.stdout",
 }
 

@@ -54,11 +54,17 @@ class MqttOutput:
             settings = self._settings(tenant)
             account = f" or account {settings.username}" if settings.username else ""
             self._signs[tenant] = Signs(f"client id {settings.client_id}{account}")
-            link = Link(
-                self._process, self._desk, self._background, settings, lambda: self._look(tenant)
-            )
-            self._links[tenant] = link
+            link = self._links[tenant] = self._open(tenant)
         return link
+
+    def _open(self, tenant: str) -> Link:
+        return Link(
+            self._process,
+            self._desk,
+            self._background,
+            self._settings(tenant),
+            lambda: self._look(tenant),
+        )
 
     def _settings(self, tenant: str) -> Settings:
         config, site = self._config, self._process.config["site"]

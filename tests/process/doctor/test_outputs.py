@@ -44,6 +44,17 @@ def test_a_good_broker(tmp_path: Path) -> None:
     assert "2 topics" in found[1].text
 
 
+def test_an_edge_node_and_its_topics(tmp_path: Path) -> None:
+    acl = "user edge\ntopic readwrite spBv1.0/acme/+/planta-sp\n"
+    with Broker(users={"edge": "segredo"}, acl=acl) as broker:
+        output = mqtt(tmp_path, broker.port)
+        found = ask(tmp_path, {**output, "type": "sparkplug"})
+    refused = fault(found, "acl")
+    assert "spBv1.0/acme/DDATA/planta-sp/prensa-01" in refused.text
+    assert "NBIRTH" not in refused.text
+    assert "docs/sparkplug.md" in refused.fix
+
+
 def test_wrong_password(tmp_path: Path) -> None:
     with mosquitto(tmp_path) as port:
         found = fault(ask(tmp_path, mqtt(tmp_path, port, "errado")), "login")

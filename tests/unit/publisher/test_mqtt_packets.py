@@ -54,6 +54,10 @@ def test_hostile_bodies(body: bytes) -> None:
     for parse in (
         lambda b: mqtt.parse_connack(5, b),
         lambda b: mqtt.parse_connack(4, b),
+        lambda b: mqtt.parse_suback(5, b),
+        lambda b: mqtt.parse_suback(4, b),
+        lambda b: mqtt.parse_publish(5, 0x02, b),
+        lambda b: mqtt.parse_publish(4, 0x00, b),
         mqtt.parse_puback,
         mqtt.parse_disconnect,
     ):
