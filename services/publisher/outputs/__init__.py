@@ -12,6 +12,7 @@ KINDS = {
     "mqtt": "services.publisher.outputs.mqtt",
     "http": "services.publisher.outputs.http",
     "stdout": "services.publisher.outputs.stdout",
+    "opcua": "services.publisher.opcua.output",
 }
 
 
