@@ -26,10 +26,19 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from services.cli import doctor_opcua
 from services.cli.doctor_finding import Failed, Finding
 from services.cli.doctor_net import TIMEOUT_S, connect, file_expiry, handshake, tls_context
 from services.runtime import secrets, tls_faults
-from services.runtime.config import Credentials, HttpOutput, MqttOutput, Output, StdoutOutput, Tls
+from services.runtime.config import (
+    Credentials,
+    HttpOutput,
+    MqttOutput,
+    OpcuaOutput,
+    Output,
+    StdoutOutput,
+    Tls,
+)
 from services.runtime.errors import ConfigError
 from services.runtime.site import Site
 
@@ -47,6 +56,9 @@ def check(site: Site, output: Output, running: dict[str, Any] | None) -> Iterato
     yield from _said(output, running, subject)
     if isinstance(output, StdoutOutput):
         yield Finding("ok", subject, "stdout", "writes to the process's log")
+        return
+    if isinstance(output, OpcuaOutput):
+        yield from doctor_opcua.check(site, output, subject)
         return
     try:
         yield from _files(site, output, subject)

@@ -28,6 +28,7 @@ from services.runtime.base_model import Zone as Zone
 from services.runtime.fleet_model import Fleet
 from services.runtime.judged import rule
 from services.runtime.loopback import is_loopback
+from services.runtime.opcua_model import OpcuaServing
 
 # It goes into every message and becomes a tag.
 MACHINE_NAME_MAX = 64
@@ -382,7 +383,21 @@ class StdoutOutput(OutputBase):
     type: Literal["stdout"]
 
 
-Output = Annotated[MqttOutput | HttpOutput | StdoutOutput, Field(discriminator="type")]
+class OpcuaOutput(OpcuaServing, OutputBase):
+    """An OPC UA server that shows the newest values (docs/opcua-server.md)."""
+
+    type: Literal["opcua"]
+
+    @rule
+    def _whose_account(self) -> str | None:
+        if self.username or self.password or self.password_file:
+            return "this is a server: give its clients' accounts under `users:`"
+        return None
+
+
+Output = Annotated[
+    MqttOutput | HttpOutput | StdoutOutput | OpcuaOutput, Field(discriminator="type")
+]
 
 
 class Replay(Model):

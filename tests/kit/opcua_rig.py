@@ -12,7 +12,7 @@ from services.runtime.clock import now_ms
 from tests.kit.publisher_rig import _config
 
 SITE = "planta-sp"
-NAMESPACE = f"urn:plc-edge:{SITE}"
+NAMESPACE = f"urn:plc-edge:{SITE}:values"
 CLIENT_URI = "urn:scada:client"
 
 
@@ -90,7 +90,7 @@ def client_certificate(folder: Path, uri: str = CLIENT_URI) -> certificates.Own:
 
 def trust(run: Path, client: certificates.Own, output: str = "scada") -> None:
     """Puts it on the list."""
-    folder = run / "opcua" / output / "trusted"
+    folder = run / "opcua_server" / output / "trusted"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{client.cert.parent.name}.der").write_bytes(client.cert.read_bytes())
 

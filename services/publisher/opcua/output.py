@@ -126,6 +126,7 @@ class OpcuaOutput:
         async def work(space: Space) -> None:
             await space.configure(plcs, [(a["locatario"], a["name"]) for a in alarms])
             await space.take(messages)
+            await self._take(space)  # what came while there was no server
             for plc, beat in beats.items():
                 await space.beat(plc, beat)
 
@@ -228,7 +229,7 @@ class OpcuaOutput:
 def _settings(process: Process, config: dict[str, Any]) -> Settings:
     """Raises ConfigError."""
     name, site = config["name"], process.config["site"]
-    folder = process.state_dir / "opcua" / name
+    folder = process.state_dir / "opcua_server" / name
     trust = TrustList(Path(config["trusted"] or folder / "trusted"), folder / "rejected")
     uri = certificates.application_uri(site, name)
     key = f"outputs.{name}"
@@ -249,7 +250,7 @@ def _settings(process: Process, config: dict[str, Any]) -> Settings:
         host=config["host"],
         port=config["port"],
         uri=uri,
-        namespace=f"urn:plc-edge:{site}",
+        namespace=f"urn:plc-edge:{site}:values",
         policies=config["policies"],
         modes=config["modes"],
         insecure=config["insecure"],
