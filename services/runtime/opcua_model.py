@@ -62,7 +62,7 @@ class OpcuaServing(Model):
     @rule
     def _safe(self) -> str | None:
         if self.insecure and not is_loopback(self.host):
-            return f"`insecure: true` at {self.host}, which the network can reach: bind to 127.0.0.1"
+            return f"`insecure: true`, and the network can reach {self.host}: bind to 127.0.0.1"
         return None
 
     @rule

@@ -66,9 +66,7 @@ def changing(server: CServer, reals: int, scan_s: float) -> Iterator[None]:
 def measure(reals: int, watched: int, scan_ms: int, publishing_ms: int, seconds: int) -> str:
     """One row."""
     metrics_port, port = free_ports(2)
-    fields = [
-        {"name": f"c{i:05d}", "address": f"DB{DB}.DBD{4 * i}:REAL"} for i in range(reals)
-    ]
+    fields = [{"name": f"c{i:05d}", "address": f"DB{DB}.DBD{4 * i}:REAL"} for i in range(reals)]
     fields.append({"name": "clock", "address": f"DB{DB}.DBB{4 * reals}:LREAL"})
     group = {"name": "reals", "scan": f"{scan_ms}ms", "publish": "always", "fields": fields}
     with CServer({DB: os.urandom(4 * reals + 8)}) as server:
@@ -99,12 +97,14 @@ def measure(reals: int, watched: int, scan_ms: int, publishing_ms: int, seconds:
             }  # fmt: skip
             log = site.state / "log" / "publisher-scada.log"
             until(lambda: b"connected" in log.read_bytes(), 20, site.logs)
-            command = [sys.executable, "-m", "tests.kit.opcua_watch", json.dumps(told)]
+            command = [sys.executable, "-m", "tests.kit.opcua_watch"]
             with subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
             ) as client:
                 assert client.stdin is not None
                 assert client.stdout is not None
+                client.stdin.write(json.dumps(told) + "\n")
+                client.stdin.flush()
                 assert client.stdout.readline() == "watching\n"
                 time.sleep(SETTLE_S)
                 pids = {name: row["pid"] for name, row in site.table().items()}

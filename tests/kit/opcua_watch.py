@@ -1,8 +1,9 @@
-"""A client of our server in a process of its own: ``python -m tests.kit.opcua_watch JSON``.
+"""A client of our server in a process of its own: ``python -m tests.kit.opcua_watch``.
 
-JSON: {port, folder (its certificate), user, password, paths (what it watches), clock (the path of a
-value that holds the time of its change, s), publishing_ms, seconds}. It prints "watching", then,
-when told to on standard input, counts for ``seconds`` and prints what came as one line of JSON.
+Its first line of input is JSON: {port, folder (its certificate), user, password, paths (what it
+watches), clock (the path of a value that holds the time of its change, s), publishing_ms, seconds}.
+It prints "watching", then, with the next line of input, counts for ``seconds`` and prints what came
+as one line of JSON.
 """
 
 from __future__ import annotations
@@ -74,4 +75,4 @@ async def watch(told: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(watch(json.loads(sys.argv[1])))
+    asyncio.run(watch(json.loads(sys.stdin.readline())))

@@ -17,6 +17,7 @@ import hmac
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from asyncua import ua
@@ -132,7 +133,7 @@ class Users:
         return None
 
 
-class Policy(SecurityPolicyFactory):  # type: ignore[misc]
+class Policy(SecurityPolicyFactory):
     """A security policy for certificates on the list."""
 
     def __init__(self, of: SecurityPolicyFactory, trust: TrustList, say: Say) -> None:
@@ -215,13 +216,13 @@ class Session(InternalSession):
     def sees(self, node: Any) -> bool:
         """Whether the user may know of this node."""
         tenants = getattr(self.user, "tenants", frozenset())
-        if tenants is None or node.NamespaceIndex != self.iserver.namespace:  # type: ignore[attr-defined]
+        if tenants is None or node.NamespaceIndex != self.iserver.namespace:
             return True
         return str(node.Identifier).split("/", 1)[0] in tenants
 
     def _hidden(self) -> ua.NodeId:
         """Stands for a node that he may not know of: what is not there."""
-        return ua.NodeId("", self.iserver.namespace)  # type: ignore[attr-defined]
+        return ua.NodeId("", self.iserver.namespace)
 
     async def read(self, params: ua.ReadParameters) -> list[ua.DataValue]:
         """What is not his is not there."""
@@ -335,16 +336,14 @@ class Session(InternalSession):
     ) -> list[ua.MonitoredItemCreateResult]:
         """Values of nodes that it sees; filters by change only."""
         self._must_own(params.SubscriptionId)
-        room = MAX_ITEMS - self.iserver.items  # type: ignore[attr-defined]
+        room = MAX_ITEMS - self.iserver.items
         refusals = [self._refusal(item, room - i) for i, item in enumerate(params.ItemsToCreate)]
         params.ItemsToCreate = [
             item for item, no in zip(params.ItemsToCreate, refusals, strict=True) if no is None
         ]
         made = iter(await super().create_monitored_items(params))
         return [
-            next(made)
-            if no is None
-            else ua.MonitoredItemCreateResult(StatusCode=ua.StatusCode(no))
+            next(made) if no is None else ua.MonitoredItemCreateResult(StatusCode=ua.StatusCode(no))
             for no in refusals
         ]
 
@@ -407,7 +406,7 @@ class Processor(UaProcessor):
         would leave the client waiting.
         """
         try:
-            return await super().process(header, body)  # type: ignore[no-untyped-call]
+            return await super().process(header, body)
         except Exception as e:
             code = getattr(e, "code", None) or _C.BadSecurityChecksFailed
             error = ua.ErrorMessage(ua.StatusCode(code), "")
@@ -447,7 +446,7 @@ class Processor(UaProcessor):
         return answer
 
     async def _super_message(self, *arguments: Any) -> Any:
-        return await super()._process_message(*arguments)  # type: ignore[no-untyped-call]
+        return await super()._process_message(*arguments)
 
 
 class Connection(OPCUAProtocol):
@@ -459,9 +458,9 @@ class Connection(OPCUAProtocol):
         """With our processor."""
         super().connection_made(transport)
         if self.processor is not None:
-            processor = Processor(self.iserver, self.transport, self.limits)  # type: ignore[no-untyped-call]
+            processor = Processor(self.iserver, self.transport, self.limits)
             processor.insecure = self.insecure
-            processor.set_policies(self.policies)  # type: ignore[no-untyped-call]
+            processor.set_policies(self.policies)
             self.processor = processor
 
     def data_received(self, data: bytes) -> None:
@@ -478,7 +477,7 @@ def accounts(users: Iterable[Mapping[str, Any]], secret: Callable[[Any], str]) -
     for user in users:
         mark = None
         if user["certificate"]:
-            certificate = certificates.load(user["certificate"])
+            certificate = certificates.load(Path(user["certificate"]))
             mark = certificates.thumbprint(uacrypto.der_from_x509(certificate))
         tenants = user["locatarios"]
         found.append(

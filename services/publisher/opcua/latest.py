@@ -30,6 +30,7 @@ class Latest:
         self._orders: dict[Key, tuple[int, int]] = {}
         self._live_bytes = 0
         self._pending = bytearray()
+        self._fd, self._size_bytes = -1, 0
         for line in file.read_bytes().split(b"\n") if file.exists() else ():
             try:
                 message = orjson.loads(line)
@@ -84,7 +85,7 @@ class Latest:
         with open(os.dup(fd), "wb") as out:
             out.write(data)
         draft.replace(self._file)
-        if hasattr(self, "_fd"):
+        if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._size_bytes = fd, len(data)
         self._pending.clear()

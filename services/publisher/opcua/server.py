@@ -7,7 +7,6 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from asyncua import Server, ua
 from asyncua.common.connection import TransportLimits
@@ -80,7 +79,7 @@ class _Server(Server):
         """As asyncua's, with our connections and policies."""
         await self._setup_server_nodes()
         await self.iserver.start()
-        self.bserver = _Binary(self.iserver, *self._get_bind_socket_info(), self.limits)  # type: ignore[arg-type]
+        self.bserver = _Binary(self.iserver, *self._get_bind_socket_info(), self.limits)
         self.bserver.insecure = self._insecure
         self.bserver.set_policies([Policy(p, self._trust, self._say) for p in self._policies])
         try:
@@ -160,7 +159,7 @@ class Running:
 
     async def _serve(self) -> None:
         s = self._settings
-        inner = Internal(Users(s.accounts, s.anonymous, self._say))  # type: ignore[arg-type]
+        inner = Internal(Users(s.accounts, s.anonymous, self._say))
         server = _Server(inner)
         await server.init()
         inner.max_connections = MAX_CONNECTIONS

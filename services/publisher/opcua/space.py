@@ -1,8 +1,8 @@
 """The address space: Objects / tenant / PLC / group / [machine] / field.
 
-A node's identifier is its path, as text, in the box's namespace: ``acme/prensa-01/db500/m03/ciclos``.
-Beside the groups stand ``_status`` (what the PLC's heartbeat says) and, beside the PLCs, ``_alarms``;
-no name of a configuration begins with an underscore.
+A node's identifier is its path, as text, in the box's namespace:
+``acme/prensa-01/db500/m03/ciclos``. Beside the groups stand ``_status`` (what the PLC's heartbeat
+says) and, beside the PLCs, ``_alarms``; no such name of a configuration begins with an underscore.
 
 All of it belongs to the server's thread. A value is made when somebody reads it or watches it, not
 when it comes: 10,000 values that nobody looks at cost what their message costs to parse.
@@ -362,8 +362,8 @@ class Space:
                 ReferenceTypeId=ua.NodeId(_I.HasTypeDefinition),
                 IsForward=True,
                 NodeId=ua.NodeId(of_type),
-                BrowseName=kind_name.Value.Value,  # type: ignore[union-attr]
-                DisplayName=ua.LocalizedText(kind_name.Value.Value.Name),  # type: ignore[union-attr]
+                BrowseName=kind_name.Value.Value,
+                DisplayName=ua.LocalizedText(kind_name.Value.Value.Name),
                 NodeClass=ua.NodeClass.ObjectType if is_object_type else ua.NodeClass.VariableType,
             ),
             ua.ReferenceDescription(
@@ -388,7 +388,7 @@ class Space:
     # -- what they hold ------------------------------------------------------------------
 
     async def take(self, messages: Iterable[Mapping[str, Any]]) -> None:
-        """The newest message of each of some records; of records that nobody configured, nothing."""
+        """The newest message of each of some records; others that nobody configured pass by."""
         now = datetime.now(UTC)
         for message in messages:
             record = self.records.get(key_of(message))
