@@ -23,7 +23,8 @@ def check(site: Site, output: OpcuaOutput, subject: str) -> Iterator[Finding]:
     if importlib.util.find_spec("asyncua") is None:
         yield Finding(
             "error", subject, "extra_missing", "the Python package asyncua is not installed",
-            "pip install 'plc-edge[opcua]', in the environment that plc-edge runs in",
+            "install a bundle that deploy/bundle.sh --opcua made; from a checkout,"
+            " pip install --require-hashes -r deploy/requirements-opcua.lock",
         )  # fmt: skip
         return
     folder = site.config.paths.state.absolute() / "opcua_server" / output.name

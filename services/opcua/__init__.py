@@ -1,1 +1,1 @@
-"""What speaking OPC UA needs on either side: an application's own certificate, and whom it trusts."""
+"""What speaking OPC UA needs: an application's own certificate, and whom it trusts."""

@@ -2,8 +2,8 @@
 
 OPC UA knows an application by its certificate (OPC 10000-4, 6.1): self-signed as a rule, trusted
 because a person put it on the other side's list. Here a list is a folder of files, one certificate
-each (DER or PEM); a certificate is trusted when its very bytes lie there. Authorities are not asked:
-a plant that has one puts the certificates themselves on the list.
+each (DER or PEM); a certificate is trusted when its very bytes lie there. No authority is asked: a
+plant that has one puts the certificates themselves on the list.
 """
 
 from __future__ import annotations

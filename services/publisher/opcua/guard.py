@@ -33,6 +33,7 @@ from asyncua.ua.ua_binary import uatcp_to_binary
 
 from services.opcua import certificates
 from services.opcua.certificates import TrustList
+from services.publisher.opcua.space import Point
 
 _I = ua.ObjectIds
 _C = ua.StatusCodes
@@ -44,6 +45,7 @@ _DISCOVERY = {
     _I.GetEndpointsRequest_Encoding_DefaultBinary,
     _I.CloseSecureChannelRequest_Encoding_DefaultBinary,
 }
+_EVERY_TIME = ua.DataChangeTrigger.StatusValueTimestamp
 _ACTIVATE = _I.ActivateSessionRequest_Encoding_DefaultBinary
 _SERVICES = _DISCOVERY | {
     _ACTIVATE,
@@ -76,6 +78,9 @@ MAX_ITEMS = 50_000
 LOGIN_PAUSE_S = 1.0
 """After a refused login, on that connection."""
 MAX_CHUNK_BYTES = 65_536 + 1_024
+
+
+NOBODY = User(role=UserRole.Anonymous)
 
 
 @dataclass
@@ -163,7 +168,7 @@ class Internal(InternalServer):
     namespace = -1
 
     def create_session(
-        self, name: str, user: User = User(role=UserRole.Anonymous), external: bool = False
+        self, name: str, user: User = NOBODY, external: bool = False
     ) -> InternalSession:
         """A session of ours."""
         return Session(self, self.aspace, self.subscription_service, name, user, external)
@@ -176,6 +181,14 @@ class Internal(InternalServer):
             raise ServiceError(_C.BadSecurityPolicyRejected)
         name, password = super().decrypt_user_token(isession, token)
         return name or "", password
+
+    def verify_x509_token(
+        self, isession: Any, token: ua.X509IdentityToken, signature: ua.SignatureData
+    ) -> bytes:
+        """As asyncua's, without SHA-1."""
+        if "sha1" in (signature.Algorithm or ""):
+            raise ServiceError(_C.BadSecurityPolicyRejected)
+        return super().verify_x509_token(isession, token, signature)
 
     @property
     def items(self) -> int:
@@ -194,6 +207,7 @@ class Session(InternalSession):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self.user: User
         self.iserver.unregister_external_session(self)
         self.auth_token = ua.NodeId(os.urandom(32), 0, ua.NodeIdType.ByteString)
         self.iserver.register_external_session(self)
@@ -215,7 +229,7 @@ class Session(InternalSession):
 
     def sees(self, node: Any) -> bool:
         """Whether the user may know of this node."""
-        tenants = getattr(self.user, "tenants", frozenset())
+        tenants: frozenset[str] | None = getattr(self.user, "tenants", frozenset())
         if tenants is None or node.NamespaceIndex != self.iserver.namespace:
             return True
         return str(node.Identifier).split("/", 1)[0] in tenants
@@ -364,6 +378,10 @@ class Session(InternalSession):
             return _C.BadMonitoredItemFilterUnsupported
         if asked.Filter is not None and asked.Filter.DeadbandType:
             return self._deadband(node, asked.Filter)
+        if asked.Filter is not None and asked.Filter.Trigger == _EVERY_TIME:
+            data = self.aspace.get(node)
+            if data is not None and isinstance(point := data.attributes.get(attribute), Point):
+                point.wants_times = True
         return None
 
     def _deadband(self, node: ua.NodeId, asked: ua.DataChangeFilter) -> int | None:
@@ -453,6 +471,8 @@ class Connection(OPCUAProtocol):
     """One TCP connection."""
 
     insecure = False
+    processor: UaProcessor | None
+    _buffer: bytes
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """With our processor."""
@@ -472,7 +492,7 @@ class Connection(OPCUAProtocol):
 
 
 def accounts(users: Iterable[Mapping[str, Any]], secret: Callable[[Any], str]) -> list[Account]:
-    """From the rendered configuration. Raises ConfigError (a secret), ValueError (a certificate)."""
+    """As rendered. Raises ConfigError (a secret), ValueError (a certificate)."""
     found = []
     for user in users:
         mark = None

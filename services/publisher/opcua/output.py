@@ -65,8 +65,9 @@ class OpcuaOutput:
         self._no_room = False
         self._closing = False
         self._alarms: Port | None = None
-        self._asked_s = 0.0
-        """When the alarm engine was asked what it has not answered; 0: nothing."""
+        self._is_asked = False
+        """The alarm engine owes an answer."""
+        self._answered_s = time.monotonic()
         process.on_config(lambda _config: self._configure())
         process.every(ALARMS_S, self._ask_alarms)
         self._start()
@@ -183,27 +184,26 @@ class OpcuaOutput:
         if not self._process.config["alarms"]:
             return
         now_s = time.monotonic()
-        if self._asked_s:
-            if now_s - self._asked_s < ALARMS_WAIT_S:
-                return
+        if now_s - self._answered_s > ALARMS_WAIT_S:
+            self._answered_s = now_s
+            self._do(lambda space: space.ring(None))
             # A REQ socket whose question was lost asks no other: a new one.
             self._drop_alarms()
-            self._do(lambda space: space.ring(None))
         if self._alarms is None:
             self._alarms = self._process.bus.connect("alarms")
             self._process.on_readable(self._alarms, self._answered)
-        self._asked_s = now_s
-        self._alarms.send(Request("list", {}))
+        if not self._is_asked:  # and where nobody is there yet: in a second
+            self._is_asked = self._alarms.send(Request("list", {}))
 
     def _drop_alarms(self) -> None:
         if self._alarms is not None:
             self._process.forget(self._alarms)
             self._process.bus.release(self._alarms)
-        self._alarms, self._asked_s = None, 0.0
+        self._alarms, self._is_asked = None, False
 
     def _answered(self) -> None:
         while self._alarms is not None and (frame := self._alarms.receive()) is not None:
-            self._asked_s = 0.0
+            self._is_asked, self._answered_s = False, time.monotonic()
             if isinstance(frame, Reply) and not frame.error:
                 alarms = frame.result["alarms"]
                 self._do(lambda space, said=alarms: space.ring(said))  # type: ignore[misc]

@@ -45,6 +45,8 @@ Key = tuple[str, str, str | None]
 class Cell(AttributeValue):
     """A Value attribute of ours."""
 
+    value: Reading | None
+
     def __init__(self) -> None:
         super().__init__(Reading(_NULL, values.WAITING))
 
@@ -96,9 +98,17 @@ class Record:
         return True
 
     async def push(self) -> None:
-        """Tells who watches its fields."""
+        """Tells who watches a field whose value or quality is another: a group goes out whole when
+        one of its fields changes, and the others would cost as much.
+        """
+        offline, fallback = self.plc.offline, self.bad.get("*")
         for point in self.points:
-            if point.datachange_callbacks:
+            if not point.datachange_callbacks:
+                continue
+            name = point.field.name
+            state = (self.values.get(name), self.bad.get(name, fallback), self.quality, offline)
+            if state != point.told or point.wants_times:
+                point.told = state
                 await point.push(point.read())
 
 
@@ -107,6 +117,10 @@ class Point(Cell):
 
     def __init__(self, record: Record, field: Field, kind: Kind) -> None:
         super().__init__()
+        self.told: tuple[Any, ...] | None = None
+        """What who watches it was told last."""
+        self.wants_times = False
+        """Somebody wants to be told of every time, too."""
         self.record = record
         self.field = field
         self.kind = kind
@@ -159,7 +173,7 @@ class Space:
         self._shown: dict[tuple[str, str], dict[str, Any]] = {}
         """What the cells of ``_alarms`` say."""
         # Shared by all nodes: 14 attributes each of their own would be 8 KB a field.
-        self._names: dict[_A, AttributeValue] = {
+        self._names: dict[ua.AttributeIds, AttributeValue] = {
             attribute: _called(make)
             for attribute, make in (
                 (_A.NodeId, lambda node: ua.Variant(node, _V.NodeId)),
@@ -183,7 +197,9 @@ class Space:
             _A.MinimumSamplingInterval: _const(0.0, _V.Double),
             _A.Historizing: _const(False, _V.Boolean),
         }
-        self._types: dict[tuple[ua.NodeId, tuple[int, ...]], dict[_A, AttributeValue]] = {}
+        self._types: dict[
+            tuple[ua.NodeId, tuple[int, ...]], dict[ua.AttributeIds, AttributeValue]
+        ] = {}
 
     # -- what nodes there are ------------------------------------------------------------
 
@@ -240,6 +256,8 @@ class Space:
             watching = dict(old.datachange_callbacks)
             if isinstance(new, Cell):
                 new.datachange_callbacks = watching
+                if isinstance(new, Point) and isinstance(old, Point):
+                    new.wants_times = old.wants_times
                 if watching and isinstance(new, Point):
                     await new.push(new.read())
                 continue
@@ -304,7 +322,9 @@ class Space:
             attributes = {**self._variable, **typed, _A.Value: cells[cell]}
             self._add(folder, cell, _I.BaseDataVariableType, attributes, _I.HasComponent)
 
-    def _typed(self, data_type: ua.NodeId, dims: tuple[int, ...]) -> dict[_A, AttributeValue]:
+    def _typed(
+        self, data_type: ua.NodeId, dims: tuple[int, ...]
+    ) -> dict[ua.AttributeIds, AttributeValue]:
         found = self._types.get((data_type, dims))
         if found is None:
             found = {
@@ -326,7 +346,7 @@ class Space:
         parent: _Parent,
         name: str,
         of_type: int,
-        attributes: dict[_A, AttributeValue],
+        attributes: dict[ua.AttributeIds, AttributeValue],
         reference: int,
         standard: bool = False,
     ) -> _Parent:

@@ -25,7 +25,7 @@ def make(process: Process, desk: Desk) -> Output:
     except ModuleNotFoundError as e:
         if (e.name or "").split(".")[0] in ("services", "bus"):
             raise
-        hint = f"pip install 'plc-edge[{kind}]', in the environment that plc-edge runs in"
+        hint = f"install a bundle that deploy/bundle.sh --{kind} made"
         problem = Problem("config.yaml", f"outputs.{process.item}", f"needs {e.name}", hint=hint)
         raise ConfigError([problem]) from None
     output: Output = module.make(process, desk)
