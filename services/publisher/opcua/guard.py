@@ -30,6 +30,7 @@ from asyncua.server.internal_server import InternalServer
 from asyncua.server.internal_session import InternalSession, SessionState
 from asyncua.server.uaprocessor import UaProcessor
 from asyncua.ua.ua_binary import uatcp_to_binary
+from asyncua.ua.uaprotocol_auto import DataChangeFilter  # what is decoded; ua's is a subclass
 
 from services.opcua import certificates
 from services.opcua.certificates import TrustList
@@ -374,7 +375,7 @@ class Session(InternalSession):
             return _C.BadAttributeIdInvalid  # names do not change; there are no events
         if isinstance(asked.Filter, ua.ExtensionObject):  # none, as many a client writes it
             asked.Filter = None if asked.Filter.TypeId.is_null() else asked.Filter
-        if asked.Filter is not None and not isinstance(asked.Filter, ua.DataChangeFilter):
+        if asked.Filter is not None and not isinstance(asked.Filter, DataChangeFilter):
             return _C.BadMonitoredItemFilterUnsupported
         if asked.Filter is not None and asked.Filter.DeadbandType:
             return self._deadband(node, asked.Filter)
@@ -384,7 +385,7 @@ class Session(InternalSession):
                 point.wants_times = True
         return None
 
-    def _deadband(self, node: ua.NodeId, asked: ua.DataChangeFilter) -> int | None:
+    def _deadband(self, node: ua.NodeId, asked: DataChangeFilter) -> int | None:
         if asked.DeadbandType != ua.DeadbandType.Absolute:
             return _C.BadMonitoredItemFilterUnsupported
         read = self.aspace.read_attribute_value

@@ -75,6 +75,7 @@ class Latest:
         gone = self._bodies.keys() - keys
         for key in gone:
             self._live_bytes -= len(self._bodies.pop(key))
+            del self._orders[key]
         if gone:
             self._rewrite()
 

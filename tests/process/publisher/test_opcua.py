@@ -481,12 +481,22 @@ def test_only_changes_are_told_unless_times_are_asked_for() -> None:
                 await seen.watch(TEMPERATURE)
                 every = await other.client.create_subscription(50, other)
                 trigger = ua.DataChangeFilter(Trigger=ua.DataChangeTrigger.StatusValueTimestamp)
-                await every._subscribe([other.node(TEMPERATURE)], mfilter=trigger)
+                assert await every._subscribe(other.node(TEMPERATURE), mfilter=trigger)
                 await seen.until(lambda: len(seen.changes) == len(other.changes) == 1)
                 fill(r, 2, ciclos=8)
                 await other.until(lambda: len(other.changes) == 2)
                 await asyncio.sleep(0.2)
                 assert len(seen.changes) == 1
+                band = ua.DataChangeFilter(Trigger=1, DeadbandType=1, DeadbandValue=2.0)
+                for path, code in (
+                    ("acme/prensa-01/db500/rodando", ua.uaerrors.BadFilterNotAllowed),
+                    ("acme/prensa-01/_status/status", ua.uaerrors.BadFilterNotAllowed),
+                ):
+                    with pytest.raises(code):
+                        await every._subscribe(other.node(path), mfilter=band)
+                other.changes.clear()
+                await every.unsubscribe(await every._subscribe(other.node(TEMPERATURE)))
+                assert await every._subscribe(other.node(TEMPERATURE), mfilter=band)
 
         go(work)
 
