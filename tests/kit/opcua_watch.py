@@ -42,7 +42,7 @@ class Counter:
 
 async def watch(told: dict[str, Any]) -> None:
     """Connects, watches, counts."""
-    client = Client(f"opc.tcp://127.0.0.1:{told['port']}/", timeout=30)
+    client = Client(f"opc.tcp://127.0.0.1:{told['port']}/", timeout=120)
     client.application_uri = CLIENT_URI
     client.set_user(told["user"])
     client.set_password(told["password"])
