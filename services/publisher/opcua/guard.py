@@ -31,6 +31,7 @@ from asyncua.server.internal_session import InternalSession, SessionState
 from asyncua.server.uaprocessor import UaProcessor
 from asyncua.ua.ua_binary import uatcp_to_binary
 from asyncua.ua.uaprotocol_auto import DataChangeFilter  # what is decoded; ua's is a subclass
+from cryptography.exceptions import InvalidSignature
 
 from services.opcua import certificates
 from services.opcua.certificates import TrustList
@@ -209,6 +210,7 @@ class Session(InternalSession):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.user: User
+        self.nonce: bytes | None
         self.iserver.unregister_external_session(self)
         self.auth_token = ua.NodeId(os.urandom(32), 0, ua.NodeIdType.ByteString)
         self.iserver.register_external_session(self)
@@ -220,9 +222,10 @@ class Session(InternalSession):
     ) -> ua.ActivateSessionResult:
         """A session that was somebody's stays his: its subscriptions show his tenants."""
         before = self.user if self.state is SessionState.Activated else None
+        nonce = self.nonce
         result = super().activate_session(params, peer_certificate)
         if before is not None and before != self.user:
-            self.user = before
+            self.user, self.nonce = before, nonce
             raise ServiceError(_C.BadUserAccessDenied)
         return result
 
@@ -419,6 +422,7 @@ class Processor(UaProcessor):
     """One connection's messages."""
 
     insecure = False
+    session: Any
 
     async def process(self, header: Any, body: Any) -> Any:
         """What cannot be read, or comes on a channel that may not be, ends the connection; asyncua
@@ -448,11 +452,7 @@ class Processor(UaProcessor):
                 raise ServiceError(_C.BadSessionIdInvalid)
             if self.session is None and existing.certificate != policy.peer_certificate:
                 raise ServiceError(_C.BadSecurityChecksFailed)
-            try:
-                return await self._super_message(typeid, requesthdr, seqhdr, body)
-            except (ServiceError, ua.uaerrors.UaStatusCodeError):
-                await asyncio.sleep(LOGIN_PAUSE_S)
-                raise
+            return await self._activate(typeid, requesthdr, seqhdr, body)
         elif self.session is not None and requesthdr.AuthenticationToken not in (
             self.session.auth_token,
             ua.NodeId(),
@@ -463,6 +463,28 @@ class Processor(UaProcessor):
         if isinstance(self.session, Session) and self.session is not before:
             self.session.certificate = policy.peer_certificate
         return answer
+
+    async def _activate(self, *message: Any) -> Any:
+        """asyncua hands session and subscriptions over to this connection before it asks who is
+        there: where that fails, they go back.
+        """
+        before = self.session
+        subscriptions = self.iserver.subscription_service.subscriptions.values()
+        ways = [(s, s.pub_result_callback, s.pub_request_callback) for s in subscriptions]
+        try:
+            return await self._super_message(*message)
+        except Exception as e:
+            if before is None:
+                self.session = None
+                if self._session_watchdog_task is not None:
+                    self._session_watchdog_task.cancel()
+                for subscription, result, request in ways:
+                    subscription.pub_result_callback = result
+                    subscription.pub_request_callback = request
+            await asyncio.sleep(LOGIN_PAUSE_S)
+            if isinstance(e, InvalidSignature):
+                raise ServiceError(_C.BadApplicationSignatureInvalid) from None
+            raise
 
     async def _super_message(self, *arguments: Any) -> Any:
         return await super()._process_message(*arguments)

@@ -465,8 +465,9 @@ class Space:
                 continue
             self._shown[key] = shown
             for name, variant in _ALARM_CELLS.items():
-                reading = Reading(ua.Variant(shown[name], variant), values.GOOD, since, now)
-                await cells[name].set(reading)
+                value = shown[name]
+                told = _NULL if value is None else ua.Variant(value, variant)
+                await cells[name].set(Reading(told, values.GOOD, since, now))
 
 
 def _called(make: Any) -> AttributeValue:

@@ -80,7 +80,7 @@ class Seen:
         self.changes: list[tuple[str, Any, str]] = []
         """(path, value, status)."""
 
-    async def __aenter__(self) -> Seen:
+    async def secure(self) -> None:
         if self._own is not None:
             await self.client.set_security(
                 POLICIES[self._policy],
@@ -88,6 +88,9 @@ class Seen:
                 private_key=str(self._own.key),
                 mode=self._mode,
             )
+
+    async def __aenter__(self) -> Seen:
+        await self.secure()
         await self.client.connect()
         self.namespace = await self.client.get_namespace_index(NAMESPACE)
         return self
@@ -364,6 +367,46 @@ async def meddle(ana: Seen, foreign: int) -> None:
         await session.create_monitored_items(create)
 
 
+def test_a_session_cannot_be_taken_over() -> None:
+    """Somebody who has learnt its token, with another certificate or as another user; its owner
+    may, on a new channel.
+    """
+    users = [("ana", "segredo", ["acme"]), ("beto", "secreto", None)]
+    with rig(users=users) as r:
+        fill(r)
+        other = client_certificate(r.run / "other")
+        trust(r.run, other)
+
+        async def take(victim: Seen, seen: Seen) -> None:
+            client, of = seen.client, victim.client
+            await seen.secure()
+            await client.connect_socket()
+            try:
+                await client.send_hello()
+                await client.open_secure_channel()
+                token = of.uaclient.session.authentication_token
+                client.uaclient.session.restore_authentication_token(token)
+                client._server_nonce = of._server_nonce
+                await client._activate_with_credentials()
+                of._server_nonce = client._server_nonce
+            finally:
+                client.disconnect_socket()
+
+        async def work() -> None:
+            async with r.client() as ana:
+                await ana.watch(TEMPERATURE)
+                for thief in (r.client(own=other), r.client("beto", "secreto", own=other)):
+                    with pytest.raises(ua.uaerrors.BadSecurityChecksFailed):
+                        await take(ana, thief)
+                with pytest.raises(ua.uaerrors.BadUserAccessDenied):
+                    await take(ana, r.client("beto", "secreto"))
+                fill(r, 2, temperatura=82.5)
+                await ana.until(lambda: ana.changes[-1:] == [(TEMPERATURE, 82.5, "Good")])
+                await take(ana, r.client())
+
+        go(work)
+
+
 def test_quality_becomes_status() -> None:
     fields = [
         {"name": "a", "type": "REAL"}, {"name": "b", "type": "INT"}, {"name": "c", "type": "INT"},
@@ -464,6 +507,8 @@ def test_alarms() -> None:
                 assert since.timestamp() == 1_764_000_000
                 fria = await seen.read("acme/_alarms/fria/active")
                 assert (fria.Value.Value, fria.StatusCode.name) == (False, "Good")
+                never = await seen.read("acme/_alarms/fria/since")
+                assert (never.Value.Value, never.StatusCode.name) == (None, "Good")
                 await answer([], lambda: changes[-1:] == [(active, False, "Good")])
                 port.close()
                 lost = [(active, None, "BadNoCommunication")]
