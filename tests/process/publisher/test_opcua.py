@@ -70,8 +70,10 @@ class Seen:
         password: str,
         policy: str = "Basic256Sha256",
         mode: ua.MessageSecurityMode = ua.MessageSecurityMode.SignAndEncrypt,
+        auto_reconnect: bool = False,
     ) -> None:
-        self.client = Client(f"opc.tcp://127.0.0.1:{port}/", timeout=5)
+        url = f"opc.tcp://127.0.0.1:{port}/"
+        self.client = Client(url, timeout=5, auto_reconnect=auto_reconnect)
         self.client.application_uri = CLIENT_URI
         self._own, self._policy, self._mode = own, policy, mode
         if name:
@@ -673,37 +675,42 @@ def test_kill_and_restart() -> None:
         with DispatchPeer(run, "scada") as peer:
             server = Service(config)
             r = Rig(run, port, peer, server, own)
+            account = {"user": "ana", "password": "segredo"}
+
+            async def work(other: NodeClient) -> None:
+                async with r.client(auto_reconnect=True) as seen:
+                    await seen.watch(TEMPERATURE, still)
+                    await seen.until(lambda: len(seen.changes) == 2)
+                    server.kill()
+                    with service(config) as again:
+                        await asyncio.to_thread(
+                            until, lambda: again.said("connected"), 20, again.stderr
+                        )
+                        async with r.client() as fresh:
+                            for path, value in ((TEMPERATURE, 82.5), (still, 1_234)):
+                                found = await fresh.read(path)
+                                assert (found.Value.Value, found.StatusCode.name) == (value, "Good")
+                        r.peer.add(1, bodies=[body(3, {"temperatura": 83.5, "ciclos": 1_234})])
+                        await seen.until(lambda: (TEMPERATURE, 83.5, "Good") in seen.changes, 30)
+                        wanted = {"path": TEMPERATURE, "value": 83.5, "status": "Good"}
+                        await asyncio.to_thread(
+                            until,
+                            lambda: wanted.items() <= other.newest(TEMPERATURE).items(),
+                            40,
+                            other.shown,
+                        )
+                        assert again.terminate() == 0
+
             try:
                 until(lambda: server.said("connected"), 15, server.stderr)
                 fill(r, 1, ciclos=1_234)
-                r.peer.add(1, bodies=[body(2, {"temperatura": 82.5, "ciclos": 1_234})])
-                account = {"user": "ana", "password": "segredo"}
+                peer.add(1, bodies=[body(2, {"temperatura": 82.5, "ciclos": 1_234})])
                 with NodeClient(port, run, own, [TEMPERATURE, still], **account) as other:
-                    other.first("watching")
-                    until(lambda: other.newest(still).get("value") == 1_234, 5, other.shown)
+                    until(lambda: other.newest(still).get("value") == 1_234, 15, other.shown)
                     peer.wait_done(5)
-                    server.process.kill()
-                    server.process.wait()
-                    with service(config) as again:
-                        until(lambda: again.said("connected"), 20, again.stderr)
-
-                        async def work() -> None:
-                            async with r.client() as seen:
-                                for path, value in ((TEMPERATURE, 82.5), (still, 1_234)):
-                                    found = await seen.read(path)
-                                    assert (found.Value.Value, found.StatusCode.name) == (
-                                        value, "Good",
-                                    )  # fmt: skip
-
-                        go(work)
-                        r.peer.add(1, bodies=[body(3, {"temperatura": 83.5, "ciclos": 1_234})])
-                        until(
-                            lambda: other.newest(TEMPERATURE).get("value") == 83.5, 40, other.shown
-                        )
-                        assert again.terminate() == 0
+                    asyncio.run(work(other))
             finally:
-                server.process.kill()
-                server.process.wait()
+                server.end()
 
 
 def test_a_port_that_is_taken() -> None:
