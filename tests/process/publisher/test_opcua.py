@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import socket
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from asyncua import Client, ua
 from asyncua.crypto.security_policies import (
@@ -711,6 +713,45 @@ def test_kill_and_restart() -> None:
                     asyncio.run(work(other))
             finally:
                 server.end()
+
+
+def test_strangers_bytes() -> None:
+    """Noise, a length of 4 GB, halves of messages: each ends its own connection at most."""
+    hello = b"HELF" + (32 + 24).to_bytes(4, "little") + bytes(4) + b"\xff\xff\0\0" * 2
+    hello += bytes(8) + (24).to_bytes(4, "little") + b"opc.tcp://127.0.0.1:1/ab"
+    shots = [
+        os.urandom(100_000),
+        b"HELF" + (2**32 - 1).to_bytes(4, "little") + bytes(5_000_000),
+        hello,
+        hello + b"OPNF" + (200).to_bytes(4, "little") + os.urandom(192),
+        hello + b"MSGF" + (64).to_bytes(4, "little") + bytes(56),
+        hello + b"OPNC" + (65_000).to_bytes(4, "little") + bytes(64_992),
+        b"HELF\x08\0\0\0",
+        b"HELF\x00\0\0\0",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    ]
+    with rig() as r:
+        fill(r)
+        memory = psutil.Process(r.server.pid).memory_info
+        before_bytes = memory().rss
+        held = []
+        for shot in shots * 5:
+            s = socket.create_connection(("127.0.0.1", r.port))
+            s.settimeout(5)
+            with suppress(OSError):
+                s.sendall(shot)
+            held.append(s)
+
+        async def work() -> None:
+            async with r.client() as seen:
+                assert (await seen.read(TEMPERATURE)).Value.Value == 81.5
+
+        go(work)
+        for s in held:
+            s.close()
+        assert memory().rss - before_bytes < 30e6
+        used = psutil.Process(r.server.pid).cpu_percent(0.5)
+        assert used < 60, f"{used} % of a core for nobody"
 
 
 def test_a_port_that_is_taken() -> None:
