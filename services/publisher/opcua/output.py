@@ -24,7 +24,7 @@ from bus.sockets import Port
 from services.consumer.row import Row
 from services.opcua import certificates
 from services.opcua.certificates import Own, TrustList
-from services.publisher.opcua import guard
+from services.publisher.opcua import users
 from services.publisher.opcua.latest import Latest
 from services.publisher.opcua.server import Running, Settings
 from services.publisher.opcua.space import Key, Space, key_of
@@ -243,7 +243,7 @@ def _settings(process: Process, config: dict[str, Any]) -> Settings:
         problem = Problem("config.yaml", key, f"{e.filename}: {e.strerror}")
         raise ConfigError([problem]) from None
     try:
-        accounts = guard.accounts(config["users"], secrets.resolve)
+        accounts = users.accounts(config["users"], secrets.resolve)
     except ValueError as e:
         raise ConfigError([Problem("config.yaml", f"{key}.users", str(e))]) from None
     return Settings(

@@ -13,16 +13,10 @@ from asyncua.common.connection import TransportLimits
 from asyncua.server.binary_server_asyncio import BinaryServer, OPCUAProtocol
 
 from services.opcua.certificates import Own, TrustList
-from services.publisher.opcua.guard import (
-    MAX_QUEUE,
-    Account,
-    Connection,
-    Internal,
-    Policy,
-    Say,
-    Users,
-)
+from services.publisher.opcua.guard import Connection, Policy
+from services.publisher.opcua.session import MAX_QUEUE, Internal
 from services.publisher.opcua.space import Space
+from services.publisher.opcua.users import Account, Say, Users
 from services.runtime import files
 
 # Of a message in either direction; a Publish of 10,000 values has some 400 KB.

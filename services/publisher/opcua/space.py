@@ -19,20 +19,17 @@ from asyncua import ua
 from asyncua.server.address_space import AddressSpace, AttributeValue, NodeData
 
 from services.publisher.opcua import values
-from services.publisher.opcua.values import Kind, Reading
+from services.publisher.opcua.points import NULL, STATUS_CELLS, Cell, PlcState, Point, Record
+from services.publisher.opcua.values import Reading
 from services.s7.field import Field
 
 _A = ua.AttributeIds
 _I = ua.ObjectIds
 _V = ua.VariantType
-_NULL = ua.Variant(None, _V.Null)
 STATUS, ALARMS = "_status", "_alarms"
 FIRING = "disparando"
 """The word of the alarm engine's wire (services/alerts/core/transition.py)."""
-# Of a heartbeat, and of an alarm rule: name -> type.
-_STATUS_CELLS = {
-    "status": _V.String, "scan_ms": _V.Double, "latency_ms": _V.Double, "failure": _V.String,
-}  # fmt: skip
+# Of an alarm rule: name -> type.
 _ALARM_CELLS = {
     "active": _V.Boolean, "count": _V.UInt32, "acknowledged": _V.Boolean, "severity": _V.String,
     "text": _V.String, "since": _V.DateTime,
@@ -40,112 +37,6 @@ _ALARM_CELLS = {
 
 Key = tuple[str, str, str | None]
 """(PLC, group, machine)."""
-
-
-class Cell(AttributeValue):
-    """A Value attribute of ours."""
-
-    value: Reading | None
-
-    def __init__(self) -> None:
-        super().__init__(Reading(_NULL, values.WAITING))
-
-    async def push(self, reading: ua.DataValue) -> None:
-        """Tells who watches it."""
-        for handle, tell in list(self.datachange_callbacks.items()):
-            await tell(handle, reading)
-
-    async def set(self, reading: Reading) -> None:
-        """Another value."""
-        self.value = reading
-        await self.push(reading)
-
-
-class PlcState:
-    """What is known of a PLC beside its messages."""
-
-    def __init__(self) -> None:
-        self.offline = False
-        """Its last heartbeat says so (or that there is none)."""
-        self.cells = {name: Cell() for name in _STATUS_CELLS}
-
-
-class Record:
-    """The newest message of one machine of one group."""
-
-    def __init__(self, plc: PlcState) -> None:
-        self.plc = plc
-        self.order = (0, 0)
-        """(epoch, seq) of it."""
-        self.quality = "bad"
-        self.values: Mapping[str, Any] = {}
-        self.bad: Mapping[str, str] = {}
-        self.source_time: datetime | None = None
-        self.server_time: datetime | None = None
-        self.points: list[Point] = []
-
-    def take(self, message: Mapping[str, Any], now: datetime) -> bool:
-        """False where a newer one was there: a replay, or one that comes again."""
-        order = (message["epoch"], message["seq"])
-        if order <= self.order:
-            return False
-        self.order = order
-        self.quality = message["quality"]
-        self.values = message["values"]
-        self.bad = message.get("bad", {})
-        self.source_time = values.time_of(message["ts"])
-        self.server_time = now
-        return True
-
-    async def push(self) -> None:
-        """Tells who watches a field whose value or quality is another: a group goes out whole when
-        one of its fields changes, and the others would cost as much.
-        """
-        offline, fallback = self.plc.offline, self.bad.get("*")
-        for point in self.points:
-            if not point.datachange_callbacks:
-                continue
-            name = point.field.name
-            state = (self.values.get(name), self.bad.get(name, fallback), self.quality, offline)
-            if state != point.told or point.wants_times:
-                point.told = state
-                await point.push(point.read())
-
-
-class Point(Cell):
-    """One field."""
-
-    def __init__(self, record: Record, field: Field, kind: Kind) -> None:
-        super().__init__()
-        self.told: tuple[Any, ...] | None = None
-        """What who watches it was told last."""
-        self.wants_times = False
-        """Somebody wants to be told of every time, too."""
-        self.record = record
-        self.field = field
-        self.kind = kind
-        self.value = None
-        self.value_callback = lambda _node, _attribute: self.read()
-
-    def read(self) -> Reading:
-        """What it is now."""
-        record = self.record
-        name = self.field.name
-        if record.server_time is None:
-            code = values.NO_COMMUNICATION if record.plc.offline else values.WAITING
-            return Reading(_NULL, code, None, datetime.now(UTC))
-        value = record.values.get(name)
-        code = values.status(record.quality, record.bad, name, value is not None)
-        variant = _NULL
-        if record.plc.offline:
-            code = values.NO_COMMUNICATION
-        elif value is not None:
-            try:
-                variant = self.kind.wrap(value)
-            except (ValueError, TypeError, OverflowError):
-                # Of a message from before the field had this type.
-                code = values.TYPE_CHANGED
-        return Reading(variant, code, record.source_time, record.server_time)
 
 
 @dataclass(slots=True)
@@ -229,7 +120,7 @@ class Space:
         for plc in plcs:
             state = self._plcs[plc["id"]] = old_plcs.get(plc["id"]) or PlcState()
             place = self._folder(tenant(plc["locatario"]), plc["id"])
-            self._cell_folder(place, STATUS, _STATUS_CELLS, state.cells)
+            self._cell_folder(place, STATUS, STATUS_CELLS, state.cells)
             for group in plc["groups"]:
                 self._group(place, plc, group, state, old_records)
         folders: dict[str, _Parent] = {}
@@ -261,7 +152,7 @@ class Space:
                 if watching and isinstance(new, Point):
                     await new.push(new.read())
                 continue
-            await old.push(Reading(_NULL, values.GONE, None, datetime.now(UTC)))
+            await old.push(Reading(NULL, values.GONE, None, datetime.now(UTC)))
             for handle in watching:
                 # asyncua would look for it at the node.
                 self._aspace._handle_to_attribute_map.pop(handle, None)
@@ -423,9 +314,9 @@ class Space:
         time, now = values.time_of(heartbeat["ts"]), datetime.now(UTC)
         failure = heartbeat.get("failure") or {}
         said = ": ".join(failure[k] for k in ("code", "message") if failure.get(k))
-        for name, variant in _STATUS_CELLS.items():
+        for name, variant in STATUS_CELLS.items():
             value = said if name == "failure" else heartbeat.get(name)
-            shown = ua.Variant(value, variant) if value is not None else _NULL
+            shown = ua.Variant(value, variant) if value is not None else NULL
             code = values.GOOD if value is not None else values.NO_COMMUNICATION
             await state.cells[name].set(Reading(shown, code, time, now))
         offline = heartbeat["status"] == "offline"
@@ -440,7 +331,7 @@ class Space:
         now = datetime.now(UTC)
         if alarms is None:
             self._shown.clear()
-            lost = Reading(_NULL, values.NO_COMMUNICATION, None, now)
+            lost = Reading(NULL, values.NO_COMMUNICATION, None, now)
             for cells in self._alarms.values():
                 for cell in cells.values():
                     await cell.set(lost)
@@ -466,13 +357,13 @@ class Space:
             self._shown[key] = shown
             for name, variant in _ALARM_CELLS.items():
                 value = shown[name]
-                told = _NULL if value is None else ua.Variant(value, variant)
+                told = NULL if value is None else ua.Variant(value, variant)
                 await cells[name].set(Reading(told, values.GOOD, since, now))
 
 
 def _called(make: Any) -> AttributeValue:
     """An attribute that is made from the node's identifier."""
-    attribute = AttributeValue(Reading(_NULL))
+    attribute = AttributeValue(Reading(NULL))
     attribute.value_callback = lambda node, _attribute: Reading(make(node))
     return attribute
 
