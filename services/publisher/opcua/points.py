@@ -41,9 +41,10 @@ class Cell(AttributeValue):
 
 
 class PlcState:
-    """What is known of a PLC beside its messages."""
+    """What is known of a PLC beside its messages. One that goes to another tenant is another."""
 
-    def __init__(self) -> None:
+    def __init__(self, tenant: str) -> None:
+        self.tenant = tenant
         self.offline = False
         """Its last heartbeat says so (or that there is none)."""
         self.cells = {name: Cell() for name in STATUS_CELLS}

@@ -118,7 +118,10 @@ class Space:
             return tenants[name]
 
         for plc in plcs:
-            state = self._plcs[plc["id"]] = old_plcs.get(plc["id"]) or PlcState()
+            state = old_plcs.get(plc["id"])
+            if state is None or state.tenant != plc["locatario"]:
+                state = PlcState(plc["locatario"])
+            self._plcs[plc["id"]] = state
             place = self._folder(tenant(plc["locatario"]), plc["id"])
             self._cell_folder(place, STATUS, STATUS_CELLS, state.cells)
             for group in plc["groups"]:
@@ -170,7 +173,9 @@ class Space:
         kinds = [values.kind(f, group["timezone"]) for f in fields]
         for machine in group["machines"]:
             key = (plc["id"], group["name"], machine)
-            record = old.get(key) or Record(state)
+            record = old.get(key)
+            if record is None or record.plc is not state:
+                record = Record(state)
             record.points = []
             self.records[key] = record
             parent = self._folder(folder, machine) if machine is not None else folder
@@ -303,13 +308,15 @@ class Space:
         now = datetime.now(UTC)
         for message in messages:
             record = self.records.get(key_of(message))
-            if record is not None and record.take(message, now):
+            if record is None or record.plc.tenant != message["locatario_id"]:
+                continue
+            if record.take(message, now):
                 await record.push()
 
     async def beat(self, plc: str, heartbeat: Mapping[str, Any]) -> None:
         """A PLC's heartbeat."""
         state = self._plcs.get(plc)
-        if state is None:
+        if state is None or state.tenant != heartbeat["locatario_id"]:
             return
         time, now = values.time_of(heartbeat["ts"]), datetime.now(UTC)
         failure = heartbeat.get("failure") or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -182,6 +183,30 @@ def test_two_tenants_do_not_see_each_other() -> None:
                 r.peer.add(1, **of_beta, bodies=[body(2, {"temperatura": 901.0}, **of_beta)])
                 await beto.until(lambda: (other_path, 901.0, "Good") in beto.changes)
                 assert not ana.changes
+
+        go(work)
+
+
+def test_a_plc_that_goes_to_another_tenant_takes_no_value_along() -> None:
+    users = [("beto", "secreto", ["beta"])]
+    moved = "beta/prensa-01/db500/temperatura"
+    with rig(users=users) as r:
+        fill(r)
+        rendered = json.loads(r.server.file.read_text())
+        rendered["plcs"] = [plc(locatario="beta")]
+        r.server.configure(rendered)
+
+        async def work() -> None:
+            async with r.client("beto", "secreto") as beto:
+                for _ in range(500):
+                    if moved in await beto.tree():
+                        break
+                found = await beto.read(moved)
+                assert found.StatusCode.value == _C.BadWaitingForInitialData
+                new = body(2, {"temperatura": 90.0}, locatario="beta")
+                r.peer.add(1, locatario="beta", bodies=[new])
+                await beto.watch(moved)
+                await beto.until(lambda: (moved, 90.0, "Good") in beto.changes)
 
         go(work)
 
