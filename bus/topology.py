@@ -60,7 +60,7 @@ WIRES: dict[str, Wire] = {
         Wire("raw", "pubsub", binds="pub", hwm=LIVE_HWM, per="plc"),
         # CLI -> store_forward: Request, Reply
         Wire("control", "reqrep", binds="rep", hwm=10),
-        # CLI (at the centre control_plane) -> alerts: Request, Reply
+        # CLI, outputs of type opcua (at the centre control_plane) -> alerts: Request, Reply
         Wire("alarms", "reqrep", binds="rep", hwm=10),
     )
 }

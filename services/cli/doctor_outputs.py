@@ -26,6 +26,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from services.cli import doctor_opcua_server
 from services.cli.doctor_finding import Failed, Finding
 from services.cli.doctor_net import TIMEOUT_S, connect, file_expiry, handshake, tls_context
 from services.runtime import secrets, tls_faults
@@ -33,6 +34,7 @@ from services.runtime.config import (
     BrokerOutput,
     Credentials,
     HttpOutput,
+    OpcuaOutput,
     Output,
     SparkplugOutput,
     StdoutOutput,
@@ -55,6 +57,9 @@ def check(site: Site, output: Output, running: dict[str, Any] | None) -> Iterato
     yield from _said(output, running, subject)
     if isinstance(output, StdoutOutput):
         yield Finding("ok", subject, "stdout", "writes to the process's log")
+        return
+    if isinstance(output, OpcuaOutput):
+        yield from doctor_opcua_server.check(site, output, subject)
         return
     try:
         yield from _files(site, output, subject)

@@ -31,6 +31,7 @@ from services.runtime.base_model import one_of
 from services.runtime.fleet_model import Fleet
 from services.runtime.judged import rule
 from services.runtime.loopback import is_loopback
+from services.runtime.opcua_model import OpcuaServing
 from services.runtime.plc_model import PlcBase
 
 # The table of protocols: what a reader speaks is one row here and one folder of services/protocols.
@@ -253,8 +254,21 @@ class StdoutOutput(OutputBase):
     type: Literal["stdout"]
 
 
+class OpcuaOutput(OpcuaServing, OutputBase):
+    """An OPC UA server that shows the newest values (docs/opcua-server.md)."""
+
+    type: Literal["opcua"]
+
+    @rule
+    def _whose_account(self) -> str | None:
+        if self.username or self.password or self.password_file:
+            return "this is a server: give its clients' accounts under `users:`"
+        return None
+
+
 Output = Annotated[
-    MqttOutput | SparkplugOutput | HttpOutput | StdoutOutput, Field(discriminator="type")
+    MqttOutput | SparkplugOutput | HttpOutput | StdoutOutput | OpcuaOutput,
+    Field(discriminator="type"),
 ]
 
 

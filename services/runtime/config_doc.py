@@ -28,6 +28,7 @@ from services.runtime import (
     central_outside,
     config,
     fleet_model,
+    opcua_model,
 )
 
 HEAD = """\
@@ -69,6 +70,8 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("outputs[] (type: sparkplug)", config.SparkplugOutput),
     ("outputs[] (type: http)", config.HttpOutput),
     ("outputs[] (type: stdout)", config.StdoutOutput),
+    ("outputs[] (type: opcua)", config.OpcuaOutput),
+    ("outputs[].users[] (type: opcua)", opcua_model.OpcuaUser),
     ("outputs[].accounts.<tenant>", config.Credentials),
     ("outputs[].tls", config.Tls),
     ("alerts", alert_model.Alerts),

@@ -9,7 +9,14 @@ from pathlib import Path
 from services.protocols.s7plus.model import S7PlusPlc
 from services.runtime import files, secrets
 from services.runtime.alert_routes import AlertMqtt
-from services.runtime.config import BrokerOutput, Credentials, HttpOutput, HttpTls, Tls
+from services.runtime.config import (
+    BrokerOutput,
+    Credentials,
+    HttpOutput,
+    HttpTls,
+    OpcuaOutput,
+    Tls,
+)
 from services.runtime.document import KeyPath
 from services.runtime.errors import ConfigError, Problem
 from services.runtime.fleet_model import Fleet
@@ -17,6 +24,7 @@ from services.runtime.judged import Unknown
 from services.runtime.site import Site
 from services.runtime.tls import EncryptedKey, refuse_encrypted
 
+_COPY = "copy the file there, readable by the user that runs plc-edge"
 SECRET_KEYS = ("password", "token", "secret")
 
 
@@ -27,6 +35,12 @@ def broken(site: Site) -> Iterator[Problem]:
             yield from _secrets(site, at, holder)
     for at, tls in _certificates(site):
         yield from _pem_files(site, at, tls)
+    for at, file in _opcua_files(site):
+        path = site.config.file.parent / file
+        try:
+            files.read(path, files.PEM_MAX_BYTES)
+        except files.Unreadable as e:
+            yield site.problem(at, f"{path} cannot be read: it {e}", _COPY)
     with suppress(Unknown):
         # The claim's file may go once it has been used.
         if site.config.fleet is not None:
@@ -75,6 +89,10 @@ def _credentials(site: Site) -> Iterator[tuple[KeyPath, Credentials]]:
                 with suppress(Unknown):
                     for tenant, account in output.accounts.items():
                         yield ("outputs", i, "accounts", tenant), account
+            if isinstance(output, OpcuaOutput):
+                with suppress(Unknown):
+                    for u, user in enumerate(output.users):
+                        yield ("outputs", i, "users", u), user
     with suppress(Unknown):
         for i, receiver in enumerate(config.alerts.receivers):
             yield ("alerts", "receivers", i), receiver
@@ -98,6 +116,23 @@ def _certificates(site: Site) -> Iterator[tuple[KeyPath, Tls | HttpTls | S7PlusP
             with suppress(Unknown):
                 if isinstance(output, BrokerOutput | HttpOutput) and output.tls:
                     yield ("outputs", i, "tls"), output.tls
+
+
+def _opcua_files(site: Site) -> Iterator[tuple[KeyPath, Path]]:
+    """Certificates and keys of OPC UA servers and their users: DER or PEM."""
+    with suppress(Unknown):
+        for i, output in enumerate(site.config.outputs):
+            if not isinstance(output, OpcuaOutput):
+                continue
+            for name in ("certificate", "key"):
+                with suppress(Unknown):
+                    if (file := getattr(output, name)) is not None:
+                        yield ("outputs", i, name), file
+            with suppress(Unknown):
+                for u, user in enumerate(output.users):
+                    with suppress(Unknown):
+                        if user.certificate is not None:
+                            yield ("outputs", i, "users", u, "certificate"), user.certificate
 
 
 def _secrets(site: Site, at: KeyPath, holder: Credentials) -> Iterator[Problem]:
@@ -127,8 +162,7 @@ def _pem_files(
             files.read(path, files.PEM_MAX_BYTES)
             good[name] = path
         except files.Unreadable as e:
-            hint = "copy the file there, readable by the user that runs plc-edge"
-            yield site.problem((*at, name), f"{path} cannot be read: it {e}", hint)
+            yield site.problem((*at, name), f"{path} cannot be read: it {e}", _COPY)
     if "key" in good and "cert" in good:
         try:
             refuse_encrypted(good["cert"], good["key"])

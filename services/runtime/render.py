@@ -17,7 +17,7 @@ import orjson
 
 from bus.topology import PROCESSES, process_name
 from services.protocols.s7.model import S7Group, S7Plc
-from services.runtime import alert_model, alert_rules, secrets, supervisor_access
+from services.runtime import alert_model, alert_rules, patterns, secrets, supervisor_access
 from services.runtime.alert_base import DAYS
 from services.runtime.alert_routes import AlertMqtt, AlertRoute, AlertWebhook, AnyReceiver
 from services.runtime.config import (
@@ -25,6 +25,7 @@ from services.runtime.config import (
     Credentials,
     HttpOutput,
     Mirror,
+    OpcuaOutput,
     Output,
     SparkplugOutput,
 )
@@ -37,7 +38,7 @@ from services.runtime.site import Site, raw_range
 Rendered = dict[str, dict[str, Any]]
 
 # Lists that say which other processes there are: a new PLC must restart nobody.
-RELOADED = ("plcs", "outputs", "processes", "mirrors", "quotas", "fleet")
+RELOADED = ("plcs", "outputs", "processes", "mirrors", "quotas", "fleet", "alarms")
 
 # In the state folder: the fleet process that watches a configuration which has none itself, until
 # that one has proved good (services/fleet).
@@ -93,10 +94,13 @@ def render(site: Site) -> Rendered:
         groups = [_group(site, plc, g) for g in plc.groups]
         add("reader", plc.id, plc=_plc(site, plc), groups=groups, **clock)
     for output in config.outputs:
-        known = plcs
+        known: dict[str, Any] = {"plcs": plcs}
         if isinstance(output, SparkplugOutput):
-            known = [_with_fields(site, p, s) for p, s in zip(config.plcs, plcs, strict=True)]
-        add("publisher", output.name, output=_output(site, output), plcs=known)
+            of = zip(config.plcs, plcs, strict=True)
+            known = {"plcs": [_with_fields(site, plc, summary) for plc, summary in of]}
+        elif isinstance(output, OpcuaOutput):
+            known = _shown_by_opcua(site, output)
+        add("publisher", output.name, output=_output(site, output), **known)
     for mirror in config.mirrors:
         add("mirror", mirror.name, mirror=_mirror(mirror), source_group=_source(site, mirror))
     if config.alerts.needed:
@@ -177,6 +181,12 @@ def _with_units(site: Site, plc: dict[str, Any]) -> dict[str, Any]:
     return {**plc, "groups": groups}
 
 
+def _zone(plc: PlcBase, group: GroupBase) -> str:
+    """Whose time a group's dates without a zone show."""
+    is_s7 = isinstance(plc, S7Plc) and isinstance(group, S7Group)
+    return (group.timezone or plc.timezone) if is_s7 else "UTC"
+
+
 def _with_fields(site: Site, plc: PlcBase, summary: dict[str, Any]) -> dict[str, Any]:
     """A PLC's summary with its fields' types, for births."""
     groups = []
@@ -185,10 +195,42 @@ def _with_fields(site: Site, plc: PlcBase, summary: dict[str, Any]) -> dict[str,
             {"name": f.name, "type": f.type, "unit": f.unit, "scaled": f.scale is not None}
             for f in site.fields[plc.id, group.name]
         ]
-        is_s7 = isinstance(plc, S7Plc) and isinstance(group, S7Group)
-        zone = (group.timezone or plc.timezone) if is_s7 else "UTC"
-        groups.append({**known, "fields": fields, "timezone": zone})
+        groups.append({**known, "fields": fields, "timezone": _zone(plc, group)})
     return {**summary, "groups": groups}
+
+
+def _shown_by_opcua(site: Site, output: OpcuaOutput) -> dict[str, Any]:
+    """The nodes of a server: PLCs with their fields, and the rules that ring for each tenant."""
+    config = site.config
+    tenants = [t for t in config.tenants() if t in (output.locatarios or config.tenants())]
+    plcs = []
+    for plc in config.plcs:
+        if config.tenant(plc) not in tenants:
+            continue
+        groups = [
+            {
+                "name": g.name,
+                "machines": [name for name, _ in g.records()],
+                "timezone": _zone(plc, g),
+                "fields": [
+                    {k: v for k, v in f.to_dict().items() if k not in _NOT_SHOWN}
+                    for f in site.fields[plc.id, g.name]
+                ],
+            }
+            for g in plc.groups
+        ]
+        plcs.append({**_plc_summary(site, plc), "groups": groups})
+    alarms = [
+        {"locatario": tenant, "name": spec["name"]}
+        for tenant in tenants
+        for spec in alert_model.specs(config.alerts, alert_rules.units(site))
+        if patterns.matches((spec.get("where") or {}).get("locatario") or "*", tenant)
+    ]
+    return {"plcs": plcs, "alarms": alarms}
+
+
+# Where a field lies is the reader's business; its change alone changes no node.
+_NOT_SHOWN = ("area", "db", "byte", "bit", "tag", "deadband", "encoding")
 
 
 def _certificates(site: Site) -> list[dict[str, str]]:
@@ -198,6 +240,8 @@ def _certificates(site: Site) -> list[dict[str, str]]:
         if isinstance(output, BrokerOutput | HttpOutput) and output.tls:
             owner = process_name("publisher", output.name)
             found += [(owner, output.tls.ca), (owner, output.tls.cert)]
+        if isinstance(output, OpcuaOutput):
+            found.append((process_name("publisher", output.name), output.certificate))
     if site.config.metrics.tls:
         found.append((process_name("metrics"), site.config.metrics.tls.cert))
     return [{"process": owner, "file": path} for owner, f in found if (path := _beside(site, f))]
@@ -259,6 +303,18 @@ def _output(site: Site, output: Output) -> dict[str, Any]:
             tenant: _account(site, account, f"{output.name}-{tenant}")
             for tenant, account in output.accounts.items()
         }
+    if isinstance(output, OpcuaOutput):
+        for key in ("trusted", "certificate", "key"):
+            out[key] = _beside(site, getattr(output, key))
+        out["users"] = [
+            {
+                "username": user.username,
+                "password": _secret(site, user, "password", f"{output.name}-{user.username}"),
+                "certificate": _beside(site, user.certificate),
+                "locatarios": user.locatarios,
+            }
+            for user in output.users
+        ]
     if isinstance(output, BrokerOutput | HttpOutput) and output.tls:
         tls = output.tls.model_dump()
         out["tls"] = {k: _beside(site, v) for k, v in tls.items()}
@@ -461,6 +517,8 @@ def write_clear_secrets(site: Site) -> None:
         holders.append((output.name, output))
         if isinstance(output, BrokerOutput):
             holders += [(f"{output.name}-{t}", a) for t, a in output.accounts.items()]
+        if isinstance(output, OpcuaOutput):
+            holders += [(f"{output.name}-{u.username}", u) for u in output.users]
     for receiver in site.config.alerts.receivers:
         name = f"alerts-{receiver.name}"
         holders.append((name, receiver))

@@ -15,7 +15,7 @@ from typing import Any
 from bus import topology
 from services.protocols.s7.model import S7Group, S7Plc
 from services.runtime import alert_rules, mirror_rules
-from services.runtime.config import BrokerOutput, SparkplugOutput
+from services.runtime.config import BrokerOutput, OpcuaOutput, Output, SparkplugOutput
 from services.runtime.consumers import reserved
 from services.runtime.document import KeyPath, dotted
 from services.runtime.errors import Problem
@@ -168,6 +168,16 @@ def _sources(site: Site) -> Iterator[Problem]:
                 yield site.problem(("mirrors", i, "source", key), message, hint)
 
 
+def _users_tenants(site: Site, i: int, output: Output, tenants: list[str]) -> Iterator[Problem]:
+    for u, user in enumerate(output.users if isinstance(output, OpcuaOutput) else []):
+        for tenant in user.locatarios or []:
+            shown = tenants if output.locatarios is None else output.locatarios
+            if tenant not in shown:
+                message = f"this output shows nothing of {tenant!r}"
+                hint = f"one of: {', '.join(shown[:NAMES_SHOWN])}"
+                yield site.problem(("outputs", i, "users", u, "locatarios"), message, hint)
+
+
 def _tenants(site: Site) -> Iterator[Problem]:
     tenants = site.config.tenants()
     for i, output in enumerate(site.config.outputs):
@@ -177,6 +187,8 @@ def _tenants(site: Site) -> Iterator[Problem]:
                     message = f"no PLC belongs to {tenant!r}"
                     hint = f"one of: {', '.join(tenants[:NAMES_SHOWN])}"
                     yield site.problem(("outputs", i, "locatarios"), message, hint)
+        with suppress(Unknown):
+            yield from _users_tenants(site, i, output, tenants)
     for tenant in site.config.quotas:
         if tenant not in tenants:
             hint = near(tenant, tenants) or f"one of: {', '.join(tenants[:NAMES_SHOWN])}"

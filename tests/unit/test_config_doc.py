@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from services.protocols.s7 import model as s7
 from services.runtime import central_config, config, config_doc, plc_model
+from services.runtime.opcua_model import OpcuaServing
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -30,6 +31,7 @@ def test_every_model_is_on_a_page() -> None:
         s7.Endpoint,
         config.OutputBase,
         config.BrokerOutput,
+        OpcuaServing,
         plc_model.PlcBase,
         plc_model.GroupBase,
     }

@@ -24,6 +24,7 @@ SHARED = {
     "consumer": {"runtime", "s7"},
     "infra": {"runtime", "s7"},
     "mqtt": {"consumer", "runtime"},
+    "opcua": {"runtime"},
 }
 # Simulated boxes are put together from the parts of real ones.
 ASSEMBLES = {"simulator": ("services/simulator/fleet", {"reader", "publisher", "store_forward"})}

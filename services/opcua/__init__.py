@@ -1,0 +1,1 @@
+"""What speaking OPC UA needs: an application's own certificate, and whom it trusts."""
