@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Makes the offline installation bundle: one file for a USB stick, with everything install.sh needs.
-#   deploy/bundle.sh [--out FILE] [--python 3.11 --python 3.12 …] [--arch x86_64|aarch64] [--opcua]
-# --opcua: with what outputs of type opcua need (docs/opcua-server.md).
+#   deploy/bundle.sh [--out FILE] [--python 3.11 --python 3.12 …] [--arch x86_64|aarch64]
 # On the industrial PC: tar xf FILE && sudo plc-edge-*/install.sh
 set -euo pipefail
 # shellcheck source=deploy/common.sh

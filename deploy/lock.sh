@@ -3,7 +3,6 @@
 #   requirements.lock       what runs on a plant PC
 #   requirements-demo.lock  the same and an MQTT broker in Python
 #   requirements-central.lock  what runs at the centre (`plc-edge central`)
-#   requirements-opcua.lock  what runs on a plant PC whose outputs are OPC UA servers
 #   requirements-dev.lock   all of it and the tools of deploy/test.sh
 # Run it after a change in pyproject.toml and read the diff. Needs uv (pip install uv).
 set -euo pipefail
@@ -15,5 +14,4 @@ compile() {
 compile --extra dev --output-file deploy/requirements-dev.lock
 compile --extra demo --output-file deploy/requirements-demo.lock -c deploy/requirements-dev.lock
 compile --extra central --output-file deploy/requirements-central.lock -c deploy/requirements-dev.lock
-compile --extra opcua --output-file deploy/requirements-opcua.lock -c deploy/requirements-dev.lock
 compile --output-file deploy/requirements.lock -c deploy/requirements-dev.lock

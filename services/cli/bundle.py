@@ -57,7 +57,6 @@ def bundle(
         typer.Option(help=f"Python of the PC, may repeat; default {' '.join(PYTHONS)}."),
     ] = None,
     arch: Annotated[str, typer.Option(help="Processor of the PC.")] = platform.machine(),
-    opcua: Annotated[bool, typer.Option("--opcua", help="With the OPC UA server.")] = False,
 ) -> None:
     """Downloads what is locked, builds our wheel, packs both with the installer."""
     if not (ROOT / "deploy" / "install.sh").is_file():
@@ -72,19 +71,19 @@ def bundle(
     target = out or Path(f"{name}-{arch}.tar.gz")
     if not target.parent.is_dir():
         fail(f"--out {target}: {target.parent} is no folder; make it first", EXIT_USAGE)
-    locked = ROOT / "deploy" / f"requirements{'-opcua' if opcua else ''}.lock"
     with tempfile.TemporaryDirectory(prefix="plc-edge-bundle-") as temporary:
         folder = Path(temporary) / name
         wheels = folder / "wheels"
         wheels.mkdir(parents=True)
         for version_of_python in pythons:
             console.print(f"wheels for Python {version_of_python}, {arch}", highlight=False)
-            _download(locked, version_of_python, arch, wheels)
+            _download(ROOT / "deploy" / "requirements.lock", version_of_python, arch, wheels)
         _download(ROOT / "deploy" / "requirements-pip.lock", pythons[0], arch, wheels)
         console.print(f"wheel of {name}", highlight=False)
         own = _build(wheels, arch)
+        lock = (ROOT / "deploy" / "requirements.lock").read_text()
         (folder / "requirements.txt").write_text(
-            f"{locked.read_text()}plc-edge=={version} --hash=sha256:{_sha256(own)}\n"
+            f"{lock}plc-edge=={version} --hash=sha256:{_sha256(own)}\n"
         )
         for file, mode in _FILES.items():
             shutil.copy(ROOT / "deploy" / file, folder / file)

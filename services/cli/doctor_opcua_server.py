@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,13 +19,6 @@ SHOWN_MAX = 5
 
 def check(site: Site, output: OpcuaOutput, subject: str) -> Iterator[Finding]:
     """All findings about one server."""
-    if importlib.util.find_spec("asyncua") is None:
-        yield Finding(
-            "error", subject, "extra_missing", "the Python package asyncua is not installed",
-            "install a bundle that deploy/bundle.sh --opcua made; from a checkout,"
-            " pip install --require-hashes -r deploy/requirements-opcua.lock",
-        )  # fmt: skip
-        return
     folder = site.config.paths.state.absolute() / "opcua_server" / output.name
     beside = site.config.file.parent
     trusted = (beside / output.trusted).absolute() if output.trusted else folder / "trusted"

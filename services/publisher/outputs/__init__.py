@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 
 from services.publisher.outputs.base import Desk, Output
-from services.runtime.errors import ConfigError, Problem
 from services.runtime.process import Process
 
 # Imported when it is used: an MQTT output needs no HTTP client.
@@ -20,14 +19,6 @@ KINDS = {
 
 def make(process: Process, desk: Desk) -> Output:
     """The output that the process's configuration asks for."""
-    kind = process.config["output"]["type"]
-    try:
-        module = import_module(KINDS[kind])
-    except ModuleNotFoundError as e:
-        if (e.name or "").split(".")[0] in ("services", "bus"):
-            raise
-        hint = f"install a bundle that deploy/bundle.sh --{kind} made"
-        problem = Problem("config.yaml", f"outputs.{process.item}", f"needs {e.name}", hint=hint)
-        raise ConfigError([problem]) from None
+    module = import_module(KINDS[process.config["output"]["type"]])
     output: Output = module.make(process, desk)
     return output
