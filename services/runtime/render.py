@@ -183,8 +183,9 @@ def _with_units(site: Site, plc: dict[str, Any]) -> dict[str, Any]:
 
 def _zone(plc: PlcBase, group: GroupBase) -> str:
     """Whose time a group's dates without a zone show."""
-    is_s7 = isinstance(plc, S7Plc) and isinstance(group, S7Group)
-    return (group.timezone or plc.timezone) if is_s7 else "UTC"
+    if isinstance(plc, S7Plc) and isinstance(group, S7Group):
+        return group.timezone or plc.timezone
+    return "UTC"
 
 
 def _with_fields(site: Site, plc: PlcBase, summary: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ QUICK = ("decode", "change", "frames", "outbox", "keep", "scan")
 BENCHES = (
     *QUICK, "network", "reader", "new-values", "publisher", "latency", "drain", "mirror",
     "dashboard", "readers", "jitter", "site", "alerts", "alerts-latency", "alerts-live",
-    "central-poll", "central-scale", "databases", "opcua", "symbolic",
+    "central-poll", "central-scale", "databases", "opcua", "opcua-server",
+    "symbolic",
 )  # fmt: skip
 
 

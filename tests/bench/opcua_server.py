@@ -1,7 +1,5 @@
 """What the ``opcua`` output costs: CPU, memory, and the time from a change in the PLC to a client.
 
-    .venv/bin/python -m tests.bench.opcua_server [--seconds 15]
-
 A whole box reads REALs from the C snap7 server, all or some of them new at every scan, PDU 960; one
 asyncua client, in a process of its own, watches over SignAndEncrypt (Basic256Sha256). A further
 LREAL holds the time at which the PLC's memory was written, 200 times a second: its age at the
@@ -10,7 +8,6 @@ client is the latency, scan and publishing interval included.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -21,11 +18,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from statistics import quantiles
 from typing import Any
 
 from services.opcua.certificates import TrustList
 from tests.bench.new_values import cpu_ns
+from tests.bench.result import Figures, Options, Result, Round, percentiles, rows
 from tests.bench.watch import pss_mb
 from tests.kit.c_snap7 import CServer
 from tests.kit.common import ROOT, free_ports, until
@@ -69,8 +66,10 @@ def changing(server: CServer, reals: int, new: int, scan_s: float) -> Iterator[N
         thread.join()
 
 
-def measure(reals: int, new: int, watched: int, scan_ms: int, period_ms: int, seconds: int) -> str:
-    """One row."""
+def measure(
+    reals: int, new: int, watched: int, scan_ms: int, period_ms: int, seconds: int
+) -> Figures:
+    """One run."""
     metrics_port, port = free_ports(2)
     fields = [{"name": f"c{i:05d}", "address": f"DB{DB}.DBD{4 * i}:REAL"} for i in range(reals)]
     fields.append({"name": "clock", "address": f"DB{DB}.DBB{4 * reals}:LREAL"})
@@ -122,31 +121,23 @@ def measure(reals: int, new: int, watched: int, scan_ms: int, period_ms: int, se
                 memory = pss_mb([pids["publisher-scada"]])
                 reader = used[f"reader-{PLC}"]
             assert said["ages_s"], site.logs()
-    ages = sorted(said["ages_s"])
-    cuts = quantiles(ages, n=100) if len(ages) > 1 else [0.0] * 99
-    return (
-        f"| {reals:,} | {new:,} | {watched:,} | {scan_ms} ms | {period_ms} ms"
-        f" | {said['notifications_per_s']:,.0f} | {used['publisher-scada']:.2f}"
-        f" | {reader:.2f} | {memory:.0f} MB | {cuts[49] * 1e3:.0f} / {cuts[98] * 1e3:.0f} ms"
-        f" | {said['bad']} |"
-    )
+    return {
+        "values/s at the client": said["notifications_per_s"],
+        "cores, of the output": used["publisher-scada"],
+        "cores, of the reader": reader,
+        "MB PSS, of the output": memory,
+        **percentiles([1e3 * age_s for age_s in said["ages_s"]], "ms to the client", 50, 99),
+    }
 
 
-def main() -> None:
-    """Prints a table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=int, default=15)
-    parser.add_argument("--rounds", type=int, nargs="*", help="numbers of rounds, from 0")
-    given = parser.parse_args()
-    print(
-        "| variables | new at each scan | watched | scan | publishing | values/s at the client"
-        " | CPU, cores | of the reader | PSS | change to client p50 / p99 | bad |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for i, figures in enumerate(ROUNDS):
-        if not given.rounds or i in given.rounds:
-            print(measure(*figures, given.seconds), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def bench(options: Options) -> list[Result]:
+    """A case each row of ``ROUNDS``."""
+    seconds, results = round(options.seconds or 15), []
+    for reals, new, watched, scan_ms, period_ms in ROUNDS:
+        case = f"{reals:,} REALs, {new:,} new, {watched:,} watched, {scan_ms} ms"
+        done: list[Round] = [
+            (measure(reals, new, watched, scan_ms, period_ms, seconds), {})
+            for _ in range(options.rounds or 1)
+        ]
+        results += rows("opcua-server", case, done)
+    return results
