@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from tests.kit.common import ROOT
 
 FOLDER = ROOT / ".venv-node"
+# Client and server come of one version: two in one folder do not know each other's classes.
+NODE_OPCUA = ("node-opcua", "2.182.2")
 
 
 def package(name: str, version: str) -> tuple[str, Path]:
@@ -22,9 +25,18 @@ def package(name: str, version: str) -> tuple[str, Path]:
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (FOLDER / "node_modules" / name).is_dir():
+        if _installed(name) != version:
             command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(FOLDER)]
             subprocess.run(
                 [*command, f"{name}@{version}"], check=True, capture_output=True, timeout=120
             )
     return node, FOLDER
+
+
+def _installed(name: str) -> str:
+    """Its version; empty where it is not there."""
+    try:
+        about = json.loads((FOLDER / "node_modules" / name / "package.json").read_bytes())
+    except FileNotFoundError:
+        return ""
+    return str(about["version"])

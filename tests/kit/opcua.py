@@ -24,7 +24,6 @@ from tests.kit.common import ROOT, free_port, until
 from tests.kit.reader_rig import ReaderRig
 
 URI = "urn:plc-edge:test:plant"
-NODE_OPCUA = ("node-opcua", "2.182.2")
 # What both servers hold, its type in a layout, and what must come of it.
 EVERY_TYPE: dict[str, tuple[str, Any]] = {
     "Boolean": ("BOOL", True),
@@ -164,7 +163,7 @@ class NodeServer(_Server):
 
     def __init__(self, folder: Path, **options: Any) -> None:
         port = options.pop("port", None) or free_port()
-        program, packages = node.package(*NODE_OPCUA)
+        program, packages = node.package(*node.NODE_OPCUA)
         file = ROOT / "tests/kit/opcua_node/server.js"
         given = json.dumps({"port": port, "pki": str(folder), **options})
         env = {"NODE_PATH": str(packages / "node_modules")}

@@ -12,17 +12,15 @@ from typing import Any, Self
 
 from services.opcua.certificates import Own
 from tests.kit.common import ROOT, until
-from tests.kit.node import package
+from tests.kit.node import NODE_OPCUA, package
 from tests.kit.opcua_rig import CLIENT_URI, NAMESPACE
-
-PACKAGE = ("node-opcua-client", "2.186.4")
 
 
 class NodeClient:
     """Connects when it is entered; ``said`` is what it told, one dict each."""
 
     def __init__(self, port: int, folder: Path, own: Own, watch: list[str], **more: Any) -> None:
-        self._node, self._packages = package(*PACKAGE)
+        self._node, self._packages = package(*NODE_OPCUA)
         self._told = {
             "url": f"opc.tcp://127.0.0.1:{port}/", "pki": str(folder / "node-pki"),
             "cert": str(own.cert), "key": str(own.key), "uri": CLIENT_URI,
