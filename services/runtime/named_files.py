@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from services.protocols.opcua.model import OpcuaPlc
 from services.runtime import files, secrets
 from services.runtime.alert_routes import AlertMqtt
 from services.runtime.config import Credentials, HttpOutput, HttpTls, MqttOutput, Tls
@@ -27,9 +28,27 @@ def broken(site: Site) -> Iterator[Problem]:
     for at, tls in _certificates(site):
         yield from _pem_files(site, at, tls)
     with suppress(Unknown):
+        for i, plc in enumerate(site.config.plcs):
+            if isinstance(plc, OpcuaPlc):
+                with suppress(Unknown):
+                    yield from _user_files(site, ("plcs", i), plc)
+    with suppress(Unknown):
         # The claim's file may go once it has been used.
         if site.config.fleet is not None:
             yield from _pem_files(site, ("fleet",), site.config.fleet)
+
+
+def _user_files(site: Site, at: KeyPath, plc: OpcuaPlc) -> Iterator[Problem]:
+    for name in ("user_certificate", "user_key"):
+        file: Path | None = getattr(plc, name)
+        if file is None:
+            continue
+        path = site.config.file.parent / file
+        try:
+            files.read(path, files.PEM_MAX_BYTES)
+        except files.Unreadable as e:
+            hint = "copy the file there, readable by the user that runs plc-edge"
+            yield site.problem((*at, name), f"{path} cannot be read: it {e}", hint)
 
 
 def unwise(site: Site) -> Iterator[Problem]:
