@@ -34,6 +34,17 @@ def application_uri(site: str) -> str:
     return f"urn:plc-edge:{site}"
 
 
+def uri_of(certificate: bytes) -> str:
+    """The application URI in a certificate (DER): a box that got another name keeps its own, and a
+    plant may put a certificate of its own in the place of ours. Empty where there is none."""
+    names = x509.load_der_x509_certificate(certificate).extensions
+    try:
+        found = names.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ""
+    return next(iter(found.get_values_for_type(x509.UniformResourceIdentifier)), "")
+
+
 def own_file(state: Path) -> Path:
     """Certificate and key of this box, PEM."""
     return state / "secrets" / "opcua-own.pem"
