@@ -53,7 +53,7 @@ def own(folder: Path, uri: str, hosts: Iterable[str]) -> Own:
         return found
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = rsa.generate_private_key(65537, KEY_BITS)
-    cert = _self_signed(key, uri, hosts)
+    cert = self_signed(key, uri, hosts)
     pem = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -65,10 +65,11 @@ def own(folder: Path, uri: str, hosts: Iterable[str]) -> Own:
     return found
 
 
-def _self_signed(key: rsa.RSAPrivateKey, uri: str, hosts: Iterable[str]) -> x509.Certificate:
+def self_signed(key: rsa.RSAPrivateKey, uri: str, hosts: Iterable[str]) -> x509.Certificate:
+    """An application's certificate (OPC 10000-6, 6.2.2), of clients and servers alike."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, uri.removeprefix("urn:")[:64])])
     others = [x509.UniformResourceIdentifier(uri), *map(_general_name, dict.fromkeys(hosts))]
-    now = datetime.now(UTC)
+    now, public = datetime.now(UTC), key.public_key()
     usage = x509.KeyUsage(
         digital_signature=True, content_commitment=True, key_encipherment=True,
         data_encipherment=True, key_agreement=False, key_cert_sign=True, crl_sign=False,
@@ -81,7 +82,7 @@ def _self_signed(key: rsa.RSAPrivateKey, uri: str, hosts: Iterable[str]) -> x509
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
-        .public_key(key.public_key())
+        .public_key(public)
         .serial_number(x509.random_serial_number())
         # A box whose clock is behind must not refuse what another made a moment ago.
         .not_valid_before(now - timedelta(days=1))
@@ -90,7 +91,8 @@ def _self_signed(key: rsa.RSAPrivateKey, uri: str, hosts: Iterable[str]) -> x509
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(extended, critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
         .sign(key, hashes.SHA256())
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from services.protocols.opcua.model import OpcuaPlc
 from services.protocols.s7plus.model import S7PlusPlc
 from services.runtime import files, secrets
 from services.runtime.alert_routes import AlertMqtt
@@ -42,9 +43,27 @@ def broken(site: Site) -> Iterator[Problem]:
         except files.Unreadable as e:
             yield site.problem(at, f"{path} cannot be read: it {e}", _COPY)
     with suppress(Unknown):
+        for i, plc in enumerate(site.config.plcs):
+            if isinstance(plc, OpcuaPlc):
+                with suppress(Unknown):
+                    yield from _user_files(site, ("plcs", i), plc)
+    with suppress(Unknown):
         # The claim's file may go once it has been used.
         if site.config.fleet is not None:
             yield from _pem_files(site, ("fleet",), site.config.fleet)
+
+
+def _user_files(site: Site, at: KeyPath, plc: OpcuaPlc) -> Iterator[Problem]:
+    for name in ("user_certificate", "user_key"):
+        file: Path | None = getattr(plc, name)
+        if file is None:
+            continue
+        path = site.config.file.parent / file
+        try:
+            files.read(path, files.PEM_MAX_BYTES)
+        except files.Unreadable as e:
+            hint = "copy the file there, readable by the user that runs plc-edge"
+            yield site.problem((*at, name), f"{path} cannot be read: it {e}", hint)
 
 
 def unwise(site: Site) -> Iterator[Problem]:

@@ -35,6 +35,17 @@ def test_any_uri_and_any_name_survive(uri: str, name: str) -> None:
     assert node_ref.parse(str(ref)) == ref
 
 
+def test_a_name_that_looks_like_more_than_one_part_survives_a_browse() -> None:
+    """`\"DB\".\"a;b=c\"` is a name that a PLC may have."""
+    from asyncua import ua
+
+    from services.protocols.opcua.browse import _identifier
+
+    for name in ('"DB"."a;b=c"', "ns=3;s=x", "="):
+        assert _identifier(ua.NodeId(name, 3)) == ("s", name)
+    assert _identifier(ua.NodeId(85, 0)) == ("i", "85")
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [
@@ -79,6 +90,8 @@ def test_readers_that_start_together_have_one_certificate(tmp_path: Path) -> Non
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     assert uris == [security.application_uri("planta")]
+    assert security.uri_of(found[0][0]) == uris[0]
+    assert security.own(tmp_path, "outro-nome") == found[0]
 
 
 def test_only_the_confirmed_certificate_is_trusted(tmp_path: Path) -> None:

@@ -33,8 +33,6 @@ class Batches:
 
     def __init__(self) -> None:
         self.limits = dict.fromkeys(_LIMITS, DEFAULT)
-        self.halved = 0
-        """How often the server has refused a request for its size."""
 
     async def learn(self, client: Client) -> None:
         """Asks for the limits; one by one, for a server may lack any."""
@@ -65,7 +63,6 @@ class Batches:
             except _TOO_MANY:
                 if len(part) == 1:
                     raise
-                self.halved += 1
                 self.limits[name] = max(1, len(part) // 2)
                 continue
             if len(found) != len(part):

@@ -261,7 +261,7 @@ def _local(node: ua.NodeId) -> ua.NodeId:
 
 def _identifier(node: ua.NodeId) -> tuple[str, str]:
     text = ua.NodeId(node.Identifier, 0, node.NodeIdType).to_string()
-    kind, _, value = text.rpartition(";")[2].partition("=")
+    kind, _, value = text.partition("=")  # a name may hold anything
     return kind, value
 
 

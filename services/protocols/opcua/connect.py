@@ -107,6 +107,7 @@ async def connect(config: Mapping[str, Any], host: str) -> Client:
             shown = leaf(endpoint.ServerCertificate)
             security.check_trusted(state, plc["id"], shown)
             certificate, key = security.own(state, config["site"])
+            client.application_uri = security.uri_of(certificate)
             await client.set_security(
                 POLICIES[plc["policy"]],
                 uacrypto.CertProperties(certificate, "der"),

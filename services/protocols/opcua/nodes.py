@@ -26,8 +26,11 @@ class Node:
         """As registered, where the server registers."""
         self.fields: list[tuple[str, tuple[str | int, ...]]] = []
         """(name, the way into the value) of each."""
+        self.is_known = False
+        """The server has its namespace."""
+        self.is_watched = False
         self.refused = ""
-        """Why it is not read, a status code's name."""
+        """Why it is not read, a word."""
 
 
 class Nodes:
@@ -44,18 +47,17 @@ class Nodes:
         await self.batches.learn(client)
         numbers = await connect.namespaces(client)
         for node in (node for group in self.groups for node in group):
-            if node.ref.uri not in numbers:
+            node.is_known = node.ref.uri in numbers
+            if not node.is_known:
                 node.refused = "namespace_unknown"
                 continue
             number = numbers[node.ref.uri]
             node.id = ua.NodeId.from_string(f"ns={number};{node.ref.kind}={node.ref.value}")
             node.read_id = node.id
-        known = [node for group in self.groups for node in group if not node.refused]
+        known = [node for group in self.groups for node in group if node.is_known]
         types, _ = await self._attributes(client, known, ua.AttributeIds.DataType)
-        for node, found in zip(known, types, strict=True):
-            if found.StatusCode is not None and not found.StatusCode.is_good():
-                node.refused = name_of(found.StatusCode)
-            elif found.Value is not None and isinstance(found.Value.Value, ua.NodeId):
+        for found in types:
+            if found.Value is not None and isinstance(found.Value.Value, ua.NodeId):
                 await self._structures.learn(client, found.Value.Value)
         await self._register(client)
 
@@ -64,7 +66,7 @@ class Nodes:
             node
             for group, is_polled in zip(self.groups, self._polled, strict=True)
             for node in group
-            if is_polled and not node.refused
+            if is_polled and node.is_known
         ]
 
         async def register(part: Sequence[Node]) -> Sequence[ua.NodeId]:
@@ -92,12 +94,12 @@ class Nodes:
 
     async def read(self, client: Client, group: int) -> tuple[dict[str, Any], dict[str, str], int]:
         """(values, bad, number of requests) of every field of a group, now."""
-        nodes = [node for node in self.groups[group] if not node.refused]
+        nodes = [node for node in self.groups[group] if node.is_known]
         found, requests = await self._attributes(client, nodes, ua.AttributeIds.Value)
         values: dict[str, Any] = {}
         bad: dict[str, str] = {}
         for node in self.groups[group]:
-            if node.refused:
+            if not node.is_known:
                 bad |= {name: node.refused for name, _ in node.fields}
         for node, value in zip(nodes, found, strict=True):
             for change in self.changes(node, value, 0):

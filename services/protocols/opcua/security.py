@@ -8,7 +8,6 @@ certificate and no other is accepted. Both lie in the state folder, in no render
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
 import os
 import socket
@@ -16,22 +15,27 @@ import tempfile
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from services.opcua.certificates import KEY_BITS, self_signed
 from services.runtime.errors import PlcUnavailable
-
-# A plant PC is renewed sooner; who wants it shorter puts a certificate of his own in its place.
-OWN_DAYS = 3_650
-# Accepted by S7-1500 servers of every firmware, and by both security policies.
-KEY_BITS = 2_048
-_DAY = datetime.timedelta(days=1)
 
 
 def application_uri(site: str) -> str:
     """What the certificate and the session must agree on (OPC 10000-4 §5.6.2)."""
     return f"urn:plc-edge:{site}"
+
+
+def uri_of(certificate: bytes) -> str:
+    """The application URI in a certificate (DER): a box that got another name keeps its own, and a
+    plant may put a certificate of its own in the place of ours. Empty where there is none."""
+    names = x509.load_der_x509_certificate(certificate).extensions
+    try:
+        found = names.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ""
+    return next(iter(found.get_values_for_type(x509.UniformResourceIdentifier)), "")
 
 
 def own_file(state: Path) -> Path:
@@ -68,41 +72,7 @@ def own(state: Path, site: str) -> tuple[bytes, bytes]:
 
 def _make(site: str) -> bytes:
     key = rsa.generate_private_key(65_537, KEY_BITS)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"plc-edge {site}"[:64])])
-    now = datetime.datetime.now(datetime.UTC)
-    names: list[x509.GeneralName] = [
-        x509.UniformResourceIdentifier(application_uri(site)),
-        x509.DNSName(socket.gethostname()),
-    ]
-    # The key usages that OPC 10000-6 §6.2.2 asks of a self-signed application certificate.
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=True,
-        key_encipherment=True,
-        data_encipherment=True,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    public = key.public_key()
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(public)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _DAY)
-        .not_valid_after(now + OWN_DAYS * _DAY)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
-        .sign(key, hashes.SHA256())
-    )
+    certificate = self_signed(key, application_uri(site), [socket.gethostname()])
     return certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

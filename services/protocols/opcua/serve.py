@@ -20,6 +20,9 @@ from services.protocols.tags import Change
 
 # The server's state is asked so often; a line that is cut is seen by it.
 STATE_S = 1.0
+# Nodes that the server refuses are asked for again after this time, doubling up to so often: a
+# program may have been loaded since.
+RETRY_S, RETRY_MAX_S = 5.0, 60.0
 STATE = ua.ObjectIds.Server_ServerStatus_State
 _EPOCH = datetime.datetime(1970, 1, 1)
 
@@ -85,7 +88,8 @@ class _Talk:
         policy, count = self._config["plc"]["policy"], sum(map(len, self._nodes.groups))
         text = f"security {policy}, {count} nodes"
         if sampled_ms := max((terms.sampling_ms for _, _, terms in watched), default=0.0):
-            text += f", looked at every {sampled_ms:.0f} ms"
+            told_ms = max(terms.told_ms for _, _, terms in watched)
+            text += f", looked at every {sampled_ms:.0f} ms, told every {told_ms:.0f} ms"
         self._line.connected(text)
         for n, group, terms in watched:
             if self._is_new:
@@ -94,7 +98,12 @@ class _Talk:
         subscribed()
         tasks = [
             asyncio.ensure_future(work)
-            for work in (self._answer(client), self._watch_state(client), subscriptions.run())
+            for work in (
+                self._answer(client),
+                self._watch_state(client),
+                self._retry(subscriptions),
+                subscriptions.run(),
+            )
         ]
         try:
             while not self._line.is_closed:
@@ -131,16 +140,29 @@ class _Talk:
     async def _watch(
         self, subscriptions: Subscriptions, group: int, config: Mapping[str, Any]
     ) -> Terms:
-        nodes = [node for node in self._nodes.groups[group] if not node.refused]
+        """Subscribes what of a group is not watched yet."""
+        nodes = [n for n in self._nodes.groups[group] if n.is_known and not n.is_watched]
+        if not nodes:
+            return Terms()
         terms = await subscriptions.watch(
             [Item(group, node.id, node) for node in nodes],
             every_s=config["scan_s"],
             sampling_s=config["sampling_s"],
             queue=config["queue"],
         )
-        for place, status in terms.refused.items():
-            nodes[place].refused = name_of(status)
+        for place, node in enumerate(nodes):
+            node.is_watched = place not in terms.refused
+            node.refused = "" if node.is_watched else name_of(terms.refused[place])
         return terms
+
+    async def _retry(self, subscriptions: Subscriptions) -> None:
+        wait_s = RETRY_S
+        while True:
+            await asyncio.sleep(wait_s)
+            wait_s = min(RETRY_MAX_S, 2 * wait_s)
+            for n, group in enumerate(self._config["groups"]):
+                if group["mode"] == "subscribe":
+                    await self._watch(subscriptions, n, group)
 
     def _tell_terms(self, group: int, config: Mapping[str, Any], terms: Terms) -> None:
         refused = [node for node in self._nodes.groups[group] if node.refused]

@@ -69,7 +69,7 @@ class Structures:
         self._asked.add(data_type)
         try:
             definition = await client.get_node(data_type).read_data_type_definition()
-        except ua.UaStatusCodeError:
+        except ua.UaError:
             return
         if not isinstance(definition, ua.StructureDefinition):
             return

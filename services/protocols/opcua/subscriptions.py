@@ -8,7 +8,6 @@ that cannot be decoded as if it had never been sent.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections import deque
@@ -63,6 +62,8 @@ class Notified:
 class _Subscription:
     id: int
     every_s: float
+    """As asked for."""
+    revised_ms: float
     silence_s: float
     items: dict[int, Item] = field(default_factory=dict)
     groups: set[int] = field(default_factory=set)
@@ -82,6 +83,8 @@ class Terms:
     """Items whose queue is shorter than asked."""
     sampling_ms: float = 0.0
     """The longest interval of an item."""
+    told_ms: float = 0.0
+    """How often the server tells."""
     queue: int = 0
     """The shortest queue of an item."""
 
@@ -135,9 +138,9 @@ class Subscriptions:
             ),
             lambda _: None,
         )
-        interval_s = made.RevisedPublishingInterval / 1_000
-        silence_s = 2 * interval_s * (made.RevisedMaxKeepAliveCount + 1) + 1
-        return _Subscription(made.SubscriptionId, every_s, silence_s)
+        revised_ms = made.RevisedPublishingInterval
+        silence_s = 2 * revised_ms / 1_000 * (made.RevisedMaxKeepAliveCount + 1) + 1
+        return _Subscription(made.SubscriptionId, every_s, revised_ms, silence_s)
 
     async def watch(
         self, items: Sequence[Item], *, every_s: float, sampling_s: float, queue: int
@@ -179,10 +182,11 @@ class Subscriptions:
             return made
 
         results, _ = await self._batches.run("monitor", requests, create)
-        terms = Terms(queue=queue)
+        terms = Terms(queue=queue, told_ms=one.revised_ms)
         for place, result in enumerate(results):
             if not result.StatusCode.is_good():
                 terms.refused[place] = result.StatusCode
+                del one.items[requests[place].RequestedParameters.ClientHandle]
                 continue
             terms.slower += 0 < sampling_s * 1_010 < result.RevisedSamplingInterval
             terms.shorter += result.RevisedQueueSize < queue
@@ -202,9 +206,15 @@ class Subscriptions:
             while True:
                 done, _ = await asyncio.wait({asked[0]}, timeout=1.0)
                 if done:
-                    # What cannot be decoded is missing: the next one's number tells it.
-                    with contextlib.suppress(UaStructParsingError):
-                        acks += await self._take(await asked.popleft())
+                    answer = asked.popleft()
+                    try:
+                        acks += await self._take(await answer)
+                    except UaStructParsingError:
+                        pass  # it is missing: the next one's number tells it
+                    except ua.uaerrors.BadTooManyPublishRequests:
+                        if not asked:
+                            raise
+                        continue  # one fewer waits from now on
                     asked.append(asyncio.ensure_future(self._session.publish(acks)))
                     acks = []
                 self._check_silence()
@@ -227,7 +237,8 @@ class Subscriptions:
             return []
         one.heard_s = time.monotonic()
         message = result.NotificationMessage
-        if message.SequenceNumber != one.next_seq:
+        # A number that is lower than expected tells of nothing: numbers begin anew after 2^32 - 1.
+        if 0 < message.SequenceNumber - one.next_seq < 2**31:
             await self._fetch(one, message.SequenceNumber)
         if not message.NotificationData:
             return []  # a keep-alive: it names the number that comes next
@@ -236,14 +247,10 @@ class Subscriptions:
 
     async def _fetch(self, one: _Subscription, until: int) -> None:
         """Asks again for what is missing before number ``until``; says what stays lost."""
-        missing = until - one.next_seq
-        if not 0 < missing < 2**31:
-            one.next_seq = until  # numbers begin anew after 2^32 - 1; nothing is known to be lost
-            return
-        lost = max(0, missing - REPUBLISH_MAX)
-        if lost:
-            self._tell_missing(one, lost)
-        for number in range(until - missing + lost, until):
+        first = max(one.next_seq, until - REPUBLISH_MAX)
+        if first > one.next_seq:
+            self._tell_missing(one, first - one.next_seq)
+        for number in range(first, until):
             try:
                 message = await self._session.republish(one.id, number)
             except (OSError, TimeoutError):

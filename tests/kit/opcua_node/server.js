@@ -146,6 +146,8 @@ async function main() {
         }
       }, period_ms);
     },
+    // A node that was not there, as after a program was loaded.
+    add({ node, type, value }) { add(node, plant, { type, value }); },
     // The server forgets every session, as when its timeout has passed.
     expire() {
       const sessions = Object.values(server.engine._sessions || {});

@@ -107,3 +107,17 @@ def test_a_wrong_node_is_told_with_its_line(site: Site) -> None:
     assert done.returncode == 2
     assert "counts the namespace" in done.stderr
     assert "nsu=URI" in done.stderr
+
+
+def test_files_that_are_not_there_are_told(site: Site) -> None:
+    user = {"user_certificate": "operador.der", "user_key": "operador.key"}
+    site.configure({**site.config, "plcs": [opcua_plc(4840, {"a": "INT"}, **user)]})
+    done = plc_edge(site, "check")
+    assert done.returncode == 2
+    assert "user_certificate" in done.stderr
+    assert "user_key" in done.stderr
+    account = {"username": "edge", "password_file": "senha"}
+    site.configure({**site.config, "plcs": [opcua_plc(4840, {"a": "INT"}, **account)]})
+    done = plc_edge(site, "check")
+    assert done.returncode == 2
+    assert "plcs[0].password_file" in done.stderr

@@ -164,3 +164,14 @@ def test_a_server_that_gives_less_than_asked_is_told(node_server: NodeServer) ->
     with reading(opcua_plc(node_server.port, {"Int16": "INT"}, group=group)) as rig:
         assert rig.service.said("1 nodes are sampled every 50 ms")
         assert rig.service.said("looked at every 50 ms")
+
+
+@pytest.mark.parametrize("mode", ["subscribe", "scan"])
+def test_a_node_that_comes_later_is_read_then(node_server: NodeServer, mode: str) -> None:
+    name = f"late-{mode}"
+    plc = opcua_plc(node_server.port, {"Int16": "INT", name: "INT"}, group={"mode": mode})
+    with reading(plc) as rig:
+        assert rig.messages[-1]["bad"] == {name: "BadNodeIdUnknown"}
+        node_server("add", node=name, type="Int16", value=9)
+        rig.wait(lambda: rig.messages[-1]["values"].get(name) == 9, 20)
+        assert "bad" not in rig.messages[-1]
