@@ -20,7 +20,7 @@ PROCESS_FOLDERS = {*PROCESSES, "simulator"}
 SHARED = {
     "runtime": {"s7", "protocols"},
     "s7": {"runtime"},
-    "protocols": {"s7", "runtime"},
+    "protocols": {"opcua", "s7", "runtime"},
     "consumer": {"runtime", "s7"},
     "infra": {"runtime", "s7"},
     "mqtt": {"consumer", "runtime"},
