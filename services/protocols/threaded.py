@@ -186,7 +186,7 @@ class ThreadSource:
         self._lost(error)
 
     def _lost(self, error: PlcUnavailable) -> None:
-        now_s = time.monotonic()
+        now_s, was_proven = time.monotonic(), self._is_proven
         self._is_connected = self._is_proven = False
         self._frozen = ""
         self._asked.clear()
@@ -194,6 +194,11 @@ class ThreadSource:
             tags.forget()
         self._attempts.failed(now_s)
         self._user.lost(error, self._attempts.tried)
+        if was_proven and self._attempts.is_switching:
+            # The PLC is not offline, so no message says that nobody listened meanwhile.
+            for group, tags in enumerate(self._groups):
+                if tags.is_subscribed:
+                    self._user.changes_lost(group, Lost(0, why="switched"))
         self._process.at(self._attempts.next(now_s), self._connect)
 
     def _check_timeout(self) -> None:

@@ -189,7 +189,8 @@ class Engine:
                 self._judge(job, reading)
         doubt = reading.doubt or self.source.frozen
         if job.hole:
-            job.hole, doubt = False, doubt or "changes_lost"
+            # No other message tells of it; what else is doubtful, the next one says.
+            job.hole, doubt = False, "changes_lost"
         doubt = doubt or self.doubt.of_time(job.group)
         self._publish(job, job.group.take(reading, doubt, now_s))
         if reading.is_scan and reading.began_s:

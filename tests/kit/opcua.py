@@ -18,9 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from services.protocols.opcua import connect, security
 from tests.kit import java, node
 from tests.kit.common import ROOT, free_port, until
+from tests.kit.counters import course, in_order
 from tests.kit.reader_rig import ReaderRig
 
 URI = "urn:plc-edge:test:plant"
@@ -72,23 +76,9 @@ def untold(rig: ReaderRig, before: int, last: int) -> list[tuple[int, int]]:
     """What a reader has lost of the counter, which went from ``before`` to ``last``, without saying
     so: pairs of numbers between which some are missing, and no message tells of it.
     """
-    messages = {(m["epoch"], m["seq"]): m for m in list(rig.messages)}
-    holes: list[tuple[int, int]] = []
-    at, told = before, False
-    for _, m in sorted(messages.items()):
-        told = told or m.get("bad", {}).get("*") in ("changes_lost", "plc_offline")
-        n = m["values"].get("counter")
-        if n is None:
-            continue
-        if n <= before:
-            told = False
-            continue
-        assert n >= at, f"{n} came after {at}"
-        if n > at + 1 and not told:
-            holes.append((at, n))
-        if n > at:
-            at, told = n, False
-    return [*holes, (at, last)] if at < last else holes
+    counter = course(in_order(list(rig.messages)), "counter", before)
+    assert not counter.back, counter.back
+    return [*counter.untold, *([(counter.last, last)] if counter.last < last else [])]
 
 
 def trust(rig: ReaderRig) -> None:
@@ -164,10 +154,17 @@ class NodeServer(_Server):
     def __init__(self, folder: Path, **options: Any) -> None:
         port = options.pop("port", None) or free_port()
         program, packages = node.package(*node.NODE_OPCUA)
+        self._certificate = folder / "pki/own/certs/certificate.pem"
         file = ROOT / "tests/kit/opcua_node/server.js"
         given = json.dumps({"port": port, "pki": str(folder), **options})
         env = {"NODE_PATH": str(packages / "node_modules")}
         super().__init__([program, str(file), given], env, port)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its certificate, as it would be shown to a technician (SHA-256)."""
+        certificate = x509.load_pem_x509_certificate(self._certificate.read_bytes())
+        return security.fingerprint(certificate.public_bytes(Encoding.DER))
 
     def __call__(self, order: str, **given: Any) -> Any:
         """Does one thing; what came of it."""

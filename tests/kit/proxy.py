@@ -4,6 +4,7 @@
   None        all passes
   "refuse"    new connections are closed at once, those that are up are reset
   "reset"     every connection is reset (RST), also new ones after the first byte
+  "cut"       the connections that are up are reset, once: it becomes None
   "blackhole" nothing passes in either direction, connections stay up
   "half_open" what the client sends passes, nothing comes back
   "delay"     0.3 s in each direction
@@ -72,8 +73,10 @@ class Proxy:
                     self._accept()
                 else:
                     self._read(key.data)
-            if self.fault in ("refuse", "reset"):
+            if self.fault in ("refuse", "reset", "cut"):
                 self._reset_all()
+                if self.fault == "cut":
+                    self.fault = None
             if self.fault != "blackhole":
                 for pipe in list(self._pipes):
                     self._pass(pipe)

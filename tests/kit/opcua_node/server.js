@@ -2,6 +2,7 @@
 // lines on stdin and answers each with one on stdout; it ends with its stdin.
 //   node server.js '{"port": 4840, "pki": "folder", "policies": [...], "users": {"name": "word"}}'
 "use strict";
+const fs = require("fs");
 const path = require("path");
 const readline = require("readline");
 const opcua = require("node-opcua");
@@ -46,7 +47,11 @@ async function main() {
     allowAnonymous: options.anonymous !== false,
     userManager: { isValidUser: (user, word) => user in users && users[user] === word },
     nodeset_filename: [opcua.nodesets.standard, path.join(__dirname, "types.xml")],
-    serverCapabilities: options.limits ? { operationLimits: options.limits } : undefined,
+    serverCapabilities: {
+      operationLimits: options.limits,
+      // Every change of a counter is told; else those within 50 ms would be made one.
+      minSupportedSampleRate: options.counters ? 0 : undefined,
+    },
   });
   await server.initialize();
   const space = server.engine.addressSpace;
@@ -100,6 +105,20 @@ async function main() {
   for (let n = 0; n < (options.many || 0); n++) {
     add(`n${n}`, many, { type: "Double", value: n });
   }
+  // Counters that count up by themselves: {name: {from, period_ms}}. Their numbers lie in the file
+  // `keep` before anybody sees them, so after `kill -9` they go on where they were.
+  const counters = Object.keys(options.counters || {});
+  const numbers = Int32Array.from(counters, (name) => options.counters[name].from);
+  const kept = counters.length
+    ? fs.openSync(options.keep, fs.constants.O_RDWR | fs.constants.O_CREAT) : null;
+  if (counters.length) fs.readSync(kept, numbers, 0, numbers.byteLength, 0);
+  const step = (n) => {
+    numbers[n] += 1;
+    fs.writeSync(kept, numbers, 0, numbers.byteLength, 0);
+    nodes[counters[n]].setValueFromSource(variant({ type: "Int32", value: numbers[n] }),
+      StatusCodes.Good, new Date());
+  };
+  counters.forEach((name, n) => add(name, plant, { type: "Int32", value: numbers[n] }));
   if (options.hideLimits) { // it has limits, and says that it has none
     for (const limit of ["maxNodesPerRead", "maxMonitoredItemsPerCall", "maxNodesPerRegisterNodes"]) {
       const node = space.rootFolder.objects.server.serverCapabilities.operationLimits[limit];
@@ -108,6 +127,7 @@ async function main() {
   }
   await server.start();
   let cycle = null, counted = 0;
+  const cycles = counters.map((name, n) => setInterval(step, options.counters[name].period_ms, n));
 
   const orders = {
     // Values one after the other, without a pause: [{node, type, value, status?, at_ms?}]
@@ -134,6 +154,13 @@ async function main() {
       return before;
     },
     stop() { clearInterval(cycle); return counted; },
+    // So many numbers of one of the counters at once.
+    burst({ counter, count }) { while (count-- > 0) step(counters.indexOf(counter)); },
+    // The counters stop; {name: its last number}.
+    halt() {
+      cycles.forEach(clearInterval);
+      return Object.fromEntries(counters.map((name, n) => [name, numbers[n]]));
+    },
     // All of n0, n1, … change every period_ms.
     churn({ period_ms }) {
       let n = 0;

@@ -140,6 +140,23 @@ def test_a_hole_that_the_server_tells(tmp_path: Path) -> None:
     assert rig.metric("plc_edge_changes_lost_total") == 1
 
 
+def test_a_hole_is_told_though_the_data_is_doubtful_anyway(tmp_path: Path) -> None:
+    def serve(host: str, line: Line) -> None:
+        line.connected("")
+        line.changed(0, [Change("a", 0)])
+        line.frozen("server_suspended")
+        line.changed(0, [Change("a", 1, ts_ms=now_ms())])
+        line.lost_changes(0, Lost(1, {"a": 1}))
+        line.changed(0, [Change("a", 9, ts_ms=now_ms())])
+        line.changed(0, [Change("a", 10, ts_ms=now_ms())])
+        wait(line)
+
+    with EngineRig(tmp_path, serve, [tags("g1", "a", mode="subscribe")]) as rig:
+        rig.until(lambda: rig.messages and rig.messages[-1]["values"] == {"a": 10})
+    told = [(m["values"]["a"], m["bad"]["*"]) for m in rig.messages[1:]]
+    assert told == [(1, "server_suspended"), (9, "changes_lost"), (10, "server_suspended")]
+
+
 def test_first_values_are_one_message(tmp_path: Path) -> None:
     def serve(host: str, line: Line) -> None:
         line.connected("")
@@ -214,6 +231,24 @@ def test_another_address_is_tried_at_once(tmp_path: Path) -> None:
         rig.until(lambda: rig.messages)
         assert rig.messages[0]["ip"] == "h2"
         assert rig.codes == ["refused", "plc_switched", "plc_online"]
+
+
+def test_what_changed_between_two_addresses_is_told(tmp_path: Path) -> None:
+    """One is lost, the next answers at once: the PLC is never offline."""
+
+    def serve(host: str, line: Line) -> None:
+        line.connected("")
+        line.changed(0, [Change("a", 1 if host == "h1" else 5)])
+        if host == "h1":
+            raise PlcUnavailable("reset", "h1")
+        line.changed(0, [Change("a", 6, ts_ms=now_ms())])
+        wait(line)
+
+    groups = [tags("g1", "a", mode="subscribe")]
+    with EngineRig(tmp_path, serve, groups, hosts=("h1", "h2")) as rig:
+        rig.until(lambda: rig.messages and rig.messages[-1]["values"] == {"a": 6})
+    told = [(m["values"]["a"], m.get("bad")) for m in rig.messages]
+    assert told == [(1, None), (5, {"*": "changes_lost"}), (6, None)]
 
 
 def test_a_thread_that_hangs_is_given_up_and_never_doubled(tmp_path: Path) -> None:
