@@ -264,6 +264,32 @@ def test_a_session_cannot_be_taken_over() -> None:
         go(work)
 
 
+def test_a_password_on_its_way_opens_no_other_session() -> None:
+    """Where messages are only signed, whoever listens has it encrypted: he must not use it so."""
+    with rig() as r:
+        fill(r)
+        other = client_certificate(r.run / "other")
+        trust(r.run, other)
+        sign = ua.MessageSecurityMode.Sign
+
+        async def work() -> None:
+            ana, thief = r.client(mode=sign), r.client(mode=sign, own=other)
+            heard: list[tuple[bytes, str]] = []
+            encrypt = ana.client._encrypt_password
+
+            def listen(*given: str) -> tuple[bytes, str]:
+                heard.append(encrypt(*given))
+                return heard[-1]
+
+            ana.client._encrypt_password = listen
+            thief.client._encrypt_password = lambda *_: heard[0]
+            async with ana:
+                with pytest.raises(ua.uaerrors.BadIdentityTokenInvalid):
+                    await thief.__aenter__()
+
+        go(work)
+
+
 def test_strangers_bytes() -> None:
     """Noise, a length of 4 GB, halves of messages: each ends its own connection at most."""
     hello = b"HELF" + (32 + 24).to_bytes(4, "little") + bytes(4) + b"\xff\xff\0\0" * 2
