@@ -60,6 +60,8 @@ def write(folder: Path, **output: Any) -> Path:
          "outputs[0].users[0].password_file", "does not exist"),
         ({"users": [{"username": "a", "certificate": "no.der"}]},
          "outputs[0].users[0].certificate", "does not exist"),
+        ({"users": [{"username": "a", "certificate": "ana.pw"}]},
+         "outputs[0].users[0].certificate", "ana.pw is no certificate"),
         ({"users": 2 * [{"username": "a", "password_file": "ana.pw"}]}, "outputs[0]", "twice"),
         ({"users": [{"username": "a", "password_file": "ana.pw", "locatarios": ["gama"]}]},
          "outputs[0].users[0].locatarios", "shows nothing of 'gama'"),
