@@ -37,9 +37,10 @@ _DISCOVERY = {
     _I.CloseSecureChannelRequest_Encoding_DefaultBinary,
 }
 _ACTIVATE = _I.ActivateSessionRequest_Encoding_DefaultBinary
+_CREATE = _I.CreateSessionRequest_Encoding_DefaultBinary
 _SERVICES = _DISCOVERY | {
     _ACTIVATE,
-    _I.CreateSessionRequest_Encoding_DefaultBinary,
+    _CREATE,
     _I.CloseSessionRequest_Encoding_DefaultBinary,
     _I.ReadRequest_Encoding_DefaultBinary,
     _I.WriteRequest_Encoding_DefaultBinary,  # answered, item by item, that it may not
@@ -139,6 +140,11 @@ class Processor(UaProcessor):
         ):
             raise ServiceError(_C.BadSessionIdInvalid)
         before = self.session
+        if service == _CREATE and before is not None and not before.is_activated():
+            # asyncua would forget it, and keep it for ever.
+            await before.close_session()
+            if self._session_watchdog_task is not None:
+                self._session_watchdog_task.cancel()
         answer = await self._super_message(typeid, requesthdr, seqhdr, body)
         if isinstance(self.session, Session) and self.session is not before:
             self.session.certificate = policy.peer_certificate

@@ -264,6 +264,33 @@ def test_a_session_cannot_be_taken_over() -> None:
         go(work)
 
 
+def test_a_session_that_nobody_signed_in_to_goes_with_the_next() -> None:
+    """A client whose password is wrong asks for one again and again."""
+    with rig() as r:
+        fill(r)
+
+        async def work() -> None:
+            one, two = r.client(), r.client()
+            for seen in (one, two):
+                await seen.secure()
+                await seen.client.connect_socket()
+                await seen.client.send_hello()
+                await seen.client.open_secure_channel()
+            await one.client.create_session()
+            token = one.client.uaclient.session.authentication_token
+            nonce = one.client._server_nonce
+            await one.client.create_session()
+            two.client.uaclient.session.restore_authentication_token(token)
+            two.client._server_nonce = nonce
+            with pytest.raises(ua.uaerrors.BadSessionIdInvalid):
+                await two.client._activate_with_credentials()
+            for seen in (one, two):
+                with suppress(Exception):
+                    await seen.client.disconnect()
+
+        go(work)
+
+
 def test_a_password_on_its_way_opens_no_other_session() -> None:
     """Where messages are only signed, whoever listens has it encrypted: he must not use it so."""
     with rig() as r:
