@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from asyncua import ua
@@ -29,8 +29,15 @@ MAX_QUEUE = 100
 """Values that one monitored item holds for a client that is slow to ask."""
 MAX_ITEMS = 50_000
 """Monitored items, of all sessions."""
+MAX_OPERATIONS = 10_000
+"""Of one request: what asyncua tells clients (MaxNodesPerRead …), and does not hold them to."""
 # SByte … Double, and Duration.
 _NUMBERS = {*range(2, 12), 290}
+
+
+def _few(operations: Sequence[Any]) -> None:
+    if len(operations) > MAX_OPERATIONS:
+        raise ServiceError(_C.BadTooManyOperations)
 
 
 class Internal(InternalServer):
@@ -123,6 +130,7 @@ class Session(InternalSession):
 
     async def read(self, params: ua.ReadParameters) -> list[ua.DataValue]:
         """What is not his is not there."""
+        _few(params.NodesToRead)
         for item in params.NodesToRead:
             if not self.sees(item.NodeId):
                 item.NodeId = self._hidden()
@@ -130,6 +138,7 @@ class Session(InternalSession):
 
     async def browse(self, params: ua.BrowseParameters) -> list[ua.BrowseResult]:
         """Likewise."""
+        _few(params.NodesToBrowse)
         for item in params.NodesToBrowse:
             if not self.sees(item.NodeId):
                 item.NodeId = self._hidden()
@@ -142,6 +151,7 @@ class Session(InternalSession):
         self, params: list[ua.BrowsePath]
     ) -> list[ua.BrowsePathResult]:
         """Likewise."""
+        _few(params)
         for path in params:
             if not self.sees(path.StartingNode):
                 path.StartingNode = self._hidden()
@@ -233,6 +243,7 @@ class Session(InternalSession):
     ) -> list[ua.MonitoredItemCreateResult]:
         """Values of nodes that it sees; filters by change only."""
         self._must_own(params.SubscriptionId)
+        _few(params.ItemsToCreate)
         room = MAX_ITEMS - self.iserver.items
         refusals = [self._refusal(item, room - i) for i, item in enumerate(params.ItemsToCreate)]
         params.ItemsToCreate = [

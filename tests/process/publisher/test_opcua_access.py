@@ -291,6 +291,23 @@ def test_a_session_that_nobody_signed_in_to_goes_with_the_next() -> None:
         go(work)
 
 
+def test_a_request_for_more_than_is_said_is_refused() -> None:
+    with rig() as r:
+        fill(r)
+
+        async def work() -> None:
+            async with r.client() as seen:
+                one = ua.ReadValueId(
+                    NodeId=seen.node(TEMPERATURE).nodeid, AttributeId=ua.AttributeIds.Value
+                )
+                read = seen.client.uaclient.session.read
+                assert len(await read(ua.ReadParameters(NodesToRead=[one] * 10_000))) == 10_000
+                with pytest.raises(ua.uaerrors.BadTooManyOperations):
+                    await read(ua.ReadParameters(NodesToRead=[one] * 10_001))
+
+        go(work)
+
+
 def test_a_password_on_its_way_opens_no_other_session() -> None:
     """Where messages are only signed, whoever listens has it encrypted: he must not use it so."""
     with rig() as r:
