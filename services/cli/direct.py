@@ -261,12 +261,11 @@ class Direct:
 
 
 def find_plc(site: Site, wanted: str) -> PlcBase:
-    """A PLC of the configuration. Raises UnknownTag with what is near."""
-    for plc in site.config.plcs:
-        if plc.id == wanted:
-            return plc
-    names = [p.id for p in site.config.plcs]
-    raise UnknownTag(f"no PLC {wanted!r} in the configuration; {_near(wanted, names)}")
+    """A PLC of the configuration; exits 2 with what is near."""
+    plcs = {plc.id: plc for plc in site.config.plcs}
+    if wanted not in plcs:
+        fail(f"no PLC {wanted!r} in the configuration; {_near(wanted, plcs)}", EXIT_USAGE)
+    return plcs[wanted]
 
 
 def batches(site: Site, plc: PlcBase, tags: Sequence[str] = ()) -> list[Batch]:

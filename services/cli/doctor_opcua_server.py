@@ -68,11 +68,13 @@ def _trust(trust: TrustList, output: OpcuaOutput, subject: str) -> Iterator[Find
         fix = "let the client try once, then do what this command says of it"
         yield Finding("warning", subject, "trusted", text, fix)
     known = {certificates.thumbprint(certificates.der(c)) for _, c in trust.certificates() if c}
-    refused = sorted(trust.rejected.glob("*.der")) if trust.rejected.is_dir() else []
-    for file in refused[:SHOWN_MAX]:
-        data = file.read_bytes()
-        if certificates.thumbprint(data) in known:
-            continue
+    refused = [(f, f.read_bytes()) for f in trust.newest_rejected()]
+    refused = [(f, data) for f, data in refused if certificates.thumbprint(data) not in known]
+    for file, data in refused[:SHOWN_MAX]:
         text = f"refused {certificates.subject(data)}, SHA-256 {certificates.thumbprint(data)}"
         fix = f"where you know it: mv {file} {trust.trusted}/; else remove it"
+        yield Finding("warning", subject, "client_refused", text, fix)
+    if len(refused) > SHOWN_MAX:
+        text = f"{len(refused) - SHOWN_MAX} more were refused before these"
+        fix = f"look into {trust.rejected}, and remove what nobody knows"
         yield Finding("warning", subject, "client_refused", text, fix)

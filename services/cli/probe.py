@@ -135,6 +135,9 @@ def probe(
     """Exit 1 when the PLC cannot be reached, refuses reads, or a block cannot be read."""
     if not host.strip() or " " in host or "://" in host:
         fail(f"{host!r} is no host: give an address (192.168.0.10) or a name", EXIT_USAGE)
+    if host.count(":") == 1:
+        name, _, number = host.partition(":")
+        fail(f"{host!r} is no host\n    fix: plc-edge probe {name} --port {number}", EXIT_USAGE)
     for block in db or ():
         if not 1 <= block <= 65_535:
             fail(f"--db {block}: block numbers are 1 to 65535", EXIT_USAGE)

@@ -41,7 +41,8 @@ def read(
         else:
             _read(direct)
     except PlcUnavailable as e:
-        fail(f"{found.id}: {e.message}\n    see `plc-edge probe {direct.host}`", EXIT_FAILURE)
+        verb = f"probe {direct.host}" if found.protocol == "s7" else "doctor"
+        fail(f"{found.id}: {e.message}\n    see `plc-edge {verb}`", EXIT_FAILURE)
     except ConfigError as e:
         fail(f"{found.id}: {e}", EXIT_FAILURE)
     if as_json:

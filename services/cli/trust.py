@@ -51,6 +51,9 @@ def trust(
     if chosen.protocol != "opcua":
         fail(f"{plc} is read by {chosen.protocol}, which shows no certificate", EXIT_USAGE)
     shown = _shown(render.render(site)[f"reader-{plc}"]["plc"], chosen.all_hosts[0])
+    if fingerprint is not None and not security.is_same(fingerprint, shown):
+        _describe(shown)
+        fail(f"this is not {fingerprint}: nothing is trusted anew")
     known = security.known(state, plc)
     if known == shown:
         _say(f"{plc}: this certificate is trusted already")
@@ -58,10 +61,8 @@ def trust(
     _describe(shown)
     if known is not None:
         _say(f"CHANGED: until now {security.fingerprint(known)} was trusted")
-    if fingerprint is not None:
-        if not security.is_same(fingerprint, shown):
-            fail(f"this is not {fingerprint}: nothing is trusted")
-    elif not typer.confirm("Is this the fingerprint that TIA Portal shows?", default=False):
+    question = "Is this the fingerprint that TIA Portal shows?"
+    if fingerprint is None and not typer.confirm(question, default=False):
         raise typer.Exit(EXIT_FAILURE)
     security.trust(state, plc, shown)
     _say(f"{plc}: trusted; its reader connects with its next attempt")

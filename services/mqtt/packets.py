@@ -293,14 +293,21 @@ class Incoming:
 
     def __init__(self) -> None:
         self._data = bytearray()
+        self._skip_bytes = 0
+        """What is still to come of a message that is too long for us."""
         self.flags = 0
         """Of the packet that ``feed`` gave last."""
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """(packet type, body) of each packet that is complete now; raises Malformed."""
+        """(packet type, body) of each packet that is complete now; raises Malformed.
+
+        A message that is longer than MAX_INCOMING_BYTES is left out and not acknowledged: with
+        3.1.1 no broker knows what is too long, and a retained one would end each connection.
+        """
         buffer = self._data
         buffer += data
-        at, end = 0, len(buffer)
+        at, end = min(self._skip_bytes, len(buffer)), len(buffer)
+        self._skip_bytes -= at
         try:
             while end - at >= 2:
                 size = buffer[at + 1]
@@ -318,6 +325,9 @@ class Incoming:
                         shift += 7
                         if shift > 21:
                             raise Malformed("remaining length has more than four bytes")
+                if size > MAX_INCOMING_BYTES and buffer[at] >> 4 == PUBLISH:
+                    at, self._skip_bytes = min(start + size, end), max(start + size - end, 0)
+                    continue
                 if size > MAX_INCOMING_BYTES:
                     raise Malformed(f"a packet of {size} bytes")
                 if start + size > end:

@@ -27,7 +27,7 @@ KEY_BITS = 2048
 """The least that Basic256Sha256 and Aes256_Sha256_RsaPss take (OPC 10000-7), and what all know."""
 LIFE = timedelta(days=3650)
 REJECTED_MAX = 50
-"""Files of refused certificates that are kept: who knocks must not fill a disk."""
+"""Files of refused certificates that are kept, the newest: who knocks must not fill a disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,17 +182,29 @@ class TrustList:
         return ""
 
     def keep_rejected(self, certificate: bytes) -> Path | None:
-        """Puts a refused one where a person finds it; None where that many wait already."""
+        """Puts a refused one where a person finds it, in the place of the oldest where there are
+        that many: strangers must not keep out the one that is looked for. None without room.
+        """
         file = self.rejected / f"{thumbprint(certificate)[:40]}.der"
         try:
             if file.exists():
+                os.utime(file)
                 return file
-            if len(list(self.rejected.iterdir())) >= REJECTED_MAX:
-                return None
-            _write(file, certificate, 0o600)
+            for old in self.newest_rejected()[REJECTED_MAX - 1 :]:
+                old.unlink()
+            # Not synced: it need not outlive a power cut, and flash wears.
+            fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as out:
+                out.write(certificate)
         except OSError:
             return None
         return file
+
+    def newest_rejected(self) -> list[Path]:
+        """The files of those that were refused, the last one first."""
+        if not self.rejected.is_dir():
+            return []
+        return sorted(self.rejected.glob("*.der"), key=lambda f: f.stat().st_mtime_ns, reverse=True)
 
 
 def subject(certificate: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -39,9 +40,12 @@ def broken(site: Site) -> Iterator[Problem]:
     for at, file in _opcua_files(site):
         path = site.config.file.parent / file
         try:
-            files.read(path, files.PEM_MAX_BYTES)
+            data = files.read(path, files.PEM_MAX_BYTES)
         except files.Unreadable as e:
             yield site.problem(at, f"{path} cannot be read: it {e}", _COPY)
+            continue
+        if at[-1] == "certificate" and not _is_certificate(data):
+            yield site.problem(at, f"{path} is no certificate", "give one, DER or PEM")
     with suppress(Unknown):
         for i, plc in enumerate(site.config.plcs):
             if isinstance(plc, OpcuaPlc):
@@ -51,6 +55,16 @@ def broken(site: Site) -> Iterator[Problem]:
         # The claim's file may go once it has been used.
         if site.config.fleet is not None:
             yield from _pem_files(site, ("fleet",), site.config.fleet)
+
+
+def _is_certificate(data: bytes) -> bool:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        pem = b"-----BEGIN" in data
+        context.load_verify_locations(cadata=data.decode("ascii") if pem else data)
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
 
 
 def _user_files(site: Site, at: KeyPath, plc: OpcuaPlc) -> Iterator[Problem]:

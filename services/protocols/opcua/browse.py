@@ -99,7 +99,8 @@ class Browser:
             names = {child.BrowseName.Name: child for child in children[0]}
             if step not in names:
                 few = ", ".join(sorted(n for n in names if n)[:20])
-                raise PlcEdgeError(f"{path}: there is no {step!r}; there are: {few or 'none'}")
+                text = f"{path}: there is no {step!r}; there are: {few or 'none'}"
+                raise PlcEdgeError(text + (" (steps are parted by `/`)" if "." in step else ""))
             at = _local(names[step].NodeId)
         return at
 

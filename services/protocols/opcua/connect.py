@@ -157,7 +157,8 @@ def refusal(error: Exception, plc: Mapping[str, Any]) -> PlcUnavailable:
         return PlcUnavailable("opcua_refused", f"the server answers {error.__class__.__name__}")
     if isinstance(error, OSError):
         if isinstance(error, ConnectionRefusedError):
-            return PlcUnavailable("refused", "refuses the connection: does its OPC UA server run?")
+            text = f"port {plc['port']} refuses the connection: does the OPC UA server run there?"
+            return PlcUnavailable("refused", text)
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         return PlcUnavailable("unreachable", f"cannot be reached: {why}")
     return PlcUnavailable("opcua_fault", f"no OPC UA as expected: {error.__class__.__name__}")

@@ -37,9 +37,10 @@ _DISCOVERY = {
     _I.CloseSecureChannelRequest_Encoding_DefaultBinary,
 }
 _ACTIVATE = _I.ActivateSessionRequest_Encoding_DefaultBinary
+_CREATE = _I.CreateSessionRequest_Encoding_DefaultBinary
 _SERVICES = _DISCOVERY | {
     _ACTIVATE,
-    _I.CreateSessionRequest_Encoding_DefaultBinary,
+    _CREATE,
     _I.CloseSessionRequest_Encoding_DefaultBinary,
     _I.ReadRequest_Encoding_DefaultBinary,
     _I.WriteRequest_Encoding_DefaultBinary,  # answered, item by item, that it may not
@@ -62,6 +63,8 @@ _SERVICES = _DISCOVERY | {
 LOGIN_PAUSE_S = 1.0
 """After a refused login, on that connection."""
 MAX_CHUNK_BYTES = 65_536 + 1_024
+MAX_UNREAD_BYTES, MAX_UNREAD_SIGNED_IN_BYTES = 2**20, 32 * 2**20
+"""Answers that a client has asked for and does not fetch; with more its connection ends."""
 
 
 class Policy(SecurityPolicyFactory):
@@ -99,6 +102,10 @@ class Processor(UaProcessor):
         would leave the client waiting.
         """
         try:
+            whole = header.ChunkType == ua.ChunkType.Single
+            if not whole and not self._is_answered(self._connection.security_policy.URI):
+                # The parts would be kept before anybody is asked who he is.
+                raise ServiceError(_C.BadRequestTooLarge)
             return await super().process(header, body)
         except Exception as e:
             code = getattr(e, "code", None) or _C.BadSecurityChecksFailed
@@ -106,12 +113,16 @@ class Processor(UaProcessor):
             self._transport.write(uatcp_to_binary(ua.MessageType.Error, error))
             return False
 
+    def _is_answered(self, policy: str) -> bool:
+        """More than which endpoints there are."""
+        return self.insecure or policy != SecurityPolicyNone.URI
+
     async def _process_message(self, typeid: Any, requesthdr: Any, seqhdr: Any, body: Any) -> Any:
         service = typeid.Identifier
         if service not in _SERVICES:
             raise ServiceError(_C.BadServiceUnsupported)
         policy = self._connection.security_policy
-        if policy.URI == SecurityPolicyNone.URI and not self.insecure:
+        if not self._is_answered(policy.URI):
             if service not in _DISCOVERY:
                 raise ServiceError(_C.BadSecurityPolicyRejected)
         elif service == _ACTIVATE:
@@ -129,6 +140,11 @@ class Processor(UaProcessor):
         ):
             raise ServiceError(_C.BadSessionIdInvalid)
         before = self.session
+        if service == _CREATE and before is not None and not before.is_activated():
+            # asyncua would forget it, and keep it for ever.
+            await before.close_session()
+            if self._session_watchdog_task is not None:
+                self._session_watchdog_task.cancel()
         answer = await self._super_message(typeid, requesthdr, seqhdr, body)
         if isinstance(self.session, Session) and self.session is not before:
             self.session.certificate = policy.peer_certificate
@@ -142,7 +158,9 @@ class Processor(UaProcessor):
         subscriptions = self.iserver.subscription_service.subscriptions.values()
         ways = [(s, s.pub_result_callback, s.pub_request_callback) for s in subscriptions]
         try:
-            return await self._super_message(*message)
+            answer = await self._super_message(*message)
+            self._transport.set_write_buffer_limits(MAX_UNREAD_SIGNED_IN_BYTES)
+            return answer
         except Exception as e:
             if before is None:
                 self.session = None
@@ -165,20 +183,62 @@ class Connection(OPCUAProtocol):
 
     insecure = False
     processor: UaProcessor | None
-    _buffer: bytes
+    transport: asyncio.Transport | None
+    clients: list[Connection]
+    """All of the server."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """With our processor."""
+        """With our processor. Where there are too many, the oldest without a session makes room:
+        strangers must not keep those out who may sign in.
+        """
+        if len(self.clients) >= self.iserver.max_connections:
+            idle = next((c for c in self.clients if not c.is_signed_in), None)
+            if idle is not None:
+                self.clients.remove(idle)
+                idle.abort()
         super().connection_made(transport)
-        if self.processor is not None:
+        self._chunks = bytearray()
+        if self.processor is not None and self.transport is not None:
+            self.transport.set_write_buffer_limits(MAX_UNREAD_BYTES)
             processor = Processor(self.iserver, self.transport, self.limits)
             processor.insecure = self.insecure
             processor.set_policies(self.policies)
             self.processor = processor
 
+    @property
+    def is_signed_in(self) -> bool:
+        """Whether it has a session that is somebody's."""
+        session = self.processor.session if self.processor is not None else None
+        return session is not None and session.is_activated()
+
+    def abort(self) -> None:
+        """At once: who does not read would keep a connection that is only closed for ever."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """The client does not fetch its answers."""
+        self.abort()
+
+    async def _activation_watchdog(self) -> None:
+        """asyncua looks once, and closes; here also whose session has ended meanwhile."""
+        while True:
+            await asyncio.sleep(self.iserver.max_pending_activation_seconds)
+            if not self.is_signed_in:
+                self.abort()
+                return
+
     def data_received(self, data: bytes) -> None:
-        """A chunk that is longer than was agreed ends the connection before it fills the memory."""
-        super().data_received(data)
-        if len(self._buffer) > MAX_CHUNK_BYTES and self.transport is not None:
-            self.transport.close()
-            self._buffer = b""
+        """Chunk by chunk: asyncua keeps all that came with each of them. One that is longer than
+        was agreed ends the connection before it fills the memory.
+        """
+        chunks = self._chunks
+        chunks += data
+        while len(chunks) >= 8 and self.transport is not None:
+            size = int.from_bytes(chunks[4:8], "little")
+            if not 8 < size <= MAX_CHUNK_BYTES:
+                self.abort()
+            if len(chunks) < size or self.transport.is_closing():
+                return
+            super().data_received(bytes(chunks[:size]))
+            del chunks[:size]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from asyncua import ua
 from asyncua.common.utils import ServiceError
+from asyncua.crypto import uacrypto
 from asyncua.crypto.permission_rules import User
 from asyncua.server.internal_server import InternalServer
 from asyncua.server.internal_session import InternalSession, SessionState
@@ -17,6 +18,10 @@ from services.publisher.opcua.points import Point
 from services.publisher.opcua.users import NOBODY
 
 _C = ua.StatusCodes
+_DECRYPT: dict[str, Callable[[Any, bytes], bytes]] = {
+    "http://www.w3.org/2001/04/xmlenc#rsa-oaep": uacrypto.decrypt_rsa_oaep,
+    "http://opcfoundation.org/UA/security/rsa-oaep-sha2-256": uacrypto.decrypt_rsa_oaep_sha256,
+}
 _EVERY_TIME = ua.DataChangeTrigger.StatusValueTimestamp
 MIN_PUBLISHING_MS = 50.0
 """The shortest publishing interval that is granted."""
@@ -24,8 +29,15 @@ MAX_QUEUE = 100
 """Values that one monitored item holds for a client that is slow to ask."""
 MAX_ITEMS = 50_000
 """Monitored items, of all sessions."""
+MAX_OPERATIONS = 10_000
+"""Of one request: what asyncua tells clients (MaxNodesPerRead …), and does not hold them to."""
 # SByte … Double, and Duration.
 _NUMBERS = {*range(2, 12), 290}
+
+
+def _few(operations: Sequence[Any]) -> None:
+    if len(operations) > MAX_OPERATIONS:
+        raise ServiceError(_C.BadTooManyOperations)
 
 
 class Internal(InternalServer):
@@ -42,11 +54,21 @@ class Internal(InternalServer):
     def decrypt_user_token(
         self, isession: InternalSession, token: ua.UserNameIdentityToken
     ) -> tuple[str, str]:
-        """As asyncua's, without PKCS #1 v1.5, whose padding tells who asks often enough."""
-        if token.EncryptionAlgorithm == "http://www.w3.org/2001/04/xmlenc#rsa-1_5":
-            raise ServiceError(_C.BadSecurityPolicyRejected)
-        name, password = super().decrypt_user_token(isession, token)
-        return name or "", password
+        """As asyncua's; but what was encrypted for another session is nobody's password here, and
+        PKCS #1 v1.5, whose padding tells who asks often enough, is not taken.
+        """
+        name, secret = token.UserName or "", token.Password or b""
+        if token.EncryptionAlgorithm:
+            decrypt = _DECRYPT.get(token.EncryptionAlgorithm)
+            if decrypt is None:
+                raise ServiceError(_C.BadSecurityPolicyRejected)
+            # OPC 10000-4, 7.41.2.3: the length, the password, this session's last nonce.
+            plain, nonce = decrypt(self.private_key, secret), isession.nonce or b""
+            secret = plain[4 : 4 + int.from_bytes(plain[:4], "little")]
+            if not nonce or not secret.endswith(nonce):
+                raise ServiceError(_C.BadIdentityTokenInvalid)
+            secret = secret[: -len(nonce)]
+        return name, secret.decode()
 
     def verify_x509_token(
         self, isession: Any, token: ua.X509IdentityToken, signature: ua.SignatureData
@@ -108,6 +130,7 @@ class Session(InternalSession):
 
     async def read(self, params: ua.ReadParameters) -> list[ua.DataValue]:
         """What is not his is not there."""
+        _few(params.NodesToRead)
         for item in params.NodesToRead:
             if not self.sees(item.NodeId):
                 item.NodeId = self._hidden()
@@ -115,6 +138,7 @@ class Session(InternalSession):
 
     async def browse(self, params: ua.BrowseParameters) -> list[ua.BrowseResult]:
         """Likewise."""
+        _few(params.NodesToBrowse)
         for item in params.NodesToBrowse:
             if not self.sees(item.NodeId):
                 item.NodeId = self._hidden()
@@ -127,6 +151,7 @@ class Session(InternalSession):
         self, params: list[ua.BrowsePath]
     ) -> list[ua.BrowsePathResult]:
         """Likewise."""
+        _few(params)
         for path in params:
             if not self.sees(path.StartingNode):
                 path.StartingNode = self._hidden()
@@ -218,6 +243,7 @@ class Session(InternalSession):
     ) -> list[ua.MonitoredItemCreateResult]:
         """Values of nodes that it sees; filters by change only."""
         self._must_own(params.SubscriptionId)
+        _few(params.ItemsToCreate)
         room = MAX_ITEMS - self.iserver.items
         refusals = [self._refusal(item, room - i) for i, item in enumerate(params.ItemsToCreate)]
         params.ItemsToCreate = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +29,12 @@ _PLAIN: dict[str, ua.VariantType] = {
     "TIME": _V.Double, "S5TIME": _V.Double, "TIMER": _V.Double,
 }  # fmt: skip
 _DURATIONS = frozenset(("TIME", "S5TIME", "TIMER"))
-_INTEGERS = frozenset((_V.Int64, _V.UInt64))
+_BITS = {
+    _V.SByte: (8, True), _V.Byte: (8, False), _V.Int16: (16, True), _V.UInt16: (16, False),
+    _V.Int32: (32, True), _V.UInt32: (32, False), _V.Int64: (64, True), _V.UInt64: (64, False),
+}  # fmt: skip
+# What is less is rounded to a Float: the largest one, in its shortest form, is 3.4028235e38.
+_FLOAT_END = float(2**128 - 2**103)
 
 _C = ua.StatusCodes
 GOOD = ua.StatusCode(_C.Good)
@@ -79,16 +85,20 @@ class Kind:
     data_type: ua.NodeId
     dims: tuple[int, ...]
     """Elements of each dimension; empty for a scalar."""
-    convert: Callable[[Any], Any] | None
-    """From a message's value (one element of an array); None: as it stands."""
+    convert: Callable[[Any], Any]
+    """From a message's value (one element of an array). Raises ValueError for what is no such
+    value: asyncua would say so when it packs it, and the whole answer, or subscription, with it.
+    """
 
     def wrap(self, value: Any) -> ua.Variant:
         """Raises ValueError, TypeError for what is no such value."""
         if self.dims:
-            value = _flat(value, len(self.dims))
-        if self.convert is not None:
-            value = list(map(self.convert, value)) if self.dims else self.convert(value)
+            value = list(map(self.convert, _flat(value, len(self.dims))))
+        else:
+            value = self.convert(value)
         if len(self.dims) > 1:
+            if len(value) != math.prod(self.dims):
+                raise ValueError(f"{len(value)} elements")
             return ua.Variant(value, self.variant, list(self.dims), True)
         return ua.Variant(value, self.variant, None, bool(self.dims))
 
@@ -97,14 +107,18 @@ def kind(field: Field, zone: str = "UTC") -> Kind:
     """Of a field; ``zone`` is whose time the PLC shows."""
     t: S7Type = field.s7_type
     if field.scale is not None:
-        return Kind(_V.Double, ua.NodeId(_V.Double.value), t.counts, None)
+        return Kind(_V.Double, ua.NodeId(_V.Double.value), t.counts, _real(math.inf))
     variant = _PLAIN[t.base]
     number = _DURATION if t.base in _DURATIONS else variant.value
-    convert: Callable[[Any], Any] | None = None
+    convert: Callable[[Any], Any]
     if variant == _V.DateTime:
         convert = _to_utc(zone)
-    elif variant in _INTEGERS:
-        convert = int  # beyond 2^53 they are text
+    elif variant in _BITS:
+        convert = _whole(*_BITS[variant])
+    elif variant in (_V.Float, _V.Double):
+        convert = _real(_FLOAT_END if variant == _V.Float else math.inf)
+    else:
+        convert = _exactly(bool if variant == _V.Boolean else str)
     return Kind(variant, ua.NodeId(number), t.counts, convert)
 
 
@@ -113,6 +127,37 @@ def _to_utc(zone: str) -> Callable[[str], datetime]:
 
     def convert(text: str) -> datetime:
         return datetime.fromisoformat(text).replace(tzinfo=where).astimezone(UTC)
+
+    return convert
+
+
+def _whole(bits: int, signed: bool) -> Callable[[Any], int]:
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+
+    def convert(value: Any) -> int:
+        if bits == 64 and isinstance(value, str):
+            value = int(value)  # beyond 2^53 they are text
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"not a whole number from {low} to {high}")
+        return value
+
+    return convert
+
+
+def _real(end: float) -> Callable[[Any], float]:
+    def convert(value: Any) -> float:
+        if type(value) not in (float, int) or not abs(value) < end:
+            raise ValueError("not a number of its size")
+        return float(value)
+
+    return convert
+
+
+def _exactly(wanted: type) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        if type(value) is not wanted:
+            raise ValueError(f"not {wanted.__name__}")
+        return value
 
     return convert
 

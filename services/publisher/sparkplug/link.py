@@ -25,6 +25,8 @@ from services.runtime.process import Process
 
 # With several brokers, the primary host is looked for at the next one after so long.
 STATE_WAIT_S = 5.0
+# Of each kind of event, at most one in so long: who may publish here must not fill the log.
+EVENT_S = 1.0
 # The reason of an end that no message is to blame for (services/mqtt/link.py: INNOCENT_CODES).
 _USE_ANOTHER_SERVER = 0x9C
 
@@ -50,6 +52,8 @@ class NodeLink(Link):
         """Timestamp of the last STATE of this connection. No longer: a host whose clock was set
         back would never be taken for online again.
         """
+        self._told_s: dict[str, float] = {}
+        """When there was an event of a code."""
         node.bd_seq = -1
         super().__init__(process, desk, background, settings, changed)
 
@@ -137,15 +141,21 @@ class NodeLink(Link):
             code, message = "acl", self._refused
         super()._note(code, message)
 
+    def _event(self, level: str, code: str, text: str) -> None:
+        now_s = time.monotonic()
+        if now_s - self._told_s.get(code, -EVENT_S) >= EVENT_S:
+            self._told_s[code] = now_s
+            self._process.event(level, code, text)
+
     def _on_command(self, payload: bytes) -> None:
         try:
             metrics = Payload.FromString(payload).metrics
         except DecodeError as e:
-            self._process.event("warning", "bad_command", f"NCMD is no Sparkplug payload: {e}")
+            self._event("warning", "bad_command", f"NCMD is no Sparkplug payload: {e}")
             return
         for metric in metrics:
             if metric.name == REBIRTH and metric.boolean_value:
-                self._process.event("info", "rebirth", f"a host asks {self.host} for births")
+                self._event("info", "rebirth", f"a host asks {self.host} for births")
                 self._flow.rebirth()
                 return
 
@@ -158,11 +168,11 @@ class NodeLink(Link):
                 raise TypeError("online is neither true nor false")
         except (ValueError, KeyError, TypeError) as e:
             text = f"STATE of {self._host_name} cannot be read: {e!r}"
-            self._process.event("warning", "bad_state", text)
+            self._event("warning", "bad_state", text)
             return
         if ts_ms < self._host_ms:
             text = f"STATE of {self._host_name} is older than its last one: it counts for nothing"
-            self._process.event("warning", "old_state", f"{text}. Was its clock set back?")
+            self._event("warning", "old_state", f"{text}. Was its clock set back?")
             return
         self._host_ms = ts_ms
         self._host_online = online

@@ -19,7 +19,8 @@ from services.s7.types import parse_type
 # The codes that a quality may have (payloads-propertyset-quality-value-value).
 BAD, GOOD, STALE = 0, 192, 500
 QUALITY, UNIT, REASON = "Quality", "engUnit", "reason"
-_MAX_FLOAT = 3.4028234663852886e38
+# What is less is rounded to a Float: the largest one, in its shortest form, is 3.4028235e38.
+_FLOAT_END = float(2**128 - 2**103)
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 # What a field's JSON value becomes; a scaled one is a Double. UDINT and DWORD are UInt64, although
@@ -161,11 +162,11 @@ def _integer(bits: int, signed: bool) -> Callable[[Any, Any, str], None]:
     return put
 
 
-def _real(name: str, most: float) -> Callable[[Any, Any, str], None]:
+def _real(name: str, end: float) -> Callable[[Any, Any, str], None]:
     def put(metric: Any, value: Any, _zone: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError("not a number")
-        if not math.isfinite(value) or abs(value) > most:
+        if not abs(value) < end:
             raise ValueError("too large")
         setattr(metric, name, float(value))
 
@@ -206,7 +207,7 @@ def _moment(metric: Any, value: Any, zone: str) -> None:
 _PUT: dict[str, Callable[[Any, Any, str], None]] = {
     **{f"Int{bits}": _integer(bits, True) for bits in (8, 16, 32, 64)},
     **{f"UInt{bits}": _integer(bits, False) for bits in (8, 16, 64)},
-    "Float": _real("float_value", _MAX_FLOAT),
+    "Float": _real("float_value", _FLOAT_END),
     "Double": _real("double_value", math.inf),
     "Boolean": _boolean,
     "String": _string,

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from services.protocols.opcua import security
-from tests.kit.common import ROOT
+from tests.kit.common import ROOT, free_port
 from tests.kit.opcua import EVERY_TYPE, NodeServer, opcua_plc, reading
 from tests.kit.site import PLC_EDGE, Site
 
@@ -52,6 +52,8 @@ def test_a_person_confirms_the_certificate(site: Site, tmp_path: Path) -> None:
     assert security.fingerprint(known) in done.stdout
     assert security.fingerprint(known) in refused["text"]
     assert "trusted already" in plc_edge(site, "trust", "forno-01").stdout
+    other = plc_edge(site, "trust", "forno-01", "--fingerprint", "AB:CD")
+    assert (other.returncode, "this is not AB:CD" in other.stderr) == (1, True), other.stdout
 
     doctor = json.loads(plc_edge(site, "doctor", "--json").stdout)
     ours = {f["code"]: f["level"] for f in doctor["findings"] if f["subject"].startswith("plc")}
@@ -97,6 +99,27 @@ def test_what_cannot_be_found_is_said(site: Site) -> None:
     assert "Traceback" not in done.stderr
     done = plc_edge(site, "browse", "forno-01", "--filter", "não existe")
     assert (done.returncode, done.stderr.strip()) == (1, "nothing found that contains 'não existe'")
+
+
+@pytest.mark.parametrize("verb", ["trust", "browse", "read"])
+def test_a_plc_that_nobody_configured_is_told(site: Site, verb: str) -> None:
+    done = plc_edge(site, verb, "forno-1")
+    text = "no PLC 'forno-1' in the configuration; did you mean forno-01?"
+    assert (done.returncode, done.stderr.strip()) == (2, text)
+
+
+def test_typical_slips_are_told_with_what_to_do(site: Site, node_server: NodeServer) -> None:
+    """A path as the table shows it; a port at which nobody is; a host with its port."""
+    plc_edge(site, "trust", "forno-01", answer="y\n")
+    done = plc_edge(site, "browse", "forno-01", "Plant.Float")
+    assert "steps are parted by `/`" in done.stderr
+    done = plc_edge(site, "probe", f"127.0.0.1:{node_server.port}")
+    assert f"fix: plc-edge probe 127.0.0.1 --port {node_server.port}" in done.stderr
+    site.configure({**site.config, "plcs": [opcua_plc(free_port(), {"a": "INT"})]})
+    done = plc_edge(site, "read", "forno-01")
+    port = site.config["plcs"][0]["port"]
+    assert f"port {port} refuses the connection" in done.stderr
+    assert "plc-edge doctor" in done.stderr
 
 
 def test_a_wrong_node_is_told_with_its_line(site: Site) -> None:

@@ -264,6 +264,76 @@ def test_a_session_cannot_be_taken_over() -> None:
         go(work)
 
 
+def test_a_session_that_nobody_signed_in_to_goes_with_the_next() -> None:
+    """A client whose password is wrong asks for one again and again."""
+    with rig() as r:
+        fill(r)
+
+        async def work() -> None:
+            one, two = r.client(), r.client()
+            for seen in (one, two):
+                await seen.secure()
+                await seen.client.connect_socket()
+                await seen.client.send_hello()
+                await seen.client.open_secure_channel()
+            await one.client.create_session()
+            token = one.client.uaclient.session.authentication_token
+            nonce = one.client._server_nonce
+            await one.client.create_session()
+            two.client.uaclient.session.restore_authentication_token(token)
+            two.client._server_nonce = nonce
+            with pytest.raises(ua.uaerrors.BadSessionIdInvalid):
+                await two.client._activate_with_credentials()
+            for seen in (one, two):
+                with suppress(Exception):
+                    await seen.client.disconnect()
+
+        go(work)
+
+
+def test_a_request_for_more_than_is_said_is_refused() -> None:
+    with rig() as r:
+        fill(r)
+
+        async def work() -> None:
+            async with r.client() as seen:
+                one = ua.ReadValueId(
+                    NodeId=seen.node(TEMPERATURE).nodeid, AttributeId=ua.AttributeIds.Value
+                )
+                read = seen.client.uaclient.session.read
+                assert len(await read(ua.ReadParameters(NodesToRead=[one] * 10_000))) == 10_000
+                with pytest.raises(ua.uaerrors.BadTooManyOperations):
+                    await read(ua.ReadParameters(NodesToRead=[one] * 10_001))
+
+        go(work)
+
+
+def test_a_password_on_its_way_opens_no_other_session() -> None:
+    """Where messages are only signed, whoever listens has it encrypted: he must not use it so."""
+    with rig() as r:
+        fill(r)
+        other = client_certificate(r.run / "other")
+        trust(r.run, other)
+        sign = ua.MessageSecurityMode.Sign
+
+        async def work() -> None:
+            ana, thief = r.client(mode=sign), r.client(mode=sign, own=other)
+            heard: list[tuple[bytes, str]] = []
+            encrypt = ana.client._encrypt_password
+
+            def listen(*given: str) -> tuple[bytes, str]:
+                heard.append(encrypt(*given))
+                return heard[-1]
+
+            ana.client._encrypt_password = listen
+            thief.client._encrypt_password = lambda *_: heard[0]
+            async with ana:
+                with pytest.raises(ua.uaerrors.BadIdentityTokenInvalid):
+                    await thief.__aenter__()
+
+        go(work)
+
+
 def test_strangers_bytes() -> None:
     """Noise, a length of 4 GB, halves of messages: each ends its own connection at most."""
     hello = b"HELF" + (32 + 24).to_bytes(4, "little") + bytes(4) + b"\xff\xff\0\0" * 2

@@ -187,3 +187,42 @@ def test_the_broker_with_the_primary_host_is_found() -> None:
                     judge.hear(host.heard)
                     judge.hear(other.heard)
         assert not judge.missing(peer.rows, peer.refused)
+
+
+@pytest.mark.parametrize("version", [5, "3.1.1"])
+def test_a_command_too_long_to_be_one_is_left_out(version: object) -> None:
+    """A retained one would come with each connection."""
+    command = "spBv1.0/acme/NCMD/planta-sp"
+    with (
+        run_folder() as run,
+        Broker() as broker,
+        HostApplication(broker.port) as host,
+        DispatchPeer(run, "central") as peer,
+    ):
+        host.publish(command, bytes(300_000), retain=True)
+        config = sparkplug_config(run, broker.port, version=version, primary_host=HOST)
+        with service(config) as publisher:
+            host.wait("DBIRTH")
+            host.publish(command, bytes(300_000))
+            host.rebirth()
+            host.wait("DBIRTH", 2)
+            peer.add(3)
+            peer.wait_done(10)
+            assert not publisher.said("does not speak MQTT"), publisher.stderr()
+            assert host.count("NDEATH") == 0
+
+
+def test_a_flood_of_commands_does_not_fill_the_log() -> None:
+    with (
+        run_folder() as run,
+        Broker() as broker,
+        HostApplication(broker.port) as host,
+        DispatchPeer(run, "central"),
+        service(sparkplug_config(run, broker.port, primary_host=HOST)) as publisher,
+    ):
+        host.wait("DBIRTH")
+        for payload in (None, b"no payload") * 200:
+            host.rebirth(payload)
+        host.wait("DBIRTH", 2)
+        lines = publisher.stderr().splitlines()
+        assert 2 <= sum("asks" in x or "NCMD is no" in x for x in lines) < 20, len(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from services.cli import doctor_opcua_server
+from services.cli.doctor_opcua_server import SHOWN_MAX
 from services.opcua import certificates
 from services.opcua.certificates import TrustList
 from services.runtime import loader, render
@@ -60,6 +62,8 @@ def write(folder: Path, **output: Any) -> Path:
          "outputs[0].users[0].password_file", "does not exist"),
         ({"users": [{"username": "a", "certificate": "no.der"}]},
          "outputs[0].users[0].certificate", "does not exist"),
+        ({"users": [{"username": "a", "certificate": "ana.pw"}]},
+         "outputs[0].users[0].certificate", "ana.pw is no certificate"),
         ({"users": 2 * [{"username": "a", "password_file": "ana.pw"}]}, "outputs[0]", "twice"),
         ({"users": [{"username": "a", "password_file": "ana.pw", "locatarios": ["gama"]}]},
          "outputs[0].users[0].locatarios", "shows nothing of 'gama'"),
@@ -152,6 +156,11 @@ def test_doctor(tmp_path: Path) -> None:
     kept.rename(lists / "trusted" / kept.name)
     assert trust.refusal(shown) == ""
     assert findings() == [("error", "refused")]
+    for i in range(SHOWN_MAX + 2):
+        trust.keep_rejected(i.to_bytes(4))
+    assert [code for _, code in findings()] == [*["client_refused"] * (SHOWN_MAX + 1), "refused"]
+    for file in trust.newest_rejected():
+        file.unlink()
     (lists / "trusted" / "lixo.der").write_bytes(b"\0\1")
     assert findings() == [("warning", "trusted"), ("error", "refused")]
 
@@ -159,7 +168,10 @@ def test_doctor(tmp_path: Path) -> None:
 def test_the_list_of_refused_certificates_has_an_end(tmp_path: Path) -> None:
     trust = TrustList(tmp_path / "trusted", tmp_path / "rejected")
     trust.make()
-    for i in range(certificates.REJECTED_MAX + 5):
-        trust.keep_rejected(i.to_bytes(4))
-    assert len(list(trust.rejected.iterdir())) == certificates.REJECTED_MAX
+    count = certificates.REJECTED_MAX + 5
+    for i in range(count):
+        assert trust.keep_rejected(i.to_bytes(4))
+        os.utime(trust.newest_rejected()[0], (i, i))  # in fewer than a clock's ticks
+    kept = [int.from_bytes(f.read_bytes()) for f in trust.newest_rejected()]
+    assert kept == [*range(count - 1, 4, -1)], "the newest, for a person who looks for one"
     assert "no certificate" in trust.refusal(b"\0")

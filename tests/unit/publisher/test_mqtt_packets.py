@@ -67,9 +67,19 @@ def test_hostile_bodies(body: bytes) -> None:
 
 def test_a_packet_that_is_too_large_is_refused_before_it_is_kept() -> None:
     with pytest.raises(mqtt.Malformed, match="a packet of"):
-        list(mqtt.Incoming().feed(b"\x30\xff\xff\xff\x7f"))
+        list(mqtt.Incoming().feed(b"\x90\xff\xff\xff\x7f"))
     with pytest.raises(mqtt.Malformed, match="four bytes"):
         list(mqtt.Incoming().feed(b"\x30\xff\xff\xff\xff\x01"))
+
+
+@pytest.mark.parametrize("step", [1, 1_000, 65_536, 500_000])
+def test_a_message_that_is_too_long_is_left_out_and_not_kept(step: int) -> None:
+    incoming, seen = mqtt.Incoming(), []
+    data = (b"\x30" + mqtt.varint(200_000) + bytes(200_000) + b"\xd0\x00") * 2
+    for at in range(0, len(data), step):
+        seen += [kind for kind, _ in incoming.feed(data[at : at + step])]
+        assert len(incoming._data) < 10
+    assert seen == [mqtt.PINGRESP] * 2
 
 
 def test_connack_limits() -> None:

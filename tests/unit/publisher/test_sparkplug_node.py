@@ -168,6 +168,13 @@ def test_what_a_datatype_does_not_hold_is_not_bent_into_it(datatype: str, value:
         put(new_payload(NOW_MS).metrics.add(), datatype, value, "UTC")
 
 
+def test_the_largest_real_is_a_float() -> None:
+    """A reader writes it in its shortest form, which is more than it is."""
+    m = new_payload(NOW_MS).metrics.add()
+    put(m, "Float", 3.4028235e38, "UTC")
+    assert m.float_value == 3.4028234663852886e38
+
+
 def test_a_second_that_does_not_exist_or_comes_twice_has_one_meaning() -> None:
     """São Paulo put its clocks forward at 2018-11-04 00:00 and back at 2018-02-18 00:00."""
     for text, ms in (
