@@ -402,12 +402,21 @@ class Walk:
         return str(given)
 
     def check_names(self) -> None:
-        """Field names are unique in their group."""
+        """Field names are unique in their group, and those of arrays' elements with them: databases
+        and Sparkplug call them ``array.0``.
+        """
         seen: set[str] = set()
+        arrays = {field.name for field in self.fields if field.s7_type.dims}
         for field, path in zip(self.fields, self.paths, strict=True):
             if field.name in seen:
                 self.bad(f"{path}.name", f"{field.name!r} stands twice", "rename one")
             seen.add(field.name)
+            head, _, number = field.name.rpartition(".")
+            while head and number.isdigit():
+                if head in arrays:
+                    text = f"{field.name!r} is what an element of the array {head!r} is called"
+                    self.bad(f"{path}.name", text, "rename one")
+                head, _, number = head.rpartition(".")
 
 
 def parse_offset(given: Any) -> tuple[int, int] | None:

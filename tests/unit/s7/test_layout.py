@@ -297,3 +297,12 @@ def test_inline_mistakes() -> None:
             ]
         )
     assert [p.path for p in e.value.problems] == ["[0].address", "[1].adress", "[1]", "[3].name"]
+
+
+def test_a_field_is_not_called_as_an_arrays_element_is() -> None:
+    """Both would be one field of a database, one metric of Sparkplug."""
+    for name in ("nivel.0", "nivel.1.2"):
+        said = problems(member("nivel", "INT[0..1,0..3]"), member(name, "REAL"))
+        (text,) = said.values()
+        assert f"{name!r} is what an element of the array 'nivel' is called" in text
+    assert len(layout(member("nivel", "INT[0..1]"), member("nivel.alto", "REAL"))) == 2
