@@ -64,8 +64,8 @@ class Lost:
     fields: dict[str, int] = field(default_factory=dict)
     """Of which fields, by name, as far as that is known."""
     why: str = "server_queue"
-    """``server_queue``, ``reader_queue``, or ``reader_started``: what changed before this process
-    was subscribed is not known."""
+    """``server_queue``, ``reader_queue``; ``reader_started``: what changed before this process was
+    subscribed is not known; ``switched``: nor what did between two of the PLC's addresses."""
 
 
 class User(Protocol):

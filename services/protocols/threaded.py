@@ -243,6 +243,10 @@ class ThreadSource:
         if self._attempts.is_again:
             self._reconnects.inc()
         self._user.connected()
+        if self._attempts.is_switching:  # no `plc_offline` tells of the time between
+            for group, tags in enumerate(self._groups):
+                if tags.is_subscribed:
+                    self._user.changes_lost(group, Lost(0, why="switched"))
         self._user.may_read()
 
     def _told_read(
