@@ -11,7 +11,16 @@ from typing import Any, Self
 
 import pytest
 
-from tests.kit.opcua import MiloServer, NodeServer, numbers, opcua_plc, reading, trust, untold
+from tests.kit.opcua import (
+    MiloServer,
+    NodeServer,
+    numbers,
+    opcua_plc,
+    place,
+    reading,
+    trust,
+    untold,
+)
 from tests.kit.procs import Service
 from tests.kit.proxy import Proxy
 from tests.kit.reader_rig import ReaderRig
@@ -176,6 +185,25 @@ def test_a_line_that_breaks_under_a_group_that_is_read(node_server: NodeServer) 
             rig.wait(lambda: rig.messages[-1].get("bad") == {"*": "plc_offline"}, 15, fault)
             proxy.fault = None
             rig.wait(lambda: rig.messages[-1]["quality"] == "good", 20, fault)
+
+
+@pytest.mark.parametrize("mode", ["scan", "subscribe"])
+def test_a_value_that_cannot_be_decoded_is_bad_alone(node_server: NodeServer, mode: str) -> None:
+    plc = opcua_plc(node_server.port, COUNTER, group={"mode": mode})
+    unit = {"name": "unit", "node": place("unit"), "member": "UnitId", "type": "DINT"}
+    plc["groups"][0]["fields"].append(unit)
+    with reading(plc) as rig:
+        assert rig.messages[-1]["values"]["unit"] == 7
+        node_server("unit", torn=True)
+        try:
+            rig.wait(lambda: rig.messages[-1].get("bad") == {"unit": "BadDecodingError"}, 15)
+            value = {"node": "counter", "type": "Int32", "value": 4_711}
+            node_server("set", values=[value])
+            rig.wait(lambda: rig.messages[-1]["values"] == {"counter": 4_711}, 5)
+        finally:
+            node_server("unit", torn=False)
+        rig.wait(lambda: rig.messages[-1]["quality"] == "good", 10)
+        assert not any(m.get("bad") == {"*": "plc_offline"} for m in rig.messages)
 
 
 @pytest.mark.parametrize("fault", ["reset", "blackhole", "half_open"])
