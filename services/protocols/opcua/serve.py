@@ -79,6 +79,7 @@ class _Talk:
 
     async def _serve(self, client: Client, subscribed: Callable[[], None]) -> None:
         subscriptions = Subscriptions(client, self._nodes.batches, self._told, self._missing)
+        self._nodes.batches.heard = self._line.heard
         await self._nodes.resolve(client)
         watched = [
             (n, group, await self._watch(subscriptions, n, group))
