@@ -107,6 +107,28 @@ def test_only_the_confirmed_certificate_is_trusted(tmp_path: Path) -> None:
         security.check_trusted(tmp_path, "p2", b"one")
 
 
+@pytest.mark.parametrize("mode", ["Sign", "SignAndEncrypt"])
+def test_a_password_is_not_sent_readable(mode: str) -> None:
+    """Some servers ask for it so: then the channel must encrypt."""
+    from asyncua import ua
+
+    from services.protocols.opcua import connect
+
+    client = connect._Client("opc.tcp://127.0.0.1:1")
+    client.security_policy.Mode = ua.MessageSecurityMode[mode]
+    token = ua.UserTokenPolicy(TokenType=ua.UserTokenType.UserName)
+    token.SecurityPolicyUri = "http://opcfoundation.org/UA/SecurityPolicy#None"
+    client._policy_ids = [token]
+    sent = ua.ActivateSessionParameters()
+    if mode == "Sign":
+        with pytest.raises(PlcUnavailable, match="sign_and_encrypt") as caught:
+            client._add_user_auth(sent, "edge", "segredo")
+        assert caught.value.code == "opcua_password_in_clear"
+    else:
+        client._add_user_auth(sent, "edge", "segredo")
+    assert (b"segredo" in str(sent).encode()) == (mode != "Sign")
+
+
 def test_a_fingerprint_may_be_typed_in_any_form() -> None:
     shown = security.fingerprint(b"x")
     for text in (shown, shown.lower(), shown.replace(":", ""), shown.replace(":", " ")):

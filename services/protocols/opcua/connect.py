@@ -89,6 +89,23 @@ def leaf(chain: bytes | None) -> bytes:
     return chain[: int.from_bytes(chain[2:4]) + 4]
 
 
+class _Client(Client):
+    """One that sends no password that anybody on the wire can read, whatever the server asks."""
+
+    def server_policy(self, token_type: ua.UserTokenType) -> ua.UserTokenPolicy:
+        """How a user's token is protected."""
+        found = super().server_policy(token_type)
+        is_clear = found.SecurityPolicyUri == _NO_POLICY
+        is_sealed = self.security_policy.Mode == ua.MessageSecurityMode.SignAndEncrypt
+        if token_type == ua.UserTokenType.UserName and is_clear and not is_sealed:
+            raise PlcUnavailable(
+                "opcua_password_in_clear",
+                "the server wants the password readable, and `mode: sign` encrypts nothing: set"
+                " `security: {mode: sign_and_encrypt}`",
+            )
+        return found
+
+
 async def connect(config: Mapping[str, Any], host: str) -> Client:
     """A client whose session is active. ``config``: a reader's, as rendered.
 
@@ -96,7 +113,7 @@ async def connect(config: Mapping[str, Any], host: str) -> Client:
     """
     plc = config["plc"]
     endpoint = choose(await endpoints(plc, host), plc)
-    client = Client(url_of(plc, host), timeout=plc["timeout_s"], watchdog_intervall=_NEVER_S)
+    client = _Client(url_of(plc, host), timeout=plc["timeout_s"], watchdog_intervall=_NEVER_S)
     client.name = client.description = f"plc-edge {config['site']}"
     client.application_uri = security.application_uri(config["site"])
     client.product_uri = "urn:plc-edge"
