@@ -173,7 +173,7 @@ def test_a_structure_is_read_to_its_end(kind: int, body: bytes, word: str) -> No
     from services.protocols.opcua.structures import Structures
 
     structures = Structures()
-    asyncio.run(structures.learn(_Described(kind), ua.NodeId(1, 2)))  # type: ignore[arg-type]
+    asyncio.run(structures.learn(_Described(kind), ua.NodeId(1, 2)))
     found = ua.ExtensionObject(TypeId=ua.NodeId(2, 2), Body=body)
     if word:
         with pytest.raises(BadValue, match=word):

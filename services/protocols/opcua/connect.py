@@ -89,7 +89,7 @@ def leaf(chain: bytes | None) -> bytes:
     return chain[: int.from_bytes(chain[2:4]) + 4]
 
 
-class _Client(Client):
+class _Client(Client):  # type: ignore[misc]  # asyncua is not typed
     """One that sends no password that anybody on the wire can read, whatever the server asks."""
 
     def server_policy(self, token_type: ua.UserTokenType) -> ua.UserTokenPolicy:
