@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import pytest
 
+from services.protocols.opcua import security
 from tests.kit.opcua import (
     MiloServer,
     NodeServer,
@@ -165,6 +166,34 @@ def test_a_user_that_the_server_does_not_know(node_server: NodeServer, tmp_path:
         assert "'edge'" in failing(rig, "opcua_user_refused")
         assert "errado-3141" not in "\n".join(rig.service.text)
         assert "errado-3141" not in rig.service.file.read_text()
+
+
+@pytest.mark.parametrize("what", ["password", "certificate", "own"])
+def test_what_lies_on_this_box_and_cannot_be_read(
+    node_server: NodeServer, tmp_path: Path, what: str
+) -> None:
+    """The fault is this box's: the server is not said to be away, nor the library to fail."""
+    account: dict[str, Any] = {}
+    files = [tmp_path / "pw"] if what == "password" else [tmp_path / "c.der", tmp_path / "k.der"]
+    if what == "password":
+        account = {"username": "edge", "password_file": str(files[0])}
+    elif what == "certificate":
+        account = {"user_certificate": str(files[0]), "user_key": str(files[1])}
+    for file in files:
+        file.write_text("segredo-2718\n")
+    rig = ReaderRig(opcua_plc(node_server.port, COUNTER, **account))
+    trust(rig)
+    torn = security.own_file(rig.site.state)
+    if what == "own":
+        torn.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        torn.write_text("-----BEGIN CERTIFICATE-----")
+    elif what == "password":
+        files[0].unlink()
+    with rig:
+        text = failing(rig, "opcua_own_file")
+        assert str(torn if what == "own" else files[0]) in text
+        assert "Traceback" not in rig.service.stderr()
+        assert "segredo-2718" not in rig.service.stderr()
 
 
 def test_what_the_server_does_not_offer(milo_server: MiloServer) -> None:
