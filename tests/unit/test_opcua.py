@@ -182,6 +182,22 @@ def test_a_structure_is_read_to_its_end(kind: int, body: bytes, word: str) -> No
         assert structures.decode(found) == {"a": 7}
 
 
+def test_a_member_whose_type_the_server_does_not_tell_ends_no_connection() -> None:
+    from asyncua import ua
+
+    from services.protocols.opcua.structures import Structures
+
+    class Silent(_Described):
+        async def get_referenced_nodes(self, **_: object) -> object:
+            raise ua.uaerrors.BadUserAccessDenied
+
+    server, structures = Silent(0), Structures()
+    server.definition.Fields[0].DataType = ua.NodeId(77, 2)
+    asyncio.run(structures.learn(server, ua.NodeId(1, 2)))
+    with pytest.raises(BadValue, match="unknown_structure"):
+        structures.decode(ua.ExtensionObject(TypeId=ua.NodeId(2, 2), Body=b"1234"))
+
+
 def test_fields_of_a_browse_have_each_a_name_of_its_own() -> None:
     found = [Found(p, {"node": p}, "INT") for p in ("a b", "a/b", "é", "")]
     found.append(Found("x", {"node": "x"}, why="no type"))

@@ -80,7 +80,10 @@ class Structures:
             return
         structure = _Structure(int(definition.StructureType), [])
         for f in definition.Fields or []:
-            base = await self.base_of(client, f.DataType)
+            try:
+                base = await self.base_of(client, f.DataType)
+            except ua.UaError:  # it does not say what a member is: nor can the rest be found
+                return
             decode = await self._decoder(client, f.DataType, base, depth)
             optional = bool(f.IsOptional) and structure.kind == _OPTIONAL
             rank = f.ValueRank
