@@ -218,18 +218,19 @@ def test_a_line_that_breaks_under_a_group_that_is_read(node_server: NodeServer) 
 
 @pytest.mark.parametrize("mode", ["scan", "subscribe"])
 def test_a_value_that_cannot_be_decoded_is_bad_alone(node_server: NodeServer, mode: str) -> None:
-    plc = opcua_plc(node_server.port, COUNTER, group={"mode": mode})
+    plc = opcua_plc(node_server.port, {"Int16": "INT"}, group={"mode": mode})
     unit = {"name": "unit", "node": place("unit"), "member": "UnitId", "type": "DINT"}
     plc["groups"][0]["fields"].append(unit)
     with reading(plc) as rig:
         assert rig.messages[-1]["values"]["unit"] == 7
         node_server("unit", torn=True)
+        value = {"node": "Int16", "type": "Int16"}
         try:
             rig.wait(lambda: rig.messages[-1].get("bad") == {"unit": "BadDecodingError"}, 15)
-            value = {"node": "counter", "type": "Int32", "value": 4_711}
-            node_server("set", values=[value])
-            rig.wait(lambda: rig.messages[-1]["values"] == {"counter": 4_711}, 5)
+            node_server("set", values=[{**value, "value": 4_711}])
+            rig.wait(lambda: rig.messages[-1]["values"] == {"Int16": 4_711}, 5)
         finally:
+            node_server("set", values=[{**value, "value": -32_768}])
             node_server("unit", torn=False)
         rig.wait(lambda: rig.messages[-1]["quality"] == "good", 10)
         assert not any(m.get("bad") == {"*": "plc_offline"} for m in rig.messages)

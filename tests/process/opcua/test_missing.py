@@ -152,7 +152,10 @@ def test_the_last_change_is_lost(node_server: NodeServer, config: dict[str, Any]
 
         return lossy
 
-    asyncio.run(watch.run(config, tamper))
+    try:
+        asyncio.run(watch.run(config, tamper))
+    finally:
+        node_server("set", values=[value])
     assert watch.numbers == [was, was + 1]
     assert watch.missing == 1
 
