@@ -146,6 +146,8 @@ def _text(value: Any) -> str:
 
 
 _DATE, _CLOCK = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d:\d\d(\.\d{1,9})?"
+# How much of a text the standard library reads: µs.
+_TO_US = {"DATE": 10, "TOD": 15, "LTOD": 15, "DT": 26, "DTL": 26, "LDT": 26}
 _MOMENTS: dict[str, tuple[type, re.Pattern[str]]] = {
     "DATE": (datetime.date, re.compile(_DATE)),
     **dict.fromkeys(("TOD", "LTOD"), (datetime.time, re.compile(_CLOCK))),
@@ -158,6 +160,10 @@ def _moment(base: str) -> Callable[[Any], Any]:
 
     def moment(value: Any) -> str:
         if isinstance(value, str) and shape.fullmatch(value):
+            try:
+                kind.fromisoformat(value[: _TO_US[base]])  # type: ignore[attr-defined]
+            except ValueError:  # the 31st of February
+                raise BadValue(TYPE_DIFFERS) from None
             return value
         if type(value) is not kind:
             raise BadValue(TYPE_DIFFERS)

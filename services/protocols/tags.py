@@ -74,6 +74,8 @@ class Tags:
         self._since_ms = self._now_ms()
         self._lag_ms = 0
         """How far the newest change's time lay behind this PC's."""
+        self._changed_ms: dict[str, int] = {}
+        """By field: the time that its newest change was told under."""
         self.refused = {}
 
     # -- polled --------------------------------------------------------------------------
@@ -126,11 +128,12 @@ class Tags:
                 self._newest_ms = max(self._newest_ms, c.ts_ms)
             else:
                 later.append(c)
-        if self._untold and (later or self._is_full):
-            yield self._first()
+        timed = self._in_order(later)
+        if self._untold and (timed or self._is_full):
+            yield self._first(timed[0][0] if timed else 0)
         moment: dict[str, Change] = {}
         began_ms = newest_ms = 0
-        for ts_ms, c in self._in_order(later):
+        for ts_ms, c in timed:
             if moment and (c.name in moment or ts_ms - began_ms > GATHER_MS):
                 yield self._reading(moment, newest_ms)
                 moment = {}
@@ -153,7 +156,8 @@ class Tags:
         if self._untold or self._unknown:
             return self._first()
         behind_ms = self._hold_back_ms + max(0, self._lag_ms)
-        ts_ms = max(self._told_ms + 1, self._now_ms() - behind_ms)
+        reached_ms = max(self._told_ms, *self._changed_ms.values(), 0)
+        ts_ms = max(reached_ms + 1, self._now_ms() - behind_ms)
         self._told_ms = ts_ms
         return Reading([(False, self._values, self._bad)], ts_ms, requests=0, is_scan=False)
 
@@ -161,7 +165,8 @@ class Tags:
     def _is_full(self) -> bool:
         return not self._unknown or self._now_ms() - self._since_ms > FILL_MS
 
-    def _first(self) -> Reading:
+    def _first(self, until_ms: int = 0) -> Reading:
+        """The reading of first values; ``until_ms``: of the changes that came with them, or 0."""
         now_ms = self._now_ms()
         is_fresh = abs(now_ms - self._newest_ms) <= LATE_MS
         self._untold = False
@@ -170,7 +175,8 @@ class Tags:
             self._bad.setdefault(name, NO_VALUE)
         if self._is_full:
             self._unknown.clear()
-        ts_ms, _ = self._stamp(self._newest_ms if is_fresh else now_ms)
+        ts_ms = self._newest_ms if is_fresh else now_ms
+        ts_ms, _ = self._stamp(min(ts_ms, until_ms - 1) if until_ms else ts_ms)
         record = (True, self._values, self._bad)
         return Reading([record], ts_ms, requests=0, is_scan=False)
 
@@ -188,8 +194,16 @@ class Tags:
 
     def _reading(self, moment: Mapping[str, Change], ts_ms: int) -> Reading:
         self._take(moment)
-        self._lag_ms = self._now_ms() - ts_ms
+        lag_ms = self._now_ms() - ts_ms
+        is_back = ts_ms < self._told_ms - LATE_MS
         ts_ms, doubt = self._stamp(ts_ms)
+        others = (ms for name, ms in self._changed_ms.items() if name not in moment)
+        if is_back and any(ms > ts_ms for ms in others):
+            # What the others were at that time is not known any more.
+            doubt = doubt or "late_change"
+        if not doubt:
+            self._lag_ms = lag_ms
+        self._changed_ms.update(dict.fromkeys(moment, ts_ms))
         record = (True, self._values, self._bad)
         return Reading([record], ts_ms, requests=0, doubt=doubt, is_scan=False)
 

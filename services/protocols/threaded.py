@@ -186,7 +186,7 @@ class ThreadSource:
         self._lost(error)
 
     def _lost(self, error: PlcUnavailable) -> None:
-        now_s, was_proven = time.monotonic(), self._is_proven
+        now_s = time.monotonic()
         self._is_connected = self._is_proven = False
         self._frozen = ""
         self._asked.clear()
@@ -194,11 +194,6 @@ class ThreadSource:
             tags.forget()
         self._attempts.failed(now_s)
         self._user.lost(error, self._attempts.tried)
-        if was_proven and self._attempts.is_switching:
-            # The PLC is not offline, so no message says that nobody listened meanwhile.
-            for group, tags in enumerate(self._groups):
-                if tags.is_subscribed:
-                    self._user.changes_lost(group, Lost(0, why="switched"))
         self._process.at(self._attempts.next(now_s), self._connect)
 
     def _check_timeout(self) -> None:
@@ -248,6 +243,10 @@ class ThreadSource:
         if self._attempts.is_again:
             self._reconnects.inc()
         self._user.connected()
+        if self._attempts.is_switching:  # no `plc_offline` tells of the time between
+            for group, tags in enumerate(self._groups):
+                if tags.is_subscribed:
+                    self._user.changes_lost(group, Lost(0, why="switched"))
         self._user.may_read()
 
     def _told_read(

@@ -555,6 +555,9 @@ class Outbox:
                 ]  # fmt: skip
             if found:
                 break
+        if not found and lane == "backfill" and after <= cursor.done:
+            # Nothing is on its way, and what is left of the backlog is for other outputs.
+            cursor.pass_over(end)
         return found
 
     def open_lanes(self, output: str) -> None:

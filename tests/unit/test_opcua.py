@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from services.protocols.found import Found, fields
 from services.protocols.opcua import node_ref, security
 from services.runtime.errors import PlcUnavailable
+from services.s7.types import BadValue
 
 
 @pytest.mark.parametrize(
@@ -107,12 +109,93 @@ def test_only_the_confirmed_certificate_is_trusted(tmp_path: Path) -> None:
         security.check_trusted(tmp_path, "p2", b"one")
 
 
+@pytest.mark.parametrize("mode", ["Sign", "SignAndEncrypt"])
+def test_a_password_is_not_sent_readable(mode: str) -> None:
+    """Some servers ask for it so: then the channel must encrypt."""
+    from asyncua import ua
+
+    from services.protocols.opcua import connect
+
+    client = connect._Client("opc.tcp://127.0.0.1:1")
+    client.security_policy.Mode = ua.MessageSecurityMode[mode]
+    token = ua.UserTokenPolicy(TokenType=ua.UserTokenType.UserName)
+    token.SecurityPolicyUri = "http://opcfoundation.org/UA/SecurityPolicy#None"
+    client._policy_ids = [token]
+    sent = ua.ActivateSessionParameters()
+    if mode == "Sign":
+        with pytest.raises(PlcUnavailable, match="sign_and_encrypt") as caught:
+            client._add_user_auth(sent, "edge", "segredo")
+        assert caught.value.code == "opcua_password_in_clear"
+    else:
+        client._add_user_auth(sent, "edge", "segredo")
+    assert (b"segredo" in str(sent).encode()) == (mode != "Sign")
+
+
 def test_a_fingerprint_may_be_typed_in_any_form() -> None:
     shown = security.fingerprint(b"x")
     for text in (shown, shown.lower(), shown.replace(":", ""), shown.replace(":", " ")):
         assert security.is_same(text, b"x")
     assert not security.is_same(shown[:-1], b"x")
     assert not security.is_same("", b"x")
+
+
+class _Described:
+    """A server that tells one structure: an Int32 ``a``."""
+
+    def __init__(self, kind: int) -> None:
+        from asyncua import ua
+
+        field = ua.StructureField(Name="a", DataType=ua.NodeId(6), ValueRank=-1)
+        encoding = ua.NodeId(2, 2)
+        self.definition = ua.StructureDefinition(
+            DefaultEncodingId=encoding, StructureType=ua.StructureType(kind), Fields=[field]
+        )
+
+    def get_node(self, _: object) -> _Described:
+        return self
+
+    async def read_data_type_definition(self) -> object:
+        return self.definition
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "word"),
+    [
+        (0, b"\x07\0\0\0", ""),
+        (0, b"\x07\0\0", "bad_structure"),
+        (0, b"\x07\0\0\0\x09", "bad_structure"),  # another program's, that has one member more
+        (3, b"\x07\0\0\0", "unknown_structure"),  # its members may be of other types
+    ],
+)
+def test_a_structure_is_read_to_its_end(kind: int, body: bytes, word: str) -> None:
+    from asyncua import ua
+
+    from services.protocols.opcua.structures import Structures
+
+    structures = Structures()
+    asyncio.run(structures.learn(_Described(kind), ua.NodeId(1, 2)))
+    found = ua.ExtensionObject(TypeId=ua.NodeId(2, 2), Body=body)
+    if word:
+        with pytest.raises(BadValue, match=word):
+            structures.decode(found)
+    else:
+        assert structures.decode(found) == {"a": 7}
+
+
+def test_a_member_whose_type_the_server_does_not_tell_ends_no_connection() -> None:
+    from asyncua import ua
+
+    from services.protocols.opcua.structures import Structures
+
+    class Silent(_Described):
+        async def get_referenced_nodes(self, **_: object) -> object:
+            raise ua.uaerrors.BadUserAccessDenied
+
+    server, structures = Silent(0), Structures()
+    server.definition.Fields[0].DataType = ua.NodeId(77, 2)
+    asyncio.run(structures.learn(server, ua.NodeId(1, 2)))
+    with pytest.raises(BadValue, match="unknown_structure"):
+        structures.decode(ua.ExtensionObject(TypeId=ua.NodeId(2, 2), Body=b"1234"))
 
 
 def test_fields_of_a_browse_have_each_a_name_of_its_own() -> None:

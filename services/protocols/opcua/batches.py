@@ -1,5 +1,6 @@
 """Requests of as many operations as the server takes: by the limits that it tells
-(OPC 10000-5 §6.3.11), and halved where it refuses all the same.
+(OPC 10000-5 §6.3.11), and halved where it refuses all the same; and of reads, where one value
+cannot be decoded.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _TOO_MANY = (
     ua.uaerrors.BadResponseTooLarge,
     ua.uaerrors.BadEncodingLimitsExceeded,
 )
+_UNDECODABLE = ua.StatusCode(ua.StatusCodes.BadDecodingError)
 _LIMITS = {
     "read": ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
     "register": ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRegisterNodes,
@@ -33,6 +35,8 @@ class Batches:
 
     def __init__(self) -> None:
         self.limits = dict.fromkeys(_LIMITS, DEFAULT)
+        self.heard: Callable[[], None] = lambda: None
+        """Called whenever an answer has come: of many, all together may take long."""
 
     async def learn(self, client: Client) -> None:
         """Asks for the limits; one by one, for a server may lack any."""
@@ -69,4 +73,24 @@ class Batches:
                 raise ua.UaError(f"{len(found)} results for {len(part)} operations")
             results += found
             requests += 1
+            self.heard()
         return results, requests
+
+
+async def read_values(
+    client: Client, nodes: Sequence[ua.NodeId], attribute: ua.AttributeIds = ua.AttributeIds.Value
+) -> list[ua.DataValue]:
+    """One attribute of each node. What the library cannot decode is BadDecodingError, alone."""
+    asked = [ua.ReadValueId(NodeId=node, AttributeId=attribute) for node in nodes]
+    parameters = ua.ReadParameters(TimestampsToReturn=ua.TimestampsToReturn.Both, NodesToRead=asked)
+    try:
+        found: list[ua.DataValue] = await client.uaclient.session.read(parameters)
+    except (OSError, TimeoutError, ua.UaStatusCodeError):
+        raise
+    except Exception:  # its parser raises many kinds
+        if len(nodes) == 1:
+            return [ua.DataValue(StatusCode=_UNDECODABLE)]
+        half = len(nodes) // 2
+        first = await read_values(client, nodes[:half], attribute)
+        return first + await read_values(client, nodes[half:], attribute)
+    return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,23 @@ def leaf(chain: bytes | None) -> bytes:
     return chain[: int.from_bytes(chain[2:4]) + 4]
 
 
+class _Client(Client):  # type: ignore[misc]  # asyncua is not typed
+    """One that sends no password that anybody on the wire can read, whatever the server asks."""
+
+    def server_policy(self, token_type: ua.UserTokenType) -> ua.UserTokenPolicy:
+        """How a user's token is protected."""
+        found = super().server_policy(token_type)
+        is_clear = found.SecurityPolicyUri == _NO_POLICY
+        is_sealed = self.security_policy.Mode == ua.MessageSecurityMode.SignAndEncrypt
+        if token_type == ua.UserTokenType.UserName and is_clear and not is_sealed:
+            raise PlcUnavailable(
+                "opcua_password_in_clear",
+                "the server wants the password readable, and `mode: sign` encrypts nothing: set"
+                " `security: {mode: sign_and_encrypt}`",
+            )
+        return found
+
+
 async def connect(config: Mapping[str, Any], host: str) -> Client:
     """A client whose session is active. ``config``: a reader's, as rendered.
 
@@ -96,7 +114,7 @@ async def connect(config: Mapping[str, Any], host: str) -> Client:
     """
     plc = config["plc"]
     endpoint = choose(await endpoints(plc, host), plc)
-    client = Client(url_of(plc, host), timeout=plc["timeout_s"], watchdog_intervall=_NEVER_S)
+    client = _Client(url_of(plc, host), timeout=plc["timeout_s"], watchdog_intervall=_NEVER_S)
     client.name = client.description = f"plc-edge {config['site']}"
     client.application_uri = security.application_uri(config["site"])
     client.product_uri = "urn:plc-edge"
@@ -106,7 +124,8 @@ async def connect(config: Mapping[str, Any], host: str) -> Client:
         if plc["policy"] != "none":
             shown = leaf(endpoint.ServerCertificate)
             security.check_trusted(state, plc["id"], shown)
-            certificate, key = security.own(state, config["site"])
+            with _own_file(security.own_file(state)):
+                certificate, key = security.own(state, config["site"])
             client.application_uri = security.uri_of(certificate)
             await client.set_security(
                 POLICIES[plc["policy"]],
@@ -116,17 +135,31 @@ async def connect(config: Mapping[str, Any], host: str) -> Client:
                 mode=MODES[plc["mode"]],
             )
         if plc["user_certificate"]:
-            await client.load_client_certificate(plc["user_certificate"])
-            await client.load_private_key(plc["user_key"])
+            with _own_file(plc["user_certificate"]):
+                await client.load_client_certificate(plc["user_certificate"])
+            with _own_file(plc["user_key"]):
+                await client.load_private_key(plc["user_key"])
         elif plc["username"]:
             client.set_user(plc["username"])
             client.set_password(secrets.resolve(plc["password"]) if plc["password"] else "")
         await client.connect()
-    except (PlcUnavailable, ConfigError):
+    except PlcUnavailable:
         raise
+    except ConfigError as e:
+        raise PlcUnavailable("opcua_own_file", str(e)) from None
     except Exception as e:
         raise refusal(e, plc) from e
     return client
+
+
+@contextlib.contextmanager
+def _own_file(path: object) -> Iterator[None]:
+    """A file of this box that cannot be read is no fault of the server's."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError) as e:  # TypeError: a key with a password
+        why = e.strerror if isinstance(e, OSError) else "no certificate or key that can be read"
+        raise PlcUnavailable("opcua_own_file", f"{path}: {why}") from None
 
 
 def refusal(error: Exception, plc: Mapping[str, Any]) -> PlcUnavailable:

@@ -9,7 +9,7 @@ from typing import Any
 from asyncua import Client, ua
 
 from services.protocols.opcua import connect, node_ref
-from services.protocols.opcua.batches import Batches
+from services.protocols.opcua.batches import Batches, read_values
 from services.protocols.opcua.structures import Structures
 from services.protocols.opcua.values import pick, plain
 from services.protocols.tags import Change
@@ -83,12 +83,7 @@ class Nodes:
         self, client: Client, nodes: Sequence[Node], attribute: ua.AttributeIds
     ) -> tuple[list[ua.DataValue], int]:
         async def read(part: Sequence[Node]) -> Sequence[ua.DataValue]:
-            asked = [ua.ReadValueId(NodeId=n.read_id, AttributeId=attribute) for n in part]
-            parameters = ua.ReadParameters(
-                TimestampsToReturn=ua.TimestampsToReturn.Both, NodesToRead=asked
-            )
-            found: list[ua.DataValue] = await client.uaclient.session.read(parameters)
-            return found
+            return await read_values(client, [node.read_id for node in part], attribute)
 
         return await self.batches.run("read", nodes, read)
 

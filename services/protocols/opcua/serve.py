@@ -79,6 +79,7 @@ class _Talk:
 
     async def _serve(self, client: Client, subscribed: Callable[[], None]) -> None:
         subscriptions = Subscriptions(client, self._nodes.batches, self._told, self._missing)
+        self._nodes.batches.heard = self._line.heard
         await self._nodes.resolve(client)
         watched = [
             (n, group, await self._watch(subscriptions, n, group))
@@ -90,6 +91,7 @@ class _Talk:
         if sampled_ms := max((terms.sampling_ms for _, _, terms in watched), default=0.0):
             told_ms = max(terms.told_ms for _, _, terms in watched)
             text += f", looked at every {sampled_ms:.0f} ms, told every {told_ms:.0f} ms"
+        await self._ask_state(client)  # before any value is told
         self._line.connected(text)
         for n, group, terms in watched:
             if self._is_new:
@@ -198,13 +200,15 @@ class _Talk:
 
     async def _watch_state(self, client: Client) -> None:
         """The server's state; a session that has expired is seen here too."""
-        node = client.get_node(ua.NodeId(STATE))
         while True:
-            state = int(await node.read_value())
-            if state != self._state:
-                self._state = state
-                self._line.frozen("" if state == 0 else f"server_{_state_name(state)}")
             await asyncio.sleep(STATE_S)
+            await self._ask_state(client)
+
+    async def _ask_state(self, client: Client) -> None:
+        state = int(await client.get_node(ua.NodeId(STATE)).read_value())
+        if state != self._state:
+            self._state = state
+            self._line.frozen("" if state == 0 else f"server_{_state_name(state)}")
 
 
 def _state_name(state: int) -> str:

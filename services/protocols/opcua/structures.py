@@ -28,6 +28,8 @@ MAX_DEPTH = 16
 # Elements of one array within a structure; more is a damaged message.
 MAX_ELEMENTS = 1_000_000
 _OPTIONAL = ua.StructureType.StructureWithOptionalFields
+# Not those whose members may be of a subtype, which are encoded otherwise (OPC 10000-3 §8.48).
+_KINDS = (ua.StructureType.Structure, _OPTIONAL, ua.StructureType.Union)
 
 
 @dataclass(slots=True)
@@ -71,11 +73,17 @@ class Structures:
             definition = await client.get_node(data_type).read_data_type_definition()
         except ua.UaError:
             return
-        if not isinstance(definition, ua.StructureDefinition):
+        if (
+            not isinstance(definition, ua.StructureDefinition)
+            or definition.StructureType not in _KINDS
+        ):
             return
         structure = _Structure(int(definition.StructureType), [])
         for f in definition.Fields or []:
-            base = await self.base_of(client, f.DataType)
+            try:
+                base = await self.base_of(client, f.DataType)
+            except ua.UaError:  # it does not say what a member is: nor can the rest be found
+                return
             decode = await self._decoder(client, f.DataType, base, depth)
             optional = bool(f.IsOptional) and structure.kind == _OPTIONAL
             rank = f.ValueRank
@@ -128,12 +136,16 @@ class Structures:
         structure = self._by_encoding.get(found.TypeId)
         if structure is None:
             raise BadValue("unknown_structure")
+        data = Buffer(found.Body or b"")
         try:
-            return self._members(structure, Buffer(found.Body or b""))
+            members = self._members(structure, data)
         except BadValue:
             raise
         except Exception:  # bytes that are no such structure fail in many ways
             raise BadValue("bad_structure") from None
+        if data:  # of another definition: its members stand elsewhere
+            raise BadValue("bad_structure")
+        return members
 
     def members(self, data_type: ua.NodeId) -> list[Member]:
         """The members of a known structure; none of other types."""

@@ -18,7 +18,7 @@ from typing import Any
 from asyncua import Client, ua
 from asyncua.ua.uaerrors._base import UaStructParsingError
 
-from services.protocols.opcua.batches import Batches
+from services.protocols.opcua.batches import Batches, read_values
 from services.runtime.errors import PlcUnavailable
 
 # A subscription that is silent says so once in this time; twice that, and it is dead.
@@ -45,6 +45,22 @@ class Item:
     """Whose it is: given back with each of its values."""
     is_first: bool = True
     """Nothing has come yet."""
+    last: tuple[Any, Any] | None = None
+    """What has come last: its value and status."""
+    read: ua.DataValue | None = None
+    """What was read after a notification was lost: until ``read_until_s`` older ones may come."""
+    read_until_s: float = 0.0
+
+    def has_passed(self, value: ua.DataValue) -> bool:
+        """Whether something newer, or the same, was read already."""
+        read = self.read
+        if read is None or time.monotonic() > self.read_until_s:
+            return False
+        if value.SourceTimestamp is None or read.SourceTimestamp is None:
+            return False
+        if value.SourceTimestamp == read.SourceTimestamp:
+            return (value.Value, value.StatusCode) == self.last
+        return bool(value.SourceTimestamp < read.SourceTimestamp)
 
 
 @dataclass(slots=True)
@@ -238,17 +254,24 @@ class Subscriptions:
         one.heard_s = time.monotonic()
         message = result.NotificationMessage
         # A number that is lower than expected tells of nothing: numbers begin anew after 2^32 - 1.
-        if 0 < message.SequenceNumber - one.next_seq < 2**31:
-            await self._fetch(one, message.SequenceNumber)
+        is_lost = 0 < message.SequenceNumber - one.next_seq < 2**31 and not await self._fetch(
+            one, message.SequenceNumber
+        )
+        if message.NotificationData:
+            self._read(one, message)
+        if is_lost:
+            await self._look_again(one)
         if not message.NotificationData:
             return []  # a keep-alive: it names the number that comes next
-        self._read(one, message)
         return [ua.SubscriptionAcknowledgement(one.id, message.SequenceNumber)]
 
-    async def _fetch(self, one: _Subscription, until: int) -> None:
-        """Asks again for what is missing before number ``until``; says what stays lost."""
+    async def _fetch(self, one: _Subscription, until: int) -> bool:
+        """Asks again for what is missing before number ``until``; says what stays lost. Whether
+        nothing does.
+        """
         first = max(one.next_seq, until - REPUBLISH_MAX)
-        if first > one.next_seq:
+        is_whole = first == one.next_seq
+        if not is_whole:
             self._tell_missing(one, first - one.next_seq)
         for number in range(first, until):
             try:
@@ -257,9 +280,32 @@ class Subscriptions:
                 raise
             except Exception:  # the server has it no more, or it cannot be decoded
                 self._tell_missing(one, 1)
+                is_whole = False
             else:
                 self._read(one, message)
         one.next_seq = until
+        return is_whole
+
+    async def _look_again(self, one: _Subscription) -> None:
+        """Reads what a lost notification may have brought: until the next change, which may never
+        come, an old value would be held for the present one.
+        """
+
+        async def read(part: Sequence[Item]) -> list[ua.DataValue]:
+            return await read_values(self._client, [item.node for item in part])
+
+        items = list(one.items.values())
+        found, _ = await self._batches.run("read", items, read)
+        until_s = time.monotonic() + 2 * one.revised_ms / 1_000 + 1
+        news: dict[int, list[Notified]] = {}
+        for item, value in zip(items, found, strict=True):
+            now = value.Value, value.StatusCode
+            if now != item.last:
+                item.last, item.read, item.read_until_s, item.is_first = now, value, until_s, False
+                # As a first value: what is told is that it holds now.
+                news.setdefault(item.group, []).append(Notified(item, value, True, False))
+        for group, told in news.items():
+            self._told(group, told)
 
     def _tell_missing(self, one: _Subscription, count: int) -> None:
         for group in sorted(one.groups):
@@ -273,7 +319,7 @@ class Subscriptions:
             if isinstance(part, ua.DataChangeNotification):
                 for one_value in part.MonitoredItems:
                     item = one.items.get(one_value.ClientHandle)
-                    if item is None:
+                    if item is None or item.has_passed(one_value.Value):
                         continue
                     status = one_value.Value.StatusCode
                     code = status.value if status is not None else 0
@@ -281,6 +327,7 @@ class Subscriptions:
                     notified = Notified(item, one_value.Value, item.is_first, overflow)
                     values.setdefault(item.group, []).append(notified)
                     item.is_first = False
+                    item.last = one_value.Value.Value, one_value.Value.StatusCode
             elif isinstance(part, ua.StatusChangeNotification):
                 text = f"the server ends a subscription ({part.Status.name})"
                 raise PlcUnavailable("opcua_subscription_ended", text)

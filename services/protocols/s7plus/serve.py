@@ -83,6 +83,9 @@ class _Reading:
         self._frozen = ""
         self._state_due_s = self._program_due_s = 0.0
         self._bad: list[set[str]] = [set() for _ in groups]
+        self._is_suspect = False
+        """A tag has become another since it was looked up: not every change has a time (PLC tags,
+        UDTs)."""
 
     def run(self) -> None:
         self._plan()
@@ -113,9 +116,10 @@ class _Reading:
 
     def _look_at_program(self) -> None:
         self._program_due_s = time.monotonic() + self._program_check_s
-        if self._cpu.stamp(self._names) != self._stamp:
+        if self._cpu.stamp(self._names) != self._stamp or self._is_suspect:
             self._line.event("info", "program_changed", "the PLC's program was changed: every tag"
                              " is looked up anew")  # fmt: skip
+            self._is_suspect = False
             self._plan()
 
     def _ask_state(self) -> None:
@@ -136,10 +140,12 @@ class _Reading:
             self._line.refused(group, "access_denied", text, began_s=began_s)
             return
         values, bad = values_of(plan, replies)
-        newly_bad = bad.keys() - self._bad[group]
+        never = {plan.tags[n].name for n in plan.refused}
+        newly_bad = bad.keys() - self._bad[group] - never
         self._bad[group] = set(bad)
         if newly_bad and any(bad[name] in words.OF_THE_PROGRAM for name in newly_bad):
             # Perhaps another program: before its values are told for those of the old one.
             self._program_due_s = min(self._program_due_s, began_s + PROGRAM_AGAIN_S)
+            self._is_suspect = True
         requests = len(plan.requests)
         self._line.read(group, values, bad, began_s=began_s, requests=requests)

@@ -6,6 +6,7 @@ const fs = require("fs");
 const path = require("path");
 const readline = require("readline");
 const opcua = require("node-opcua");
+const { EUInformation } = require("node-opcua-types");
 const { DataType, VariantArrayType, StatusCodes } = opcua;
 
 const options = JSON.parse(process.argv[2]);
@@ -25,6 +26,10 @@ function variant(v) {
   if (v.array) out.arrayType = VariantArrayType.Array;
   if (v.dimensions) { out.arrayType = VariantArrayType.Matrix; out.dimensions = v.dimensions; }
   return out;
+}
+
+class TornUnit extends EUInformation {
+  encode(stream) { stream.writeUInt8(1); }
 }
 
 async function main() {
@@ -95,6 +100,7 @@ async function main() {
   };
   addStruct("dtl", dtl, space.constructExtensionObject(dtl, clock));
   addStruct("drive", drive, makeDrive(12.5));
+  addStruct("unit", space.findDataType("EUInformation", 0), new EUInformation({ unitId: 7 }));
   nodes.level = ns.addAnalogDataItem({ componentOf: plant, browseName: "level", nodeId: "s=level",
     description: "Nível do tanque", definition: "level", valuePrecision: 0.1, dataType: "Double",
     engineeringUnitsRange: { low: 0, high: 100 },
@@ -141,6 +147,12 @@ async function main() {
     drive({ speed }) {
       nodes.drive.setValueFromSource(
         { dataType: DataType.ExtensionObject, value: makeDrive(speed) }, StatusCodes.Good, new Date());
+    },
+    // A structure of the standard's, whole or ending too early.
+    unit({ torn }) {
+      const Unit = torn ? TornUnit : EUInformation;
+      nodes.unit.setValueFromSource(
+        { dataType: DataType.ExtensionObject, value: new Unit({ unitId: 7 }) }, StatusCodes.Good, new Date());
     },
     // Counts "counter" up every period_ms, on from where it is, which is returned; `stop` returns
     // the last number.

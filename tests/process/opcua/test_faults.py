@@ -11,7 +11,17 @@ from typing import Any, Self
 
 import pytest
 
-from tests.kit.opcua import MiloServer, NodeServer, numbers, opcua_plc, reading, trust, untold
+from services.protocols.opcua import security
+from tests.kit.opcua import (
+    MiloServer,
+    NodeServer,
+    numbers,
+    opcua_plc,
+    place,
+    reading,
+    trust,
+    untold,
+)
 from tests.kit.procs import Service
 from tests.kit.proxy import Proxy
 from tests.kit.reader_rig import ReaderRig
@@ -158,6 +168,34 @@ def test_a_user_that_the_server_does_not_know(node_server: NodeServer, tmp_path:
         assert "errado-3141" not in rig.service.file.read_text()
 
 
+@pytest.mark.parametrize("what", ["password", "certificate", "own"])
+def test_what_lies_on_this_box_and_cannot_be_read(
+    node_server: NodeServer, tmp_path: Path, what: str
+) -> None:
+    """The fault is this box's: the server is not said to be away, nor the library to fail."""
+    account: dict[str, Any] = {}
+    files = [tmp_path / "pw"] if what == "password" else [tmp_path / "c.der", tmp_path / "k.der"]
+    if what == "password":
+        account = {"username": "edge", "password_file": str(files[0])}
+    elif what == "certificate":
+        account = {"user_certificate": str(files[0]), "user_key": str(files[1])}
+    for file in files:
+        file.write_text("segredo-2718\n")
+    rig = ReaderRig(opcua_plc(node_server.port, COUNTER, **account))
+    trust(rig)
+    torn = security.own_file(rig.site.state)
+    if what == "own":
+        torn.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        torn.write_text("-----BEGIN CERTIFICATE-----")
+    elif what == "password":
+        files[0].unlink()
+    with rig:
+        text = failing(rig, "opcua_own_file")
+        assert str(torn if what == "own" else files[0]) in text
+        assert "Traceback" not in rig.service.stderr()
+        assert "segredo-2718" not in rig.service.stderr()
+
+
 def test_what_the_server_does_not_offer(milo_server: MiloServer) -> None:
     plc = opcua_plc(milo_server.port, COUNTER, security={"policy": "none"})
     with ReaderRig(plc) as rig:
@@ -176,6 +214,26 @@ def test_a_line_that_breaks_under_a_group_that_is_read(node_server: NodeServer) 
             rig.wait(lambda: rig.messages[-1].get("bad") == {"*": "plc_offline"}, 15, fault)
             proxy.fault = None
             rig.wait(lambda: rig.messages[-1]["quality"] == "good", 20, fault)
+
+
+@pytest.mark.parametrize("mode", ["scan", "subscribe"])
+def test_a_value_that_cannot_be_decoded_is_bad_alone(node_server: NodeServer, mode: str) -> None:
+    plc = opcua_plc(node_server.port, {"Int16": "INT"}, group={"mode": mode})
+    unit = {"name": "unit", "node": place("unit"), "member": "UnitId", "type": "DINT"}
+    plc["groups"][0]["fields"].append(unit)
+    with reading(plc) as rig:
+        assert rig.messages[-1]["values"]["unit"] == 7
+        node_server("unit", torn=True)
+        value = {"node": "Int16", "type": "Int16"}
+        try:
+            rig.wait(lambda: rig.messages[-1].get("bad") == {"unit": "BadDecodingError"}, 15)
+            node_server("set", values=[{**value, "value": 4_711}])
+            rig.wait(lambda: rig.messages[-1]["values"] == {"Int16": 4_711}, 5)
+        finally:
+            node_server("set", values=[{**value, "value": -32_768}])
+            node_server("unit", torn=False)
+        rig.wait(lambda: rig.messages[-1]["quality"] == "good", 10)
+        assert not any(m.get("bad") == {"*": "plc_offline"} for m in rig.messages)
 
 
 @pytest.mark.parametrize("fault", ["reset", "blackhole", "half_open"])

@@ -31,6 +31,7 @@ class Watch:
     def __init__(self) -> None:
         self.numbers: list[int] = []
         self.missing = 0
+        self.enough = ENOUGH
 
     def told(self, _group: int, values: list[Notified]) -> None:
         self.numbers += [v.value.Value.Value for v in values]
@@ -49,13 +50,13 @@ class Watch:
         task = asyncio.ensure_future(subscriptions.run())
         for _ in range(400):
             await asyncio.sleep(0.05)
-            if task.done() or len(self.numbers) > ENOUGH:
+            if task.done() or len(self.numbers) > self.enough:
                 break
         task.cancel()
         result = (await asyncio.gather(task, return_exceptions=True))[0]
         await client.disconnect()
         assert isinstance(result, asyncio.CancelledError), result
-        assert len(self.numbers) > ENOUGH
+        assert len(self.numbers) > self.enough
         assert self.numbers == sorted(set(self.numbers)), "out of order, or twice"
 
     @property
@@ -125,6 +126,38 @@ def test_a_notification_that_is_lost(
         assert watch.holes in (len(LOST) - 1, len(LOST))  # 4 and 5 may be one
     else:
         assert (watch.missing, watch.holes) == (0, 0)
+
+
+def test_the_last_change_is_lost(node_server: NodeServer, config: dict[str, Any]) -> None:
+    """Nothing follows that would bring the present value."""
+    watch, told = Watch(), list[asyncio.Future[Any]]()
+    watch.enough = 1
+    was: int = node_server("stop")
+    value = {"node": "counter", "type": "Int32", "value": was}
+    node_server("set", values=[value])
+
+    def tamper(publish: Publish) -> Publish:
+        async def lossy(acks: list[Any]) -> Any:
+            response = await publish(acks)
+            message = response.Parameters.NotificationMessage
+            if not message.NotificationData or message.SequenceNumber > 2:
+                return response
+            if message.SequenceNumber == 1:
+                node_server("set", values=[{**value, "value": was + 1}])
+                return response
+            ack = ua.SubscriptionAcknowledgement(response.Parameters.SubscriptionId, 2)
+            told.append(asyncio.ensure_future(publish([ack])))
+            await asyncio.sleep(0.05)
+            raise UaStructParsingError
+
+        return lossy
+
+    try:
+        asyncio.run(watch.run(config, tamper))
+    finally:
+        node_server("set", values=[value])
+    assert watch.numbers == [was, was + 1]
+    assert watch.missing == 1
 
 
 def test_a_server_that_lets_few_requests_wait(

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from services.protocols.opcua import security
-from tests.kit.opcua import EVERY_TYPE, NodeServer, opcua_plc, place, reading
+from tests.kit import delay_proxy
+from tests.kit.opcua import EVERY_TYPE, NodeServer, opcua_plc, place, reading, trust
+from tests.kit.reader_rig import ReaderRig
 
 TYPES = {name: kind for name, (kind, _) in EVERY_TYPE.items()}
 VALUES = {name: value for name, (_, value) in EVERY_TYPE.items()}
@@ -157,6 +159,32 @@ def test_a_server_that_is_suspended_gives_uncertain_values(node_server: NodeServ
         finally:
             node_server("state", state="Running")
         rig.wait(lambda: rig.messages[-1]["quality"] == "good", 10)
+
+
+@pytest.mark.parametrize("mode", ["subscribe", "scan"])
+def test_the_first_values_of_a_suspended_server_are_uncertain(
+    node_server: NodeServer, mode: str
+) -> None:
+    rig = ReaderRig(opcua_plc(node_server.port, {"Int16": "INT"}, group={"mode": mode}))
+    trust(rig)
+    node_server("state", state="Suspended")
+    try:
+        with rig:
+            rig.wait(lambda: any(m["values"] for m in rig.messages), 15)
+            first = next(m for m in rig.messages if m["values"])
+            assert (first["quality"], first["bad"]) == ("uncertain", {"*": "server_suspended"})
+    finally:
+        node_server("state", state="Running")
+
+
+def test_many_small_requests_may_take_longer_than_one_answer(tmp_path: Path) -> None:
+    fields = {f"n{n}": "LREAL" for n in range(100)}
+    with NodeServer(tmp_path, many=100, limits={"maxNodesPerRead": 5}) as server:
+        port = delay_proxy.serve(server.port, 0.04)  # 20 requests of 80 ms
+        group = {"mode": "scan", "scan": "3s"}
+        with reading(opcua_plc(port, fields, timeout="1s", group=group)) as rig:
+            assert rig.messages[-1]["latency_ms"] > 1_000
+            rig.wait(lambda: rig.messages[-1]["values"]["n99"] == 99, 5)
 
 
 def test_a_server_that_gives_less_than_asked_is_told(node_server: NodeServer) -> None:

@@ -171,6 +171,21 @@ def test_a_download_moves_variables_and_no_value_takes_anothers_name(
         rig.wait(lambda: rig.messages[-1].get("bad") == {"a": "unknown_symbol"}, 15)
 
 
+def test_a_download_moves_a_plc_tag_to_the_place_of_another_type(
+    cpu: tuple[SymbolCpu, int],
+) -> None:
+    """No block tells of it, only the tag's type."""
+    plc, port = cpu
+    given = config(port)
+    given["groups"][0]["fields"] = [{"name": "nivel", "symbol": "Nivel", "type": "WORD"}]
+    with ReaderRig(given) as rig:
+        rig.wait(lambda: rig.messages, 10)
+        plc.declare({}, [Var("Vazao", "INT"), Var("Nivel", "WORD")])
+        plc.set("Nivel", b"\x43\x21")
+        rig.wait(lambda: rig.messages[-1]["values"] == {"nivel": 0x4321}, 15)
+        assert any(m.get("bad") == {"nivel": "type_differs"} for m in rig.messages)
+
+
 def test_a_refused_password_is_told_and_never_shown(tmp_path: Path) -> None:
     plc = SymbolCpu(BLOCKS, version=2, tags=TAGS, level=4, users={("ana", "segredo-8"): 2})
     fill(plc)

@@ -93,3 +93,24 @@ def test_scaled_as_bytes_are() -> None:
     record.changed(b"\x00\x03")
     assert made("INT", 3, **options) == record.values["f"] == 0.3
     assert made("INT[0..1]", [3, 5], **options) == [0.3, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("type_", "text"),
+    [("LDT", "2024-13-99T00:00:00"), ("DATE", "2023-02-29"), ("LTOD", "25:00:00.123456789")],
+)
+def test_a_text_that_is_no_moment(type_: str, text: str) -> None:
+    with pytest.raises(BadValue, match="type_differs"):
+        made(type_, text)
+
+
+@pytest.mark.parametrize(
+    ("type_", "text"),
+    [
+        ("LDT", "2024-02-29T23:59:59.123456789"),
+        ("DTL", "2024-02-29T00:00:00.1"),
+        ("TOD", "23:59:59.12"),
+    ],
+)
+def test_a_text_that_is_one(type_: str, text: str) -> None:
+    assert made(type_, text) == text

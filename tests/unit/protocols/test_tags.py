@@ -174,3 +174,44 @@ def test_refused_and_given_again() -> None:
     (told,) = group.tell(Change("a", 4, ts_ms=NOW_MS + 50))
     assert group.tags.refused == {}
     assert values(told) == {"a": 4, "b": 0, "c": 0}
+
+
+def test_first_values_that_come_with_changes_are_older_than_those() -> None:
+    """A server that tells every 10 s tells both at once."""
+    group = Tags(tags("g1", "a", mode="subscribe"), lambda: NOW_MS)
+    told = list(group.changed([Change("a", 0), *later("a", NOW_MS - 8_000, NOW_MS - 1_000)]))
+    assert [values(reading)["a"] for reading in told] == [0, 1, 2]
+    assert [r.ts_ms for r in told] == [NOW_MS - 8_001, NOW_MS - 8_000, NOW_MS - 1_000]
+
+
+def test_a_repeat_goes_on_where_the_sources_time_is_none() -> None:
+    group = Group()
+    group.tell(Change("a", 1, ts_ms=NOW_MS - TIME_TOLERANCE_MS - 1))
+    group.now_ms += 60_000
+    repeat = group.tags.held()
+    assert repeat is not None
+    assert repeat.ts_ms > group.now_ms - 10_000
+
+
+def test_a_late_change_shows_no_other_tag_as_it_was_not_yet() -> None:
+    group = Group()
+    group.now_ms += 100_000
+    (new,) = group.tell(Change("b", 1, ts_ms=NOW_MS + 50_000))
+    (late,) = group.tell(Change("a", 1, ts_ms=NOW_MS + 10_000))
+    assert (late.ts_ms, values(late)["b"]) == (NOW_MS + 10_000, 1)  # it was 0 then
+    assert (new.doubt, late.doubt) == ("", "late_change")
+    repeat = group.tags.held()
+    assert repeat is not None
+    assert (repeat.doubt, repeat.ts_ms > new.ts_ms) == ("", True)
+
+
+def test_a_late_change_of_what_nothing_else_has_passed() -> None:
+    group = Group()
+    group.now_ms += 100_000
+    group.tell(Change("a", 1, ts_ms=NOW_MS + 50_000), Change("b", 1, ts_ms=NOW_MS + 10_000))
+    (back,) = group.tell(Change("a", 2, ts_ms=NOW_MS + 30_000))  # the server's clock was set
+    assert (back.ts_ms, back.doubt) == (NOW_MS + 30_000, "")
+
+
+def later(name: str, *times_ms: int) -> list[Change]:
+    return [Change(name, n, ts_ms=ts_ms) for n, ts_ms in enumerate(times_ms, 1)]

@@ -386,3 +386,22 @@ def test_a_whole_request_refused(tmp_path: Path) -> None:
         assert rig.messages[0]["bad"] == {"a": "access_denied"}
         assert rig.engine.health.status == "degraded"
     assert "access_denied" in rig.codes
+
+
+def test_changes_between_two_addresses_are_told_as_lost(tmp_path: Path) -> None:
+    """No `plc_offline` says it: the other address is read at once."""
+
+    def serve(host: str, line: Line) -> None:
+        line.connected("")
+        line.changed(0, [Change("a", 1 if host == "h1" else 9)])
+        if host == "h1":
+            time.sleep(0.1)
+            raise PlcUnavailable("reset", "the cable")
+        wait(line)
+
+    group = tags("g1", "a", mode="subscribe")
+    with EngineRig(tmp_path, serve, [group], hosts=("h1", "h2")) as rig:
+        rig.until(lambda: rig.messages and rig.messages[-1]["values"] == {"a": 9})
+    told = [(m["values"], m.get("bad")) for m in rig.messages]
+    assert told == [({"a": 1}, None), ({"a": 9}, {"*": "changes_lost"})]
+    assert "plc_switched" in rig.codes

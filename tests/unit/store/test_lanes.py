@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from bus.frames import Sample
+from services.store_forward.outbox import Outbox
 from tests.kit.store_rig import Rig
 
 
@@ -94,3 +98,32 @@ def test_a_short_absence_opens_no_lanes() -> None:
         if rig.store is not None:
             rig.store.close()
         rig.close()
+
+
+def test_a_backlog_ends_though_its_last_row_is_for_another(tmp_path: Path) -> None:
+    """Else nothing behind it would count as delivered, and no segment could be given up."""
+    outbox = Outbox(tmp_path / "outbox", "site", [("a", "oldest"), ("b", "oldest")])
+
+    def put(seq: int) -> None:
+        outbox.offer(Sample("p1", "acme", 1_764_000_000_000, seq, seq, b"{}"))
+        outbox.commit()
+
+    for seq in (1, 2, 3):
+        put(seq)
+    row = outbox.row(outbox.last_pos)
+    assert row is not None
+    outbox.settle("a", "live", outbox.last_pos)
+    outbox.state.bury("a", [(row, "refused")])
+    outbox.retry_dead("a")
+    outbox.open_lanes("b")
+    put(4)
+    outbox.settle("b", "live", outbox.last_pos)
+    cursor = outbox.cursors["b"]
+    backlog = outbox.read("b", "backfill", cursor.done, 100)
+    assert [r.seq for r in backlog] == [1, 2, 3]
+    assert not outbox.read("b", "backfill", backlog[-1].pos, 100)
+    assert cursor.behind, "they are on their way"
+    outbox.settle("b", "backfill", backlog[-1].pos)
+    assert not outbox.read("b", "backfill", cursor.done, 100)
+    assert (cursor.behind, cursor.done, outbox.pending("b")) == (False, outbox.last_pos, 0)
+    outbox.close()
