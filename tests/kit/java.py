@@ -27,6 +27,6 @@ def jars(pom: Path) -> tuple[str, str]:
         if not stamp.exists() or stamp.read_bytes() != pom.read_bytes():
             goal = ["dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
             command = [maven, "-q", "-B", "-f", str(pom), *goal]
-            subprocess.run(command, check=True, capture_output=True, timeout=180)
+            subprocess.run(command, check=True, capture_output=True, timeout=300)
             stamp.write_bytes(pom.read_bytes())
     return java, f"{folder}/*"

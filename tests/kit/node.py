@@ -31,6 +31,6 @@ def package(name: str, version: str) -> tuple[str, Path]:
         if not (folder / "node_modules" / name).is_dir():
             command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder)]
             subprocess.run(
-                [*command, f"{name}@{version}"], check=True, capture_output=True, timeout=120
+                [*command, f"{name}@{version}"], check=True, capture_output=True, timeout=300
             )
     return node, folder

@@ -26,11 +26,14 @@ from tests.kit.procs import Service
 from tests.kit.proxy import Proxy
 from tests.kit.reader_rig import ReaderRig
 
+# Where packages of npm or Maven are not there yet, the first test fetches them.
+pytestmark = pytest.mark.timeout(300)
+
 COUNT_MS = 100
 COUNTER = {"counter": "DINT"}
 
 
-def failing(rig: ReaderRig, code: str, timeout_s: float = 20) -> str:
+def failing(rig: ReaderRig, code: str, timeout_s: float = 45) -> str:
     """Waits until a heartbeat names this failure; its message."""
 
     def failure() -> dict[str, Any]:
@@ -53,11 +56,11 @@ class Counting:
 
     def reach(self, count: int) -> None:
         """Waits until so many numbers have come since the beginning."""
-        self.rig.wait(lambda: (numbers(self.rig) or [0])[-1] >= self.before + count, 20)
+        self.rig.wait(lambda: (numbers(self.rig) or [0])[-1] >= self.before + count, 45)
 
     def __exit__(self, *_: object) -> None:
         self.last: int = self.server("stop")
-        self.rig.wait(lambda: numbers(self.rig)[-1] == self.last, 20, f"{self.last}")
+        self.rig.wait(lambda: numbers(self.rig)[-1] == self.last, 45, f"{self.last}")
 
     def check(self) -> None:
         """Every number was delivered, or told of."""
@@ -93,8 +96,8 @@ def test_a_queue_that_is_too_short_is_told(node_server: NodeServer) -> None:
             count.reach(30)
         assert len(set(count.delivered)) < count.last - count.before, "nothing was lost"
         count.check()
-        rig.wait(lambda: rig.metric("plc_edge_changes_lost_total", why="server_queue") >= 2, 5)
-        rig.wait(lambda: rig.service.said("changes or more of group planta were lost"), 5)
+        rig.wait(lambda: rig.metric("plc_edge_changes_lost_total", why="server_queue") >= 2, 20)
+        rig.wait(lambda: rig.service.said("changes or more of group planta were lost"), 20)
 
 
 @pytest.mark.parametrize("ahead_s", [3_600, -3_600])
@@ -103,12 +106,12 @@ def test_a_server_that_lies_about_the_time(node_server: NodeServer, ahead_s: int
         stamp_ms = int((time.time() + ahead_s) * 1_000)
         value = {"node": "counter", "type": "Int32", "value": 77 + ahead_s, "at_ms": stamp_ms}
         node_server("set", values=[value])
-        rig.wait(lambda: rig.messages[-1]["values"]["counter"] == 77 + ahead_s, 5)
+        rig.wait(lambda: rig.messages[-1]["values"]["counter"] == 77 + ahead_s, 20)
         lie = next(m for m in rig.messages if m["values"].get("counter") == 77 + ahead_s)
         assert (lie["quality"], lie["bad"]) == ("uncertain", {"*": "source_time_off"})
         assert abs(lie["ts"] - time.time() * 1_000) < 30_000
         node_server("set", values=[{"node": "counter", "type": "Int32", "value": 1}])
-        rig.wait(lambda: rig.messages[-1]["values"]["counter"] == 1, 5)
+        rig.wait(lambda: rig.messages[-1]["values"]["counter"] == 1, 20)
         assert rig.messages[-1]["quality"] == "good"
 
 
@@ -116,8 +119,8 @@ def test_a_session_that_the_server_forgets(node_server: NodeServer) -> None:
     with reading(opcua_plc(node_server.port, COUNTER)) as rig:
         with Counting(node_server, rig) as count:
             assert node_server("expire") >= 1
-            rig.wait(lambda: rig.metric("plc_edge_reconnects_total") >= 1, 15)
-            rig.wait(lambda: rig.messages[-1]["quality"] == "good", 10)
+            rig.wait(lambda: rig.metric("plc_edge_reconnects_total") >= 1, 30)
+            rig.wait(lambda: rig.messages[-1]["quality"] == "good", 30)
         count.check()
         assert any(m.get("bad") == {"*": "plc_offline"} for m in rig.messages)
 
@@ -125,11 +128,11 @@ def test_a_session_that_the_server_forgets(node_server: NodeServer) -> None:
 def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
     with NodeServer(tmp_path) as server, reading(opcua_plc(server.port, COUNTER)) as rig:
         server.kill()
-        rig.wait(lambda: rig.messages[-1].get("bad") == {"*": "plc_offline"}, 10)
+        rig.wait(lambda: rig.messages[-1].get("bad") == {"*": "plc_offline"}, 30)
         failing(rig, "refused")
         server.start()
-        rig.wait(lambda: rig.messages[-1]["quality"] == "good", 25)
-        rig.wait(lambda: rig.beats[-1].status == "online", 5)
+        rig.wait(lambda: rig.messages[-1]["quality"] == "good", 45)
+        rig.wait(lambda: rig.beats[-1].status == "online", 20)
 
 
 def test_another_certificate_is_refused_until_a_person_confirms_it() -> None:
@@ -139,14 +142,14 @@ def test_another_certificate_is_refused_until_a_person_confirms_it() -> None:
             assert "plc-edge trust forno-01" in failing(rig, "opcua_not_trusted")
             assert not any(m["values"] for m in rig.messages)
             trust(rig)
-            rig.wait(lambda: rig.messages and rig.messages[-1]["quality"] == "good", 20)
+            rig.wait(lambda: rig.messages and rig.messages[-1]["quality"] == "good", 45)
             server.kill()
             server.start()
-            text = failing(rig, "opcua_certificate_changed", 40)
+            text = failing(rig, "opcua_certificate_changed", 60)
             assert "plc-edge trust forno-01" in text
             assert rig.messages[-1]["values"] == {}
             trust(rig)
-            rig.wait(lambda: rig.messages[-1]["quality"] == "good", 20)
+            rig.wait(lambda: rig.messages[-1]["quality"] == "good", 45)
 
 
 def test_a_server_that_does_not_trust_us(tmp_path: Path) -> None:
@@ -211,9 +214,9 @@ def test_a_line_that_breaks_under_a_group_that_is_read(node_server: NodeServer) 
     ):
         for fault in ("blackhole", "reset"):
             proxy.fault = fault
-            rig.wait(lambda: rig.messages[-1].get("bad") == {"*": "plc_offline"}, 15, fault)
+            rig.wait(lambda: rig.messages[-1].get("bad") == {"*": "plc_offline"}, 30, fault)
             proxy.fault = None
-            rig.wait(lambda: rig.messages[-1]["quality"] == "good", 20, fault)
+            rig.wait(lambda: rig.messages[-1]["quality"] == "good", 45, fault)
 
 
 @pytest.mark.parametrize("mode", ["scan", "subscribe"])
@@ -226,13 +229,13 @@ def test_a_value_that_cannot_be_decoded_is_bad_alone(node_server: NodeServer, mo
         node_server("unit", torn=True)
         value = {"node": "Int16", "type": "Int16"}
         try:
-            rig.wait(lambda: rig.messages[-1].get("bad") == {"unit": "BadDecodingError"}, 15)
+            rig.wait(lambda: rig.messages[-1].get("bad") == {"unit": "BadDecodingError"}, 30)
             node_server("set", values=[{**value, "value": 4_711}])
-            rig.wait(lambda: rig.messages[-1]["values"] == {"Int16": 4_711}, 5)
+            rig.wait(lambda: rig.messages[-1]["values"] == {"Int16": 4_711}, 20)
         finally:
             node_server("set", values=[{**value, "value": -32_768}])
             node_server("unit", torn=False)
-        rig.wait(lambda: rig.messages[-1]["quality"] == "good", 10)
+        rig.wait(lambda: rig.messages[-1]["quality"] == "good", 30)
         assert not any(m.get("bad") == {"*": "plc_offline"} for m in rig.messages)
 
 
@@ -244,9 +247,9 @@ def test_a_line_that_breaks(node_server: NodeServer, fault: str) -> None:
     ):
         with Counting(node_server, rig) as count:
             proxy.fault = fault
-            rig.wait(lambda: rig.messages[-1].get("bad") == {"*": "plc_offline"}, 15)
+            rig.wait(lambda: rig.messages[-1].get("bad") == {"*": "plc_offline"}, 30)
             proxy.fault = None
-            rig.wait(lambda: rig.messages[-1]["quality"] == "good", 20)
+            rig.wait(lambda: rig.messages[-1]["quality"] == "good", 45)
         count.check()
 
 
@@ -261,7 +264,7 @@ def test_a_reader_that_is_killed_tells_that_it_was_away(node_server: NodeServer)
                 rig.service.kill()
                 rig.service = Service(rig.config)
                 rig.service.wait_ready()
-                rig.wait(partial(_has, rig, len(rig.messages) + 6), 15)
+                rig.wait(partial(_has, rig, len(rig.messages) + 6), 30)
         count.check()
         seqs = sorted({(m["epoch"], m["seq"]) for m in rig.messages})
         assert len({epoch for epoch, _ in seqs}) == 1

@@ -20,6 +20,9 @@ from services.publisher.opcua.session import Internal
 from services.publisher.opcua.users import Users
 from tests.kit.opcua_seen import TEMPERATURE, Rig, fill, go, rig
 
+# Where packages of npm or Maven are not there yet, the first test fetches them.
+pytestmark = pytest.mark.timeout(300)
+
 _TOKEN = 13  # asyncua's first
 
 
