@@ -52,7 +52,7 @@ class NodeClient:
         """Everything of one kind, as yet."""
         return [s for s in self.said if s["what"] == what]
 
-    def first(self, what: str, timeout_s: float = 15) -> dict[str, Any]:
+    def first(self, what: str, timeout_s: float = 30) -> dict[str, Any]:
         """The first of one kind."""
         until(lambda: bool(self.all(what)), timeout_s, self.shown)
         return self.all(what)[0]

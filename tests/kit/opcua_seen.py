@@ -116,7 +116,7 @@ class Seen:
         await subscription.subscribe_data_change([self.node(p) for p in paths])
         return subscription
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 5) -> None:
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 20) -> None:
         for _ in range(int(timeout_s * 100)):
             if condition():
                 return

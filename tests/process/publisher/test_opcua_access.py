@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import socket
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -201,9 +203,10 @@ def test_a_plc_that_goes_to_another_tenant_takes_no_value_along() -> None:
 
         async def work() -> None:
             async with r.client("beto", "secreto") as beto:
-                for _ in range(500):
-                    if moved in await beto.tree():
-                        break
+                end_s = time.monotonic() + 30
+                while moved not in await beto.tree():
+                    assert time.monotonic() < end_s, r.server.stderr()
+                    await asyncio.sleep(0.05)
                 found = await beto.read(moved)
                 assert found.StatusCode.value == _C.BadWaitingForInitialData
                 new = body(2, {"temperatura": 90.0}, locatario="beta")
