@@ -423,7 +423,7 @@ def test_sigterm_waits_for_what_is_in_flight() -> None:
     with (
         run_folder() as run,
         Broker() as broker,
-        broker.subscribe(TOPIC) as seen,
+        broker.subscribe(TOPIC, STATUS) as seen,
         DispatchPeer(run, "central") as peer,
         service(mqtt_config(run, broker.port)) as publisher,
     ):
@@ -432,9 +432,15 @@ def test_sigterm_waits_for_what_is_in_flight() -> None:
         begin_s = time.monotonic()
         assert publisher.terminate() == 0
         assert time.monotonic() - begin_s < 5
-        time.sleep(0.2)
-        settled = peer.settled
-        assert len(seen.topic(TOPIC)) == settled, "goodbye with messages unsettled"
+        # A broker keeps the order: nothing of this publisher comes after its goodbye.
+        until(lambda: len(seen.topic(STATUS)) == 2, 5, "goodbye")
+        sent = len(seen.topic(TOPIC))
+        until(
+            lambda: peer.settled >= sent,
+            5,
+            lambda: f"goodbye with messages unsettled: {peer.settled} of {sent} are settled",
+        )
+        assert peer.settled == sent, "settled and not sent"
         with service(mqtt_config(run, broker.port)):
             peer.wait_done(10)
             until(lambda: len(seen.topic(TOPIC)) >= 2_000, 5, "all seen")
