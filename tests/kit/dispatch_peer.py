@@ -7,7 +7,6 @@ cursor, as a killed store does.
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import zmq
 from bus.frames import GAP_ROW, SAMPLE_ROW, Deliver, Heartbeat, Ready, Receipt
 from bus.sockets import Bus
 from services.runtime.clock import now_ms
+from tests.kit.common import until
 
 BATCH_ROWS = 100
 
@@ -151,10 +151,7 @@ class DispatchPeer:
 
     def wait_done(self, timeout_s: float) -> None:
         """Returns when all rows are settled."""
-        deadline_s = time.monotonic() + timeout_s
-        while not self.done:
-            assert time.monotonic() < deadline_s, f"{self.settled} of {len(self.rows)} settled"
-            time.sleep(0.01)
+        until(lambda: self.done, timeout_s, lambda: f"{self.settled} of {len(self.rows)} settled")
 
     def close(self) -> None:
         """Ends the thread and the sockets."""

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +16,7 @@ from bus import topology
 from bus.frames import Raw
 from bus.sockets import Bus
 from services.runtime.clock import now_ms
+from tests.kit.common import until
 from tests.kit.procs import Service
 
 
@@ -68,11 +68,14 @@ class MirrorRig:
 
     def send_until(self, image: bytes, what: Any, timeout_s: float = 10, **how: Any) -> None:
         """Goes on scanning every 20 ms, as a reader does, until ``what()``."""
-        deadline_s = time.monotonic() + timeout_s
-        while not what():
-            assert time.monotonic() < deadline_s, self.explain()
+
+        def shows() -> bool:
+            if what():
+                return True
             self.send(image, **how)
-            time.sleep(0.02)
+            return False
+
+        until(shows, timeout_s, self.explain)
 
     def explain(self) -> str:
         assert self.service is not None

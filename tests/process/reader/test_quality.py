@@ -229,7 +229,9 @@ def test_no_drift_and_every_overrun_is_counted() -> None:
 def test_the_first_message_comes_at_once() -> None:
     """A Hello that is lost while the wires are made is said again after 0.1 s."""
     with FakePlc({7: block(4)}) as fake, ReaderRig(plc(fake, reals(4))) as rig:
-        rig.wait(lambda: rig.messages, 0.8)
+        begin_s = time.monotonic()
+        rig.wait(lambda: rig.messages)
+        assert time.monotonic() - begin_s < 0.8
 
 
 def test_a_plc_that_accepts_and_resets_is_not_online() -> None:
@@ -286,11 +288,11 @@ def test_a_plc_that_does_not_answer_holds_up_nothing_else() -> None:
         socket.create_server(("127.0.0.1", 0)) as deaf,  # the kernel accepts, nobody answers
         ReaderRig({**plc(deaf.getsockname()[1], reals(4)), "timeout": "20s"}) as rig,
     ):
-        rig.wait(lambda: len(rig.beats) >= 4, 6)
+        rig.wait(lambda: len(rig.beats) >= 4)
         steps_ms = [b.ts_ms - a.ts_ms for a, b in pairwise(rig.beats[1:])]
-        assert max(steps_ms) < 2_000
+        assert max(steps_ms) < 5_000, "one a second, not one a timeout"
         assert {b.status for b in rig.beats} == {"offline"}
-        assert rig.service.terminate(2) == 0
+        assert rig.service.terminate() == 0
 
 
 def test_it_starts_without_its_plc() -> None:
@@ -339,6 +341,7 @@ def test_a_consistent_group_with_a_refused_field_stays_connected() -> None:
             assert fake.connections == 1
 
 
+@pytest.mark.timing
 def test_unchanged_values_are_not_sent_and_silence_has_an_end() -> None:
     data = block(4)
     with FakePlc({7: data}) as fake:
@@ -348,10 +351,13 @@ def test_unchanged_values_are_not_sent_and_silence_has_an_end() -> None:
             times = [m["ts"] for m in rig.messages]
             assert all(900 < b - a < 1_300 for a, b in pairwise(times))
             struct.pack_into(">f", data, 0, 77.0)
-            rig.wait(lambda: rig.messages[-1]["values"]["f0"] == 77.0, 0.8)
+            changed_s = time.monotonic()
+            rig.wait(lambda: rig.messages[-1]["values"]["f0"] == 77.0)
+            assert time.monotonic() - changed_s < 0.8
             # The panel hears of it four times a second all the same, with bodies now and then.
             seconds = (rig.scans[-1].ts_ms - rig.scans[0].ts_ms) / 1_000
             assert 3 * seconds < len(rig.scans) <= 4 * seconds + 2
             assert any(not scan.bodies for scan in rig.scans)
             # The last value is shown, though it was read in between.
-            rig.wait(lambda: b"77.0" in b"".join(rig.scans[-1].bodies), 1.0)
+            rig.wait(lambda: b"77.0" in b"".join(rig.scans[-1].bodies))
+            assert time.monotonic() - changed_s < 2.0
