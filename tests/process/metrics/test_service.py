@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import urllib3
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -225,7 +226,7 @@ def test_a_client_that_does_not_read_harms_nobody(rig: Rig) -> None:
     started_s = time.monotonic()
     assert len(read_stream(rig, "", 2.0)) > 10
     assert rig.get("/healthz").status == 200
-    assert time.monotonic() - started_s < 3.5
+    assert time.monotonic() - started_s < 10, "less than the patience with the other"
     stuck.close()
     until(lambda: sample(rig, "plc_edge_stream_clients") == 0, 10, "gone")
 
@@ -254,11 +255,11 @@ def test_a_client_that_does_not_read_is_cut_off() -> None:
 def test_a_connection_that_says_nothing_is_closed(rig: Rig) -> None:
     with socket.create_connection(("127.0.0.1", rig.port)) as silent:
         silent.sendall(b"GET / HT")
-        silent.settimeout(14)
+        silent.settimeout(30)
         started_s = time.monotonic()
         with contextlib.suppress(ConnectionResetError):
             assert silent.recv(1) == b""
-        assert 8 < time.monotonic() - started_s < 13
+        assert 8 < time.monotonic() - started_s < 20
 
 
 def test_garbage_on_the_wire_is_counted(rig: Rig) -> None:
@@ -457,10 +458,12 @@ def test_sigterm_with_open_streams_ends_at_once_and_cleanly() -> None:
     with Rig(plcs=1) as rig:
         response = rig.http.request("GET", rig.url + "/api/stream", preload_content=False)
         pid = rig.pid("metrics")
+        process = psutil.Process(pid)
         started_s = time.monotonic()
         os.kill(pid, signal.SIGTERM)
+        psutil.wait_procs([process], timeout=20)
+        assert time.monotonic() - started_s < 6
         until(lambda: rig.pid("metrics") not in (0, pid), 10, "another one")
         log = (rig.folder / "supervisord.log").read_text()
         assert "exited: metrics (exit status 0" in log
-        assert time.monotonic() - started_s < 6
         response.close()

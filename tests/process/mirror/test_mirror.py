@@ -120,7 +120,10 @@ def test_no_torn_copy_is_accepted() -> None:
         rig.send_until(first, lambda: block[:size] == first)
         end_s = time.monotonic() + 6
         n = 1
-        while time.monotonic() < end_s:
+        # A busy machine needs longer to look often enough to prove anything.
+        while time.monotonic() < end_s or (
+            min(seen, rejected) <= 10 and time.monotonic() < end_s + 30
+        ):
             n = n % 250 + 1
             rig.send(bytes([n]) * size)
             for _ in range(30):
