@@ -75,6 +75,7 @@ def missed_scans(reads_ns: list[int], from_ns: int, to_ns: int) -> list[float]:
     return [p for p in pauses_s if p >= 2 * SCAN_S]
 
 
+@pytest.mark.timing
 @pytest.mark.timeout(90)
 def test_a_full_disk_stops_neither_polling_nor_draining() -> None:
     if os.geteuid() != 0:
