@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -15,7 +16,7 @@ from asyncua import ua
 from bus.frames import Heartbeat, Reply, Request
 from bus.sockets import Bus
 from services.runtime.clock import now_ms
-from tests.kit.common import free_port, until
+from tests.kit.common import BUSY_S, free_port, until
 from tests.kit.dispatch_peer import DispatchPeer
 from tests.kit.opcua_foreign import NodeClient
 from tests.kit.opcua_rig import (
@@ -94,11 +95,10 @@ def test_quality_becomes_status() -> None:
             return [d.StatusCode.name for d in read]
 
         async def settle(seen: Seen, wanted: list[str]) -> None:
-            for _ in range(300):
-                if await codes(seen) == wanted:
-                    return
+            end_s = time.monotonic() + BUSY_S
+            while (found := await codes(seen)) != wanted:
+                assert time.monotonic() < end_s, f"{found}, not {wanted}"
                 await asyncio.sleep(0.01)
-            raise AssertionError(f"{await codes(seen)}, not {wanted}")
 
         async def work() -> None:
             async with r.client() as seen:
@@ -152,14 +152,13 @@ def test_alarms() -> None:
         port = bus.bind("alarms")
 
         async def answer(said: list[dict[str, Any]], done: Callable[[], bool]) -> None:
-            for _ in range(1_000):
+            end_s = time.monotonic() + BUSY_S
+            while not done():
+                assert time.monotonic() < end_s, "not told"
                 while (frame := port.receive()) is not None:
                     assert frame == Request("list", {})
                     port.send(Reply({"alarms": said, "count": len(said), "history": []}))
-                if done():
-                    return
                 await asyncio.sleep(0.01)
-            raise AssertionError("not within 10 s")
 
         async def work() -> None:
             async with r.client() as seen:
