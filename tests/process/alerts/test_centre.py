@@ -16,6 +16,7 @@ import orjson
 import pytest
 
 from services.alerts import centre
+from services.control_plane.alerting.asking import ANSWER_S
 from services.runtime import central_config, secrets
 from services.runtime.clock import now_ms
 from services.runtime.process import Process
@@ -100,7 +101,7 @@ def test_an_engine_that_does_not_answer_holds_up_no_other_write(world: CentralAl
     # What may still be done is known to the audit; what was not done can be asked for again.
     rows = centre.call("GET", "/v1/tenants/acme/audit?action=alert&limit=9").body["items"]
     assert [row["action"] for row in rows] == ["alert.ack"] * 4
-    assert slowest_s < 0.5
+    assert slowest_s < 0.75 * ANSWER_S, "a write waited as long as they did"
     world.until(lambda: centre.call("GET", base).status == 200)
     again = {"idempotency-key": "k0"}
     for replayed in (None, "true"):

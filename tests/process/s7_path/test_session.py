@@ -181,7 +181,7 @@ def test_a_hung_cpu_times_out() -> None:
         with pytest.raises(PlcUnavailable) as caught:
             connect(plc.port)
         assert caught.value.code == "no_s7"
-        assert time.monotonic() - begin_s < 1.5
+        assert time.monotonic() - begin_s < 10
 
 
 def test_the_state_of_the_cpu() -> None:
