@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.kit.common import BUSY_S
 
 CHROMIUM = "/usr/bin/chromium"
 ARGS = [
@@ -25,6 +27,7 @@ DESKTOP, PHONE = (1280, 900), (390, 844)
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """One browser for a test module."""
+    expect.set_options(timeout=BUSY_S * 1_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
         try:

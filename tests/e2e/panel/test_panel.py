@@ -94,7 +94,7 @@ def test_faults_are_said_in_words(
         expect(cells).to_have_count(4)
         expect(cells.first).to_contain_text("rpm")
         group.locator('[data-field="temperatura"] button').click()
-        expect(group.locator(".trend canvas")).to_be_visible(timeout=8_000)
+        expect(group.locator(".trend canvas")).to_be_visible()
         fits(tab)
         accessible(tab)
         tab.screenshot(path=artefact(f"{name}-values"), full_page=True)
@@ -152,7 +152,7 @@ def test_survives_the_loss_of_the_service(browser: Browser, rig: Rig) -> None:
         pid = rig.pid("metrics")
         os.kill(pid, signal.SIGSTOP)
         try:
-            expect(tab.locator("#lost")).to_be_visible(timeout=10_000)
+            expect(tab.locator("#lost")).to_be_visible()
             expect(tab.locator("#lost")).to_contain_text("Sem contato com a caixa")
             # No green word may stand over data that nobody vouches for.
             expect(tab.locator("h1")).to_have_text("Sem contato")
@@ -161,7 +161,7 @@ def test_survives_the_loss_of_the_service(browser: Browser, rig: Rig) -> None:
         finally:
             os.kill(pid, signal.SIGKILL)
         until(lambda: rig.pid("metrics") not in (0, pid), 15, "back")
-        expect(tab.locator("#lost")).to_be_hidden(timeout=15_000)
+        expect(tab.locator("#lost")).to_be_hidden()
         expect(tab.locator("#contact")).to_have_text("ao vivo")
         expect(tab.locator("h1")).not_to_have_text("Sem contato")
         before = value.inner_text()

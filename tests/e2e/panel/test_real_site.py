@@ -100,19 +100,19 @@ def test_real_faults_on_the_page(browser: Browser, broker: Broker) -> None:
 
             # A bad field: named, with its reason, and nothing else is hurt.
             bad = "Campos que não podem ser lidos: 1 (vazao)"
-            expect(problems).to_contain_text(bad, timeout=15_000)
+            expect(problems).to_contain_text(bad)
             expect(tab.locator("h1")).to_have_text("Precisa de atenção")
             group = open_group(tab, "forno-02", "db500")
             expect(group.locator('[data-field="vazao"]')).to_contain_text("fim do bloco")
             expect(group.locator('[data-field="temperatura"] td')).to_contain_text("°C")
-            expect(tab.locator("#problems > li")).to_have_count(1, timeout=15_000)
+            expect(tab.locator("#problems > li")).to_have_count(1)
             accessible(tab)
             tab.screenshot(path=artefact("real-bad-field"), full_page=True)
 
             # The PLC is pulled.
             simulator.tell("down prensa-01")
             said = tab.locator('[data-plc="prensa-01"]')
-            expect(said).to_contain_text("sem conexão", timeout=15_000)
+            expect(said).to_contain_text("sem conexão")
             expect(problems).to_contain_text("em 127.0.0.1")
             expect(tab.locator("h1")).to_have_text("Há falhas")
             tab.screenshot(path=artefact("real-plc-pulled"), full_page=True)
@@ -131,9 +131,7 @@ def test_real_faults_on_the_page(browser: Browser, broker: Broker) -> None:
             # A process is killed: counted, told, and back.
             os.kill(site.pid("store_forward"), signal.SIGKILL)
             events = tab.locator("#event-rows")
-            expect(events).to_contain_text(
-                "store_forward terminou e foi reiniciado", timeout=15_000
-            )
+            expect(events).to_contain_text("store_forward terminou e foi reiniciado")
             row = tab.locator('[data-process="store_forward"]')
             expect(row.locator("td").nth(2)).to_have_text("1")
             tab.screenshot(path=artefact("real-process-killed"), full_page=True)
