@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.kit.common import ROOT, until
+from tests.kit.common import BUSY_S, ROOT, until
 
 
 class Service:
@@ -72,6 +72,10 @@ class Service:
     def said(self, text: str) -> bool:
         """Whether a log line contains ``text``."""
         return any(text in line for line in list(self.text))
+
+    def wait_said(self, text: str) -> None:
+        """The same of a line that may be read after what it says has shown elsewhere."""
+        until(lambda: self.said(text), BUSY_S, lambda: f"{text!r} is not said\n{self.stderr()}")
 
     def wait_ready(self, timeout_s: float = 15) -> None:
         """Returns at the READY line."""

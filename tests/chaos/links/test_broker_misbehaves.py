@@ -177,7 +177,7 @@ def test_a_broker_without_qos_1() -> None:
             peer.wait_done(10)
             until(lambda: len(broker.rows()) == 40, 5, publisher.stderr)
             check(peer, broker.rows(), 0, 0)
-            assert publisher.said("takes QoS 0 only")
+            publisher.wait_said("takes QoS 0 only")
             assert not broker.complaints
 
 
@@ -197,4 +197,4 @@ def test_an_idle_connection_is_kept_up_and_a_dead_one_found(answers: bool) -> No
             assert broker.connects == 1
         else:
             until(lambda: broker.connects >= 2, 12, publisher.stderr)
-            assert publisher.said("127.0.0.1 does not answer")
+            publisher.wait_said("127.0.0.1 does not answer")

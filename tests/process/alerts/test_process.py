@@ -198,7 +198,7 @@ def test_a_damaged_database_is_put_aside() -> None:
         (w.run / "alerts" / "alerts.db").write_bytes(b"no database" * 1_000)
         with w.alerts() as alerts:
             alerts.wait_ready()
-            assert alerts.said("alerts_damaged")
+            alerts.wait_said("alerts_damaged")
             w.feed("p1", 90)
             w.settle()
         assert (w.run / "alerts" / "alerts.damaged").exists()

@@ -143,8 +143,8 @@ def test_a_commit_that_must_wait_is_said_and_made_again() -> None:
     with world() as w, service(w.store()), service(w.tally(refuse=2), package="tests.kit") as tally:
         w.feed(30)
         w.check()
-        assert tally.said("output_disk_full")
-        assert tally.said("no room for the tally")
+        tally.wait_said("output_disk_full")
+        tally.wait_said("no room for the tally")
         w.feed(30)
         w.check()
         assert tally.terminate() == 0
@@ -159,7 +159,7 @@ def test_a_database_that_is_away_for_longer_is_waited_for() -> None:
     ):
         w.feed(30)
         w.check()
-        assert tally.said("output_disk_full")
+        tally.wait_said("output_disk_full")
         assert len([line for line in tally.text if '"output_away"' in line]) == 2
         w.feed(30)
         w.check()

@@ -141,8 +141,8 @@ def test_backlog_beside_new_ones_a_commit_that_waits_and_what_is_no_message() ->
             w.count, w.sum = w.count + 1, w.sum + 2 * seq
             w.send("p1", seq, replay=True)
         w.check()
-        assert tally.said("output_disk_full")
-        assert tally.said("no message of ours")
+        tally.wait_said("output_disk_full")
+        tally.wait_said("no message of ours")
 
 
 def test_a_database_that_is_away_for_longer_is_waited_for() -> None:
@@ -151,6 +151,6 @@ def test_a_database_that_is_away_for_longer_is_waited_for() -> None:
         until(lambda: tally.said('"output_ok"'), 15, tally.stderr)
         w.feed(10)
         w.check()
-        assert tally.said("output_disk_full")
-        assert tally.said("output_away")
+        tally.wait_said("output_disk_full")
+        tally.wait_said("output_away")
         assert tally.terminate() == 0

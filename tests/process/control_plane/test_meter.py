@@ -338,7 +338,7 @@ def test_its_database_is_away_for_a_while() -> None:
         box.send(1)
         want = (box.points, box.messages, box.bytes)
         until(lambda: w.usage("acme") == want, 30, meter.stderr)
-        assert meter.said('"output_database"')
+        meter.wait_said('"output_database"')
         assert meter.terminate() == 0
         box.close()
 

@@ -77,7 +77,7 @@ def test_a_centre_out_of_order_is_told_once_and_asked_again_ever_slower(
         assert len(lines) == 1, "one line per change of state"
         centre.target, centre.fault = None, ""
         wait_code(tmp_path, fleet, "", timeout_s=40)
-        assert fleet.said("fleet_centre_back")
+        fleet.wait_said("fleet_centre_back")
         assert fleet.terminate() == 0
 
 

@@ -196,8 +196,8 @@ def test_many_small_requests_may_take_longer_than_one_answer(tmp_path: Path) -> 
 def test_a_server_that_gives_less_than_asked_is_told(node_server: NodeServer) -> None:
     group = {"sampling": "10ms", "queue": 10_000}
     with reading(opcua_plc(node_server.port, {"Int16": "INT"}, group=group)) as rig:
-        assert rig.service.said("1 nodes are sampled every 50 ms")
-        assert rig.service.said("looked at every 50 ms")
+        rig.service.wait_said("1 nodes are sampled every 50 ms")
+        rig.service.wait_said("looked at every 50 ms")
 
 
 @pytest.mark.parametrize("mode", ["subscribe", "scan"])

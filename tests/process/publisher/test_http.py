@@ -224,7 +224,7 @@ def test_tls_that_does_not_come_to_be(flaw: str, code: str, mend: str) -> None:
             ):
                 peer.add(5)
                 until(lambda: publisher.said(f'"output_{code}"'), 10, publisher.stderr)
-                assert publisher.said(mend)
+                publisher.wait_said(mend)
                 assert not peer.settled
                 assert publisher.terminate() == 0
 

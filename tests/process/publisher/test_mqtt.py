@@ -178,7 +178,7 @@ def test_an_encrypted_key_is_named_and_taken_up_when_mended() -> None:
         with service(mqtt_config(run, broker.port, tls=tls)) as publisher:
             peer.add(5)
             until(lambda: publisher.said(f"{key} is encrypted"), 5, publisher.stderr)
-            assert publisher.said("openssl pkey")
+            publisher.wait_said("openssl pkey")
             Path(key).write_bytes(good)
             peer.wait_done(10)
             assert publisher.terminate() == 0
@@ -226,7 +226,7 @@ def test_refused_at_login_is_told_as_credentials(version: object) -> None:
         with service(config) as publisher:
             peer.add(5)
             until(lambda: publisher.said("refuses the credentials, not authorized"), 5, "said")
-            assert publisher.said('"output_auth"')
+            publisher.wait_said('"output_auth"')
             assert not publisher.said('"output_acl"')
             assert publisher.terminate() == 0
 
@@ -266,7 +266,7 @@ def test_a_broker_that_cannot_prove_itself_gets_nothing(flaw: str, code: str, me
         ):
             peer.add(3)
             until(lambda: publisher.said(f'"output_{code}"'), 10, publisher.stderr)
-            assert publisher.said(mend)
+            publisher.wait_said(mend)
             assert not peer.settled
             assert publisher.terminate() == 0
 
@@ -319,7 +319,7 @@ def test_a_denied_topic_is_held_and_goes_out_once_it_is_allowed() -> None:
         peer.add(300)
         with service(config) as publisher:
             until(lambda: publisher.said('"output_acl"'), 10, publisher.stderr)
-            assert publisher.said(
+            publisher.wait_said(
                 f"refuses {TOPIC}: not authorized (0x87): the account's access rules"
             )
             assert not peer.settled

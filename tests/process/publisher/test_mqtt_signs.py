@@ -63,8 +63,8 @@ def test_two_boxes_with_one_client_id(version: object) -> None:
         begin_s = time.monotonic()
         until(named, 30, lambda: one.stderr() + two.stderr())
         for _, publisher in peers:
-            assert publisher.said("client id planta-sp-central-acme")
-            assert publisher.said("own `site:` (or `client_id:`)")
+            publisher.wait_said("client id planta-sp-central-acme")
+            publisher.wait_said("own `site:` (or `client_id:`)")
         for peer, _ in peers:
             peer.add(100)
         for peer, _ in peers:
@@ -89,7 +89,7 @@ def test_a_session_taken_over_is_named_at_once() -> None:
     ):
         peer.add(10)
         until(lambda: publisher.said('"output_taken_over"'), 10, publisher.stderr)
-        assert publisher.said("client id planta-sp-central-acme or account edge")
+        publisher.wait_said("client id planta-sp-central-acme or account edge")
         broker.heal()
         peer.wait_done(10)
         check(peer, broker.rows(), WINDOW, broker.connects)
@@ -125,7 +125,7 @@ def test_a_broker_that_drops_idle_clients_before_the_keepalive() -> None:
             peer.add(5)
             peer.wait_done(10)
         until(lambda: publisher.said('"output_unstable"'), 5, publisher.stderr)
-        assert publisher.said("a shorter `keepalive:`")
+        publisher.wait_said("a shorter `keepalive:`")
         peer.wait_done(10)
         check(peer, broker.rows(), WINDOW, broker.connects)
         assert not peer.refused
@@ -139,7 +139,7 @@ def test_a_tls_port_where_none_is_wanted() -> None:
     ):
         peer.add(3)
         until(lambda: publisher.said('"output_wants_tls"'), 15, publisher.stderr)
-        assert publisher.said("remove `tls: false` (and give `tls: {ca: …}`), or correct `port:`")
+        publisher.wait_said("remove `tls: false` (and give `tls: {ca: …}`), or correct `port:`")
         assert not peer.settled
         assert publisher.terminate() == 0
 

@@ -233,10 +233,10 @@ def test_rebirth_on_command_only() -> None:
         judge = Judge()
         judge.hear(host.heard)
         assert host.count("NBIRTH") == 2
-        assert publisher.said("asks 127.0.0.1 for births")
+        publisher.wait_said("asks 127.0.0.1 for births")
         again = {m["name"]: m["value"] for m in judge.births[1]["metrics"]}
         assert again["db500/n"] == 300, "current values"
-        assert publisher.said("bad_command")
+        publisher.wait_said("bad_command")
         assert not judge.missing(peer.rows, {})
 
 

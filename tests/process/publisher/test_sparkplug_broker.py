@@ -62,7 +62,7 @@ def test_a_subscription_that_the_broker_refuses_is_told() -> None:
         service(sparkplug_config(run, broker.port)) as publisher,
     ):
         until(lambda: publisher.said("spBv1.0/acme/NCMD/planta-sp"), 5, publisher.stderr)
-        assert publisher.said("output_acl")
+        publisher.wait_said("output_acl")
 
 
 def test_at_qos_1_a_refused_value_is_held_and_told() -> None:
@@ -127,7 +127,7 @@ def test_births_wait_for_the_primary_host_and_old_states_count_for_nothing() -> 
         peer.add(1)
         peer.wait_done(10)
         assert not host.count("NDEATH"), "an older STATE ends nothing"
-        assert publisher.said("old_state")
+        publisher.wait_said("old_state")
         host.publish(STATE, host.state(False, 5_000), retain=True)
         host.wait("NDEATH")
         host.publish(STATE, host.state(True, 5_000), retain=True)
@@ -155,7 +155,7 @@ def test_a_birth_that_the_broker_would_not_take_is_told_and_rows_are_kept() -> N
     ):
         peer.add(5)
         until(lambda: publisher.said("output_packet"), 5, publisher.stderr)
-        assert publisher.said("DBIRTH/planta-sp/prensa-01 has ")
+        publisher.wait_said("DBIRTH/planta-sp/prensa-01 has ")
         assert not broker.received
         broker.heal()
         broker.drop_clients()

@@ -191,7 +191,7 @@ def test_an_expired_token_is_refused(own_house: House) -> None:
     assert shown.status == 403
     assert "cannot be trusted" in shown.text
     assert own_house.centre.service is not None
-    assert "expired" in own_house.centre.service.stderr()
+    own_house.centre.service.wait_said("expired")
 
 
 def test_another_issuer_is_refused(own_house: House) -> None:
