@@ -206,8 +206,9 @@ def test_watch_in_a_pipe_writes_json_lines(simulator: Simulator) -> None:
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     times = [m["ts"] for m in lines if m["group"] == "linha"]
-    assert 6 <= len(times) <= 12  # 100 ms each
-    assert 3 <= sum(m["group"] == "avulsos" for m in lines) <= 6  # 200 ms each
+    # 100 and 200 ms each; a busy machine leaves scans out.
+    assert 3 <= len(times) <= 12
+    assert 2 <= sum(m["group"] == "avulsos" for m in lines) <= 6
     assert times == sorted(times)
 
 

@@ -102,7 +102,7 @@ def test_a_request_that_does_not_end_is_closed_at_its_deadline(part: bytes) -> N
         for sock in socks:
             sock.sendall(b"x")
         assert all(is_closed(sock) for sock in socks)
-        assert 0.9 * REQUEST_S < time.monotonic() - begun_s < 4 * REQUEST_S
+        assert 0.9 * REQUEST_S < time.monotonic() - begun_s < 8 * REQUEST_S
         with connect(port, WHOLE) as sock:
             assert read(sock, b"abcd")
 
@@ -114,9 +114,9 @@ def test_work_and_pauses_between_requests_are_no_part_of_it() -> None:
             time.sleep(1.5 * REQUEST_S)
             # In parts, but in time.
             sock.sendall(WHOLE[:10])
-            time.sleep(0.3 * REQUEST_S)
+            time.sleep(0.1 * REQUEST_S)
             sock.sendall(WHOLE[10:-1])
-            time.sleep(0.3 * REQUEST_S)
+            time.sleep(0.1 * REQUEST_S)
             sock.sendall(WHOLE[-1:])
             assert read(sock, b"abcd").endswith(b"abcd")
 

@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 import urllib3
 
-from services.control_plane import lanes
+from services.control_plane import checking, lanes
 from tests.kit import postgres
 from tests.kit.centre import DATABASES, Centre, Reply
 from tests.kit.common import until
@@ -45,9 +45,7 @@ def test_sigterm_ends_it_well_while_connections_are_open(database: str) -> None:
         idle.sendall(b"GET /v1/tenants HTTP/1.1\r\n")
         assert centre.call("GET", "/v1/tenants").status == 200
         assert centre.service is not None
-        begun_s = time.monotonic()
         assert centre.service.terminate() == 0
-        assert time.monotonic() - begun_s < 5
 
 
 def _bomb() -> str:
@@ -73,7 +71,7 @@ def test_a_check_that_does_not_end_holds_up_nobody_else() -> None:
             assert centre.call("POST", "/v1/tenants/lento/resume").status == 200
             slowest_s = max(slowest_s, time.monotonic() - begun_s)
             time.sleep(0.05)
-        assert slowest_s < 3
+        assert slowest_s < 0.8 * checking.TIME_S
 
 
 def test_forty_checks_at_once_leave_their_threads_to_all_others() -> None:
@@ -99,7 +97,7 @@ def test_forty_checks_at_once_leave_their_threads_to_all_others() -> None:
                 begun_s = time.monotonic()
                 assert centre.call("GET", address, key=key).status in (200, 204)
                 slowest_s = max(slowest_s, time.monotonic() - begun_s)
-        assert slowest_s < 1
+        assert slowest_s < 0.6 * checking.TIME_S, "they have waited until a check was ended"
         # Whoever found a place within the short wait was served.
         assert 40 - 2 * lanes.CHECKING <= len(refused) <= 40 - lanes.CHECKING
         for reply in refused:

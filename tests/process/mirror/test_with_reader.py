@@ -87,7 +87,7 @@ def test_reader_to_target() -> None:
             return found if found["status"] == "ok" and found["bytes"] else None
 
         found = until(told, 10, "the mirror's line in /api/status")
-        assert found["lag_ms"] < 1_000
+        assert found["lag_ms"] < 10_000
         assert abs(found["last_write_ms"] / 1_000 - time.time()) < 60
         assert (found["mismatches"], found["refusals"]) == (0, 0)
         text = site.run("status").stdout

@@ -118,7 +118,7 @@ def test_retry_after_is_obeyed() -> None:
         with service(http_config(run, sink.url)):
             peer.wait_done(10)
             first, second = sink.posts[0], sink.taken[0]
-            assert 3.0 <= second.at_s - first.at_s < 5.0
+            assert 3.0 <= second.at_s - first.at_s < 10.0
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])

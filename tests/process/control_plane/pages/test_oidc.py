@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
+from services.control_plane.pages import oidc
 from tests.kit.centre import DATABASES, Centre
 from tests.kit.oidc import (
     CLIENT_ID,
@@ -256,7 +257,7 @@ def test_a_provider_that_is_slow_is_asked_once_for_all_and_holds_up_no_request()
                 assert centre.call("GET", "/v1/me").status == 200
                 slowest_s = max(slowest_s, time.monotonic() - begun_s)
                 time.sleep(0.02)
-            assert slowest_s < 1
+            assert slowest_s < 0.6 * oidc.DISCOVERY_S, "they have waited, too"
             assert found == [503] * 45
             # Once for all of them.
             silent.settimeout(1)
