@@ -17,7 +17,6 @@ from tests.kit.site import PLC_EDGE, alarms
 DEMO = [*PLC_EDGE, "demo"]
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_behind(ending: signal.Signals) -> None:
     begin_s = time.monotonic()
@@ -42,7 +41,6 @@ def test_nothing_is_left_behind(ending: signal.Signals) -> None:
         process.stdout.close()
 
 
-@pytest.mark.timeout(120)
 def test_it_ends_by_itself() -> None:
     done = subprocess.run(
         [*DEMO, "--plcs", "3", "--seconds", "12"], capture_output=True, text=True, check=False,

@@ -6,14 +6,11 @@ from __future__ import annotations
 
 import time
 
-import pytest
-
 from tests.chaos.broker_cluster.driver import Driver
 from tests.chaos.broker_cluster.plant import Plant, files
 from tests.kit.nats_cluster import Cluster
 
 
-@pytest.mark.timeout(60)
 def test_a_killed_leader_loses_nothing() -> None:
     with (
         Cluster(lambda nodes: files(2, 2, nodes)) as cluster,

@@ -10,7 +10,6 @@ import threading
 import time
 from typing import Any
 
-import pytest
 import urllib3
 
 from tests.kit.centre import Centre, Reply
@@ -83,7 +82,6 @@ class Driver:
             self.live[reply.body["id"]] = reply.body
 
 
-@pytest.mark.timeout(180)
 def test_the_broker_ends_where_the_database_is() -> None:
     with Accounts() as broker, Centre("sqlite", broker.section()) as centre:
         centre.tenant("acme")

@@ -9,7 +9,6 @@ from tests.kit.centre import Centre
 from tests.kit.dynsec import Accounts
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(("database", "sequences"), [("sqlite", 5), ("postgresql", 6)])
 def test_what_was_killed_ends_where_an_undisturbed_one_would(database: str, sequences: int) -> None:
     with Accounts() as broker, Centre(database, broker.section()) as centre:
@@ -20,7 +19,6 @@ def test_what_was_killed_ends_where_an_undisturbed_one_would(database: str, sequ
     assert set(verdict.kills) == set(driver.victims)
 
 
-@pytest.mark.timeout(120)
 def test_undisturbed_it_does_what_the_model_says() -> None:
     with Centre("sqlite") as centre:
         verdict = Driver(centre, seed=11, kills=0).run(5)

@@ -152,7 +152,6 @@ def test_outside_ends_where_the_database_is(database: str, seed: int) -> None:
         driver.judge()
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("target", sorted(POINTS))
 def test_killed_at_each_point(database: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.chaos.flood.driver import run
 from tests.chaos.flood.plant import Plant
 
 
-@pytest.mark.timeout(240)
 def test_everything_of_a_flood_is_accounted_for() -> None:
     with Plant(plan=1_200, times=20) as plant:
         verdict = run(plant, calm_s=3, flood_s=12, times=20)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.chaos.kills.driver import Driver
 from tests.kit.box import Box
 
 
-@pytest.mark.timeout(150)
 def test_twenty_kills_lose_nothing() -> None:
     with Box(plcs=2, scan="50ms") as box:
         verdict = Driver(box, seed=7).run(20)

@@ -52,7 +52,6 @@ CASES = [(n, s, v) for n, s in FAULTS.items() for v in (5, "3.1.1")]
 CASES += [(n, s, 5) for n, s in ONLY_5.items()]
 
 
-@pytest.mark.timeout(90)
 @pytest.mark.parametrize(
     ("name", "script", "version"), CASES, ids=[f"{n}-{v}" for n, _, v in CASES]
 )
@@ -87,7 +86,6 @@ def test_nothing_is_lost(name: str, script: Script, version: object) -> None:
             assert publisher.terminate() == 0
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(("seq", "lazy"), [(7, False), (1, True)], ids=["answers", "lazy"])
 @pytest.mark.parametrize("version", [5, "3.1.1"])
 def test_a_poisonous_message_becomes_a_dead_letter_and_the_rest_goes_on(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.chaos.opcua.driver import Chaos, Plant
 
 
-@pytest.mark.timeout(150)
 def test_every_change_is_delivered_or_told() -> None:
     with Plant() as plant:
         chaos = Chaos(plant, seed=7)

@@ -25,7 +25,6 @@ from tests.kit.common import until
 from tests.kit.oidc import IdentityProvider
 from tests.kit.pages import Visitor
 
-pytestmark = pytest.mark.timeout(180)
 NARROW = (360, 780)
 LOOKS = [("pt-BR", DESKTOP, False), ("pt-BR", NARROW, True), ("en-US", DESKTOP, True),
          ("en-US", NARROW, False)]  # fmt: skip

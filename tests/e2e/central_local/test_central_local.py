@@ -21,7 +21,6 @@ from tests.kit.common import free_port, until
 from tests.kit.demo import folder_of, of_demo, read_until, start
 from tests.kit.site import PLC_EDGE
 
-pytestmark = pytest.mark.timeout(150)
 ROWS = (
     r"prensa-01: what the PLC holds is what the broker hands to leitor-acme +yes",
     r"prensa-01: every value of every message is in the database.* +yes +([\d,]+) of \1 values",

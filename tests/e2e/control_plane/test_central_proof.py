@@ -8,7 +8,6 @@ from tests.e2e.central_proof import AFTER, BEFORE, BUSY, DURING, OTHER, prove
 from tests.kit.centre import DATABASES
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("database", DATABASES)
 def test_one_tenant_is_changed_under_load_and_nobody_loses_a_message(database: str) -> None:
     verdict = prove(database, seconds=3.0, rotations=1)

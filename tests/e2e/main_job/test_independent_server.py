@@ -22,7 +22,6 @@ VALUES = {
 }
 
 
-@pytest.mark.timeout(120)
 def test_values_of_the_c_server_reach_the_subscriber() -> None:
     box = Box(1)
     with CServer({500: IMAGE}) as server:

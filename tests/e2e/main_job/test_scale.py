@@ -18,7 +18,6 @@ pytestmark = pytest.mark.timing
 PLCS = 50
 
 
-@pytest.mark.timeout(180)
 def test_fifty_readers() -> None:
     ports = free_ports(PLCS + 1)
     plcs = [plc(f"prensa-{n:02d}", port, "1s") for n, port in enumerate(ports[:-1])]

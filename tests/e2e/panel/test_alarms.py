@@ -17,8 +17,6 @@ from tests.kit.browser import DESKTOP, PHONE, artefact, chromium, page
 from tests.kit.common import free_port, until
 from tests.kit.procs import Service
 
-pytestmark = pytest.mark.timeout(120)
-
 RULES = HIGH + (
     "    - {name: b-baixo, type: threshold, where: {plc: p2, field: a}, below: -5, severity: aviso,"
     ' message: "{field} em {value}, <b>baixo demais</b>"}\n'

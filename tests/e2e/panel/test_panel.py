@@ -20,8 +20,6 @@ from tests.kit.browser import DESKTOP, PHONE, artefact, chromium, page
 from tests.kit.common import until
 from tests.kit.metrics_rig import Rig
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:

@@ -21,8 +21,6 @@ from tests.kit.common import free_port, free_ports
 from tests.kit.simulator import Simulator
 from tests.kit.site import Site
 
-pytestmark = pytest.mark.timeout(180)
-
 FIELDS = [
     {"name": "ligada", "address": "DB500.DBX0.0"},
     {"name": "temperatura", "address": "DB500.DBD2:REAL", "unit": "°C"},

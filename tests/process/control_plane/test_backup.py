@@ -63,7 +63,6 @@ def filled(centre: Centre) -> dict[str, str]:
     return keys
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("database", "target"),
     [("sqlite", "sqlite"), ("postgresql", "postgresql"), ("sqlite", "postgresql"),
@@ -131,7 +130,6 @@ def edited(text: bytes, edit: Callable[[list[Any]], None], file: Path) -> Path:
     return sealed(lines, file)
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("database", DATABASES)
 def test_what_cannot_be_right_is_refused_and_changes_nothing(database: str, tmp_path: Path) -> None:
     file, text = made(tmp_path)
@@ -202,7 +200,6 @@ def test_what_cannot_be_right_is_refused_and_changes_nothing(database: str, tmp_
         centre.__exit__(None, None, None)
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("database", DATABASES)
 def test_a_backup_under_writes_is_one_state(database: str, tmp_path: Path) -> None:
     """Each request writes a row of its own and one of the audit: in one state both are there, or
@@ -261,7 +258,6 @@ def start(centre: Centre, *words: str) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("database", DATABASES)
 def test_killed_anywhere_it_is_all_or_nothing(database: str, tmp_path: Path) -> None:
     """``kill -9`` after parts of the time that it takes."""
@@ -349,7 +345,6 @@ def test_whoever_comes_next_finishes_it_or_forgets_it(
         centre.__exit__(None, None, None)
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("database", DATABASES)
 def test_the_broker_follows(database: str, tmp_path: Path) -> None:
     """Accounts made after the backup are gone, those deleted after it are back."""

@@ -39,7 +39,6 @@ def get(port: int, path: str, key: str) -> Any:
     return urllib3.request("GET", url, headers=headers, retries=False, timeout=5)
 
 
-@pytest.mark.timeout(150)
 def test_the_smallest_configuration_from_nothing(tmp_path: Path) -> None:
     port = free_port()
     (tmp_path / "central.yaml").write_text(SMALLEST.replace("PORT", str(port)))
@@ -175,7 +174,6 @@ def test_a_password_in_the_url_is_warned_of_and_never_shown(tmp_path: Path) -> N
     assert (secret.read_text(), secret.stat().st_mode & 0o077) == ("segredo", 0)
 
 
-@pytest.mark.timeout(240)
 def test_the_commands_of_the_api(tmp_path: Path) -> None:
     with Centre() as centre:
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from tests.kit.central_box import CentralBox
 from tests.kit.centre import BOX_CONFIG, Centre
 
 
-@pytest.mark.timeout(240)
 def test_claims_targets_and_rollouts_by_command() -> None:
     with Centre() as centre:
 

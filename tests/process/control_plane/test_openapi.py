@@ -44,7 +44,6 @@ parameters = {{ "path.tenant_id" = ["alvo-c"] }}
 """
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("database", DATABASES)
 def test_no_request_makes_it_fail(database: str, tmp_path: Path) -> None:
     with Centre(database) as centre:

@@ -20,8 +20,6 @@ from tests.kit.influx_server import DAY_S
 from tests.kit.outside import Outside
 
 ACME = "/v1/tenants/acme"
-# Each starts a process or two that import 60 MB; some wait for a pause of the worker to end.
-pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture

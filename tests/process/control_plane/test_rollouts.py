@@ -16,8 +16,6 @@ from tests.kit.central_box import CentralBox, Course, good
 from tests.kit.centre import BOX_CONFIG, DATABASES, Centre
 from tests.kit.common import until
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def refuses(version: int) -> list[str]:
     """Takes the first version only."""
@@ -217,7 +215,6 @@ def test_a_silent_box_ends_it(centre: Centre) -> None:
         assert {t.version for t in session.query(Target)} == {1}
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("database", DATABASES)
 def test_killed_anywhere_it_goes_on(database: str) -> None:
     """Boxes with certificates; the process dies again and again, a good roll-out ends well and a

@@ -257,7 +257,6 @@ def _run(page: Path) -> list[str]:
 WITH_COMMANDS = [page for page in PAGES if _run(page)]
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda p: p.name)
 def test_commands_run(page: Path, plant: Plant) -> None:
     """In the order of the page, each must end with 0."""

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import stat
 
-import pytest
 import yaml
 
 from tests.kit.common import until
 from tests.kit.fleet_rig import FleetBox, nobody_there
-
-pytestmark = pytest.mark.timeout(180)
 
 
 def test_a_claimed_box_takes_what_the_centre_wants_and_reports_it() -> None:

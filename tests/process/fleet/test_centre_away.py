@@ -18,8 +18,6 @@ from tests.kit.common import free_port, until
 from tests.kit.procs import Service, service
 from tests.kit.scripted_centre import CODE, SITE, TENANT, ScriptedCentre
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def centre(tmp_path: Path) -> Iterator[ScriptedCentre]:

@@ -17,8 +17,6 @@ from services.fleet.files import Folder, Texts
 from tests.kit.common import ROOT, until
 from tests.kit.fleet_rig import FleetBox, nobody_there
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def kill_at(box: FleetBox, step: str, *, everything: bool) -> None:
     """The fleet process alone, or all of the box at once, when the journal says so."""

@@ -14,8 +14,6 @@ from tests.kit.fleet import ALERTS, READERS, WRITERS, WRITTEN, topics
 from tests.kit.fleet_broker import Broker, run
 from tests.kit.fleet_client import Client
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Broker]:

@@ -25,8 +25,6 @@ from tests.kit.nats_cluster import HOSTS, Cluster
 from tests.kit.procs import service
 from tests.kit.publisher_rig import mqtt_config, run_folder
 
-pytestmark = pytest.mark.timeout(120)
-
 ONE, TWO, THREE = HOSTS
 BOX, READER = "edge-planta-sp-acme", "leitor-acme"
 TOPIC = "plc/acme/prensa-01"

@@ -26,7 +26,6 @@ from tests.kit import fleet
 from tests.kit.common import ROOT, until
 from tests.kit.victoria import Victoria
 
-pytestmark = pytest.mark.timeout(120)
 WRITER = "acme-processo-escrita"
 MINUTES, HOURS = "vm-resumo-180d", "vm-resumo-365d"
 Points = list[tuple[int, float]]

@@ -25,7 +25,6 @@ from tests.kit.plant_day import HOUR_MS, MINUTE_MS
 from tests.kit.telegraf import Telegraf
 from tests.kit.victoria import Victoria
 
-pytestmark = pytest.mark.timeout(180)
 EXAMPLE = ROOT / "deploy" / "config.example.yaml"
 Check = Callable[[list[float]], bool]
 

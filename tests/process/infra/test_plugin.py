@@ -13,7 +13,6 @@ from tests.kit.common import until
 from tests.kit.fleet_broker import Broker
 from tests.kit.fleet_client import Client
 
-pytestmark = pytest.mark.timeout(120)
 TOPIC = "plc/acme/clp-1"
 
 

@@ -20,7 +20,6 @@ from tests.kit.victoria import Params, Victoria
 # Neither may be told to acme.
 SECRET, MARK = "4711.25", "forno-secreto"
 READER, WRITER = "acme-processo-leitura", "acme-processo-escrita"
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,6 @@ import random
 import time
 from typing import Any
 
-import pytest
-
 from services.runtime.panel import ask
 from tests.kit.common import free_ports, until
 from tests.kit.fake_plc import FakePlc
@@ -37,7 +35,6 @@ def config(source: int, target: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.timeout(120)
 def test_reader_to_target() -> None:
     """Copies follow; each way in which the source goes is told to the target; a reader never
     sends a write."""

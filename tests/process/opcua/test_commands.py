@@ -16,9 +16,6 @@ from tests.kit.common import ROOT, free_port
 from tests.kit.opcua import EVERY_TYPE, NodeServer, opcua_plc, reading
 from tests.kit.site import PLC_EDGE, Site
 
-# Where packages of npm or Maven are not there yet, the first test fetches them.
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture
 def site(node_server: NodeServer) -> Iterator[Site]:

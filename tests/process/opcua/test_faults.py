@@ -26,9 +26,6 @@ from tests.kit.procs import Service
 from tests.kit.proxy import Proxy
 from tests.kit.reader_rig import ReaderRig
 
-# Where packages of npm or Maven are not there yet, the first test fetches them.
-pytestmark = pytest.mark.timeout(300)
-
 COUNT_MS = 100
 COUNTER = {"counter": "DINT"}
 

@@ -19,9 +19,6 @@ from services.protocols.opcua.batches import Batches
 from services.protocols.opcua.subscriptions import Item, Notified, Subscriptions
 from tests.kit.opcua import URI, NodeServer
 
-# Where packages of npm or Maven are not there yet, the first test fetches them.
-pytestmark = pytest.mark.timeout(300)
-
 COUNT_MS = 100
 ENOUGH = 25
 LOST = (4, 5, 9)

@@ -13,9 +13,6 @@ from tests.kit import delay_proxy
 from tests.kit.opcua import EVERY_TYPE, NodeServer, opcua_plc, place, reading, trust
 from tests.kit.reader_rig import ReaderRig
 
-# Where packages of npm or Maven are not there yet, the first test fetches them.
-pytestmark = pytest.mark.timeout(300)
-
 TYPES = {name: kind for name, (kind, _) in EVERY_TYPE.items()}
 VALUES = {name: value for name, (_, value) in EVERY_TYPE.items()}
 MODES = [

@@ -31,9 +31,6 @@ from tests.kit.opcua_seen import TEMPERATURE, Rig, Seen, fill, go, rig
 from tests.kit.procs import Service, service
 from tests.kit.publisher_rig import run_folder
 
-# Where packages of npm or Maven are not there yet, the first test fetches them.
-pytestmark = pytest.mark.timeout(300)
-
 _C = ua.StatusCodes
 
 
@@ -326,7 +323,6 @@ def test_old_rows_do_not_come_after_new_ones() -> None:
         go(work)
 
 
-@pytest.mark.timeout(120)
 def test_kill_and_restart() -> None:
     """Values that do not change again are there after it; both clients come back by themselves."""
     with run_folder() as run:

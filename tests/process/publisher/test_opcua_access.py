@@ -31,9 +31,6 @@ from tests.kit.opcua_seen import POLICIES, TEMPERATURE, Rig, Seen, fill, go, rig
 from tests.kit.procs import service
 from tests.kit.publisher_rig import run_folder
 
-# Where packages of npm or Maven are not there yet, the first test fetches them.
-pytestmark = pytest.mark.timeout(300)
-
 _C = ua.StatusCodes
 
 

@@ -21,9 +21,6 @@ from services.publisher.opcua.users import Users
 from tests.kit.common import BUSY_S
 from tests.kit.opcua_seen import TEMPERATURE, Rig, fill, go, rig
 
-# Where packages of npm or Maven are not there yet, the first test fetches them.
-pytestmark = pytest.mark.timeout(300)
-
 _TOKEN = 13  # asyncua's first
 
 

@@ -23,9 +23,6 @@ from tests.kit.sparkplug import (
 )
 from tests.kit.sparkplug_judge import Judge, properties
 
-# Where packages of npm or Maven are not there yet, the first test fetches them.
-pytestmark = pytest.mark.timeout(300)
-
 PRENSA = "prensa-01"
 
 

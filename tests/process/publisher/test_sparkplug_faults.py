@@ -17,9 +17,6 @@ from tests.kit.publisher_rig import run_folder
 from tests.kit.sparkplug import HOST, HostApplication, sparkplug_config
 from tests.kit.sparkplug_judge import Judge
 
-# Where packages of npm or Maven are not there yet, the first test fetches them.
-pytestmark = pytest.mark.timeout(300)
-
 WINDOW = 500
 
 

@@ -37,7 +37,6 @@ def download(fake: FakePlc, data: bytearray | None) -> None:
         fake.cpu.memory[DB, 7] = data
 
 
-@pytest.mark.timeout(150)
 def test_a_block_is_downloaded_anew_with_another_length() -> None:
     names = [f"f{i}" for i in range(FIELDS)]
     fields = [{"name": n, "address": f"DB7.DBD{i * 4}:DINT"} for i, n in enumerate(names)]
@@ -106,7 +105,6 @@ def test_the_largest_block_is_read_to_its_last_bit(
         assert rig.messages[-1]["values"] == wanted
 
 
-@pytest.mark.timeout(120)
 def test_a_thousand_groups_on_one_plc() -> None:
     groups = [
         {"name": f"g{n:04d}", "scan": "2s",

@@ -35,7 +35,6 @@ def is_good(rig: ReaderRig) -> bool:
     return rig.messages[-1:] != [] and rig.messages[-1]["quality"] == "good"
 
 
-@pytest.mark.timeout(90)
 @pytest.mark.parametrize("fault", ["late", "ghost"])
 def test_a_late_reply_is_never_taken_for_another_ones(fault: str) -> None:
     """Two groups of one shape: whose bytes are whose, and how old, only the values show. A ghost
@@ -72,7 +71,6 @@ def test_a_late_reply_is_never_taken_for_another_ones(fault: str) -> None:
         assert fake.violations == []
 
 
-@pytest.mark.timeout(120)
 def test_a_plc_that_is_off_when_the_agent_starts() -> None:
     """Attempt follows attempt without a line of log, a descriptor or memory more."""
     with FakePlc({7: bytearray(8)}) as fake:

@@ -73,7 +73,6 @@ def test_a_short_block_gives_what_it_has() -> None:
             assert rig.messages[0]["quality"] == "good"
 
 
-@pytest.mark.timeout(90)
 def test_refused_fields_come_back() -> None:
     with FakePlc({7: block(30)}, pdu_bytes=240, jobs=1) as fake:
         fake.denied.add((7, 40, 44))

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
-import pytest
-
 from tests.kit.common import free_port
 from tests.kit.fake_plc import FakePlc
 from tests.kit.reader_rig import ReaderRig
@@ -87,7 +85,6 @@ def test_the_other_cpu_is_read_when_one_stops() -> None:
         assert_one_sequence(rig)
 
 
-@pytest.mark.timeout(60)
 def test_no_cpu_is_given_up_for_one_that_is_no_better() -> None:
     with cpus() as (a, b), ReaderRig(plc(a.port)) as rig:
         a.cpu.running = b.cpu.running = False
@@ -121,7 +118,6 @@ def test_none_answers() -> None:
             assert_one_sequence(rig)
 
 
-@pytest.mark.timeout(60)
 def test_a_pair_that_accepts_and_resets_is_not_asked_in_a_tight_loop() -> None:
     with cpus() as (a, b), ReaderRig(plc(a.port)) as rig:
         rig.wait(lambda: read_at(rig) == (A, 1, "good"))

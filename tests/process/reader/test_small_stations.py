@@ -44,7 +44,6 @@ def fields(count: int) -> list[dict[str, Any]]:
     return [*named, *({"name": f"v{i}", "address": f"VB{100 + i * 30}"} for i in range(count))]
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("remote", [LOGO, SMART])
 def test_v_memory_is_read(remote: int) -> None:
     with station(remote) as plc:

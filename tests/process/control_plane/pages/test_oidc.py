@@ -29,7 +29,6 @@ from tests.kit.oidc import (
 from tests.kit.pages import Shown, Visitor
 
 CALLBACK = "/admin/oidc/callback"
-pytestmark = pytest.mark.timeout(120)
 
 
 class House:
