@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from services.opcua import certificates
 from services.runtime.clock import now_ms
-from tests.kit.publisher_rig import _config
+from tests.kit.publisher_rig import SILENT_S, _config
 
 SITE = "planta-sp"
 NAMESPACE = f"urn:plc-edge:{SITE}:values"
@@ -45,7 +45,7 @@ def plc(
         "id": name,
         "locatario": locatario,
         "host": "192.168.0.10",
-        "heartbeat_s": 10.0,
+        "heartbeat_s": SILENT_S,
         "groups": [group] if groups is None else groups,
     }
 

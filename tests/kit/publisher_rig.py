@@ -9,7 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PLC = {"id": "prensa-01", "locatario": "acme", "host": "192.168.0.10", "heartbeat_s": 10.0}
+SILENT_S = 600.0
+"""Interval of heartbeats that no test sends: after three of them the PLC is taken for offline, and
+a test on a busy machine takes more than 30 s.
+"""
+PLC = {"id": "prensa-01", "locatario": "acme", "host": "192.168.0.10", "heartbeat_s": SILENT_S}
 TOPIC = "plc/acme/prensa-01"
 
 
