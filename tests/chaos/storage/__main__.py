@@ -22,7 +22,7 @@ def main() -> None:
     _line("power cut, outbox and ring", tell["cuts"], "0 acknowledged rows lost", tell, began_s)
     began_s = time.monotonic()
     tell, slowest_s = flips.run(args.flips, args.seed)
-    result = f"delivered ∪ gaps = acquired, slowest start {slowest_s:.2f} s"
+    result = f"delivered ∪ gaps = acquired, slowest start {slowest_s:.2f} s of CPU"
     _line("bit flip or truncation", tell["cases"], result, tell, began_s)
     began_s = time.monotonic()
     tell = full.run(args.full, args.seed)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit.common import ROOT, free_ports, until
+from tests.kit.common import BUSY_S, ROOT, free_ports, until
 from tests.kit.simulator import Simulator
 from tests.kit.site import PLC_EDGE
 
@@ -226,7 +226,7 @@ def test_watch_survives_a_plc_that_goes_and_comes(simulator: Simulator) -> None:
         while json.loads(process.stdout.readline())["ts"] < began_ms + 500:
             pass
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=BUSY_S)
         assert process.returncode == 0
         assert "Traceback" not in errors
         assert "127.0.0.1" in errors  # it said what had happened
@@ -259,7 +259,7 @@ def test_watch_on_a_terminal_is_a_table(simulator: Simulator) -> None:
         simulator.tell("down prensa-01")
         until(lambda: b"127.0.0.1:" in seen and b"refused" in seen, 15, f"trouble: {seen!r}")
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(BUSY_S) == 0
     finally:
         process.kill()
         process.wait()
