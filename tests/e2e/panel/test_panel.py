@@ -210,6 +210,7 @@ def test_a_value_never_becomes_code(browser: Browser, rig: Rig) -> None:
         assert console == []
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
 def test_smooth_with_50_plcs_of_1000_values(browser: Browser, size: tuple[int, int]) -> None:
     with Rig(plcs=50, groups=1, machines=10, fields=100) as rig:
