@@ -170,7 +170,7 @@ class Recent:
         yield from held(self.db)
 
     def blocks(self, stream: Stream, hour_ms: int) -> list[tuple[int, tuple[Any, ...]]]:
-        """(id, what ``open_table`` takes) of a stream's rows of an hour."""
+        """(id, what ``Blocks.add`` takes) of a stream's rows of an hour."""
         sql = (
             "SELECT id, rows, joined, crc, body FROM block WHERE (stream, hour_ms) = (?,?)"
             " ORDER BY id"
@@ -193,15 +193,45 @@ def held(db: apsw.Connection) -> Iterator[tuple[Stream, int, int, int]]:
         yield Stream(*names), hour_ms, rows, size_bytes
 
 
-def open_table(rows: int, joined: bytes, crc: int, body: bytes) -> Table:
-    """Of a block. Raises ValueError where it is damaged."""
+def open_block(
+    rows: int, joined: bytes, crc: int, body: bytes
+) -> tuple[list[dict[str, Any]], list[bool]]:
+    """(messages, joined) of a block. Raises ValueError where it is damaged."""
     if zlib.crc32(body) != crc:
         raise ValueError("a block's checksum is wrong")
     messages: list[dict[str, Any]] = orjson.loads(zlib.decompress(body))
     if len(messages) != rows:
         raise ValueError("a block has lost rows")
-    bits = np.unpackbits(np.frombuffer(joined, np.uint8), count=rows).astype(bool)
-    return Table.of(messages, bits.tolist())
+    bits = np.unpackbits(np.frombuffer(joined, np.uint8), count=rows)
+    return messages, bits.astype(np.bool_).tolist()
+
+
+class Blocks:
+    """The rows of several blocks, as one table."""
+
+    def __init__(self) -> None:
+        self._messages: list[dict[str, Any]] = []
+        self._joined: list[bool] = []
+        self._lost = False
+        self.lost: list[str] = []
+        """What is damaged."""
+
+    def add(self, block: tuple[Any, ...]) -> None:
+        """What ``block`` holds; what is lost is told, and the next row joins to nothing."""
+        try:
+            messages, joined = open_block(*block)
+        except (ValueError, zlib.error) as e:
+            self.lost.append(f"{FILE}: {block[0]} rows: {e}")
+            self._lost = True
+            return
+        if self._lost:
+            joined[0] = self._lost = False
+        self._messages += messages
+        self._joined += joined
+
+    def table(self) -> Table | None:
+        """All of them; None where there are none."""
+        return Table.of(self._messages, self._joined) if self._messages else None
 
 
 def hour_of(ts_ms: int) -> int:

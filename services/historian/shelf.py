@@ -26,7 +26,7 @@ from services.historian.hours import (
     places,
     stored_tables,
 )
-from services.historian.recent import FILE, held, hour_of, open_table, stream_id
+from services.historian.recent import FILE, Blocks, held, hour_of, stream_id
 from services.historian.rolls import HOUR, LEVELS, ROLL_ERRORS, Level, Rolls, files
 from services.historian.shapes import Gap, Series, Stream
 from services.historian.table import JOINED, Column, Table, joined_tables, ordered
@@ -214,20 +214,13 @@ class Shelf:
             "SELECT rows, joined, crc, body FROM block WHERE stream = ? AND first_ms < ?"
             " AND last_ms >= ? ORDER BY id"
         )
-        tables, lost = [], False
+        blocks = Blocks()
         for row in self.rows(sql, (stream_id(stream), end_ms, begin_ms)):
             self.bound.spend()
-            try:
-                table = open_table(*row)
-            except ValueError as e:
-                self.damage.append(
-                    f"{FILE}: {row[0]} rows of {'/'.join(filter(None, stream))}: {e}"
-                )
-                lost = True
-                continue
-            tables.append(_loosened(table) if lost else table)
-            lost = False
-        return tables
+            blocks.add(row)
+        self.damage += blocks.lost
+        table = blocks.table()
+        return [] if table is None else [table]
 
     def _stored(self, stream: Stream, hour_ms: int) -> list[Table]:
         for _ in range(_TRIES):
