@@ -136,7 +136,8 @@ class Compactor:
     ) -> Steps:
         tables: list[Table] = []
         for file in files:
-            tables += stored_tables(file, stream, lost)
+            tables += stored_tables(file, stream, lost, whole=True)
+            yield
         blocks = self._recent.blocks(stream, hour_ms)
         newest = yield from self._newest(blocks)
         if newest is not None:

@@ -84,19 +84,33 @@ class Recent:
 
     def __init__(self, folder: Path, on_damage: Callable[[Path, str], None]) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / FILE
+        self._path, self._on_damage = folder / FILE, on_damage
         try:
-            self._open(path)
+            self._open()
         except DAMAGE as e:
-            aside = path.with_suffix(".damaged")
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            path.rename(aside)
-            on_damage(aside, str(e))
-            self._open(path)
+            self.renew(str(e))
 
-    def _open(self, path: Path) -> None:
-        self.db = apsw.Connection(str(path))
+    def renew(self, why: str) -> None:
+        """Puts a damaged file aside; a new one holds what can be read of it."""
+        with contextlib.suppress(AttributeError, apsw.Error):
+            self.db.close()
+        aside = self._path.with_suffix(".damaged")
+        for suffix in ("-wal", "-shm", ""):
+            old = self._path.with_name(self._path.name + suffix)
+            with contextlib.suppress(FileNotFoundError):
+                old.replace(aside.with_name(aside.name + suffix))
+        self._open()
+        self._on_damage(aside, f"{why}; {_salvage(aside, self.db)}")
+
+    def is_sound(self) -> bool:
+        """Whether SQLite finds nothing wrong with it."""
+        try:
+            return bool(self.db.execute("PRAGMA quick_check(1)").get == "ok")
+        except DAMAGE:
+            return False
+
+    def _open(self) -> None:
+        self.db = apsw.Connection(str(self._path))
         try:
             self.db.execute("PRAGMA journal_mode=WAL")
             # What is receipted is not given again: a power cut may take no commit.
@@ -135,6 +149,15 @@ class Recent:
                 hit("historian.saving")
         except FULL as e:
             raise Unavailable("disk_full", f"{FILE} cannot be written: {e}") from None
+        except DAMAGE as e:
+            self.renew(str(e))
+            raise Unavailable("damaged", f"{FILE} was damaged: {e}") from None
+
+    def prune(self, before_ms: int) -> None:
+        """Forgets gaps that end before."""
+        with contextlib.suppress(*FULL, *DAMAGE):
+            sql = "DELETE FROM gap WHERE coalesce(to_ms, from_ms, 0) < ?"
+            self.db.execute(sql, (before_ms,))
 
     def _save(self, commit: Commit) -> None:
         sql = "INSERT OR REPLACE INTO meta VALUES ('position', ?)"
@@ -181,6 +204,46 @@ class Recent:
         """An hour's file has them. What cannot be written is seen twice, and counts once."""
         with contextlib.suppress(*FULL), self.db:
             self.db.executemany("DELETE FROM block WHERE id = ?", [(b,) for b in blocks])
+
+
+def _salvage(path: Path, into: apsw.Connection) -> str:
+    """Copies what can be read, table by table and row by row; says how much that was."""
+    counts = dict.fromkeys(("meta", "plc", "stream", "gap", "block"), 0)
+    try:
+        damaged = apsw.Connection(str(path))
+    except apsw.Error as e:
+        return f"nothing of it can be read: {e}"
+    try:
+        for table in counts:
+            for row in _readable(damaged, table):
+                marks = ",".join("?" * len(row))
+                with contextlib.suppress(apsw.ConstraintError), into:
+                    into.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)
+                    counts[table] += 1
+    finally:
+        with contextlib.suppress(apsw.Error):
+            damaged.close()
+    return f"{counts['block']} blocks and {counts['gap']} gaps of it could be read"
+
+
+def _readable(db: apsw.Connection, table: str) -> Iterator[tuple[Any, ...]]:
+    """Rows of a damaged table; with numbers, those behind a damaged page too."""
+    last = 0
+    try:
+        for row in db.execute(f"SELECT * FROM {table}"):
+            last = row[0] if type(row[0]) is int else 0
+            yield row
+        return
+    except DAMAGE:
+        if table not in ("gap", "block"):
+            return
+    try:
+        ((end,),) = db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
+    except (*DAMAGE, ValueError):
+        return
+    for number in range(last + 1, end + 1):
+        with contextlib.suppress(*DAMAGE):
+            yield from db.execute(f"SELECT * FROM {table} WHERE id = ?", (number,))
 
 
 def held(db: apsw.Connection) -> Iterator[tuple[Stream, int, int, int]]:

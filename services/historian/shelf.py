@@ -195,12 +195,14 @@ class Shelf:
                 return None
         return self._files[place.path]
 
-    def table(self, stream: Stream, begin_ms: int, end_ms: int) -> Table:
-        """A stream's rows of that time, by (epoch, seq), each once."""
+    def table(self, stream: Stream, begin_ms: int, end_ms: int, *, whole: bool = False) -> Table:
+        """A stream's rows of that time, by (epoch, seq), each once. ``whole``: those of which a
+        part is damaged are marked.
+        """
         newest = self._newest(stream, begin_ms, end_ms)
         tables: list[Table] = []
         for hour_ms in hours_between(begin_ms, end_ms):
-            tables += self._stored(stream, hour_ms)
+            tables += self._stored(stream, hour_ms, whole)
         tables += newest
         if not tables:
             return Table.of([], [])
@@ -222,7 +224,7 @@ class Shelf:
         table = blocks.table()
         return [] if table is None else [table]
 
-    def _stored(self, stream: Stream, hour_ms: int) -> list[Table]:
+    def _stored(self, stream: Stream, hour_ms: int, whole: bool) -> list[Table]:
         for _ in range(_TRIES):
             tables: list[Table] = []
             try:
@@ -230,7 +232,7 @@ class Shelf:
                     file = self._file(place)
                     if file is not None:
                         lost = len(self.damage)
-                        found = stored_tables(file, stream, self.damage)
+                        found = stored_tables(file, stream, self.damage, whole=whole)
                         self.bound.spend(len(found))
                         tables += found if lost == len(self.damage) else map(_loosened, found)
                 return tables

@@ -19,6 +19,8 @@ PARTS = ("values", "bad")
 KEYS = ("ts", "epoch", "seq")
 JOINED = "+joined"
 """Not of the message: nothing is missing since the row before it."""
+DAMAGED = "+damaged"
+"""Nor this: a part of the message is lost."""
 _MISSING = object()
 _INT_END = 2**63
 
@@ -185,12 +187,13 @@ class Table:
         return Table(self.rows, columns, columns.get)
 
     def messages(self) -> list[dict[str, Any]]:
-        """The JSON objects again."""
+        """The JSON objects again, of those rows that are whole."""
         out: list[dict[str, Any]] = [{} for _ in range(self.rows)]
         whole = {part for part in PARTS if (VALUES, REASONS)[PARTS.index(part)]}
+        lost = self.get(DAMAGED)
         for name in self.names:
             found = self.get(name)
-            if name == JOINED or found is None:
+            if name in (JOINED, DAMAGED) or found is None:
                 continue
             part, slash, key = name.partition("/")
             cells = found.values.tolist()
@@ -204,7 +207,9 @@ class Table:
             else:
                 for i in rows:
                     out[i][name] = cells[i]
-        return out
+        if lost is None:
+            return out
+        return [m for m, gone in zip(out, lost.has(self.rows), strict=True) if not gone]
 
 
 def _gather(cells: dict[str, Sequence[Any]], rows: Sequence[dict[str, Any]], prefix: str) -> None:
