@@ -188,14 +188,21 @@ export class HistoryChart {
       draw.fillRect(left - 14, y + h / 2 - 5, 10, 10);
       draw.fillStyle = ink.idle;
       draw.fillRect(left, y, wide, h);
-      if (isLine(s)) {
+      if (isLine(s) && s.part) {
+        draw.fillStyle = ink.hatch;
+        bar(s.known[0], s.known[1], y, h);
+        draw.fillStyle = ink.ok;
+        s.ts.forEach((t, i) => { const part = Math.min(1, s.part(i)); if (part > 0 && t < s.known[1]) bar(t, Math.min(t + this.data.step_ms, s.known[1]), y + h * (1 - part), h * part); });
+      } else if (isLine(s)) {
         draw.fillStyle = ink.ok;
         bar(s.known[0], s.known[1], y, h);
       } else this.drawStates(draw, s, x, y, h, wide, ink);
-      draw.fillStyle = css("--card");
-      for (const [begin, end] of s.unknown) bar(begin, end, y, h);
-      draw.fillStyle = ink.hatch;
-      for (const [begin, end] of s.unknown) bar(begin, end, y, h);
+      if (!s.part || !isLine(s)) {
+        for (const tone of [css("--card"), ink.hatch]) {
+          draw.fillStyle = tone;
+          for (const [begin, end] of s.unknown) bar(begin, end, y, h);
+        }
+      }
       draw.fillStyle = ink.warn;
       for (const [begin, end] of s.doubtful) bar(begin, end, isLine(s) ? y : y + h - 4, isLine(s) ? h : 4);
       y += h + PAD;

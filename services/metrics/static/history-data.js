@@ -9,22 +9,23 @@ const GOOD = 0, UNCERTAIN = 1;
 // One series: {key, name, i, kind, unit, ts, x, y, lo, hi, more, known, unknown, doubtful}.
 // ts: when a value (or a step) begins; x: where it is drawn; y: null where nothing is known.
 export function curve(s, answer, i) {
-  const unknown = s.unknown.map(([begin, end, why]) => [begin, end, why]);
   const known = [answer.from, Math.min(answer.to, answer.now)];
-  const base = { key: s.key, name: nameOf(s.key), i, kind: s.kind, unit: s.unit ?? "", known, unknown, doubtful: s.doubtful ?? [], lo: null, hi: null };
+  const base = { key: s.key, name: nameOf(s.key), i, kind: s.kind, unit: s.unit, known, unknown: s.unknown, doubtful: [], lo: null, hi: null };
   return answer.step_ms ? rolled(base, s, answer) : raw(base, s, answer);
 }
 
 function rolled(base, s, answer) {
   const middle = answer.step_ms / 2;
-  const part = (i) => s.known_ms[i] / answer.step_ms;
+  // The newest step is not over yet.
+  const part = (i) => s.known_ms[i] / Math.max(1, Math.min(answer.step_ms, base.known[1] - s.ts[i]));
+  const partial = s.ts.some((t, i) => t < base.known[1] && part(i) < 0.999);
   const more = {
     counter: (i) => (s.increase[i] == null ? "" : `+${w.value(s.increase[i])}`),
     bool: (i) => (s.edges[i] == null ? "" : w.t("h_edges", { n: w.whole(s.edges[i]) })),
   }[s.kind];
   const y = { number: s.mean, bool: s.duty }[s.kind] ?? s.last;
   const [lo, hi] = s.kind === "number" ? [s.min, s.max] : [null, null];
-  return { ...base, ts: s.ts, x: s.ts.map((t) => t + middle), y, lo, hi, more, part };
+  return { ...base, ts: s.ts, x: s.ts.map((t) => t + middle), y, lo, hi, more, part, partial };
 }
 
 // A value holds until the next one, or until nothing is known any more.
@@ -82,7 +83,7 @@ export function csv(data) {
       if (i == null) row.push(...Array(s.lo ? 4 : 2).fill(""));
       else {
         row.push(cell(s.y[i]), ...(s.lo ? [cell(s.lo[i]), cell(s.hi[i])] : []));
-        row.push(data.step_ms ? cell(Math.round(1000 * s.part(i)) / 10) : cell(reading(s, i, t, data).quality));
+        row.push(data.step_ms ? cell(Math.round(1000 * Math.min(1, s.part(i))) / 10) : cell(reading(s, i, t, data).quality));
       }
     });
     return row.join(mark);

@@ -25,7 +25,7 @@ export function title(data) {
 export function legend(data) {
   const found = [];
   if (data.step_ms && data.series.some((s) => s.lo)) found.push(["band", w.t("h_band")]);
-  if (data.series.some((s) => s.unknown.length)) found.push(["unknown", w.t("h_unknown")]);
+  if (data.series.some((s) => s.unknown.length || s.partial)) found.push(["unknown", w.t("h_unknown")]);
   if (data.series.some((s) => s.doubtful.length)) found.push(["doubtful", w.t("q_uncertain")]);
   if (data.step_ms && data.series.some((s) => s.kind === "bool")) found.push(["duty", w.t("h_duty")]);
   return found;
@@ -36,17 +36,23 @@ const covering = (spans, t) => spans.find(([begin, end]) => begin <= t && t < en
 // One value, at index i of a curve: {value, range, quality, tone}
 export function reading(s, i, t, data) {
   const gone = covering(s.unknown, t), doubt = covering(s.doubtful, t);
+  const reason = gone && gone[2] ? why(gone[2]) : w.t("h_not_known");
+  const stepped = Boolean(data.step_ms);
+  if (i < 0 || s.y[i] == null || (gone && !stepped)) return { value: "–", range: "", quality: gone || i >= 0 ? reason : w.t("no_data"), tone: gone || i >= 0 ? "bad" : "" };
   const unit = s.unit ? ` ${s.unit}` : "";
-  const none = { value: "–", range: "", quality: gone ? why(gone[2]) : w.t("no_data"), tone: gone ? "bad" : "" };
-  if (i < 0 || s.y[i] == null || (gone && !data.step_ms)) return none;
-  const shown = s.kind === "bool" && data.step_ms ? `${w.fixed(100 * s.y[i], 1)} %` : w.value(s.kind === "bool" ? Boolean(s.y[i]) : s.y[i]) + unit;
+  const value = s.kind === "bool" ? (stepped ? `${w.fixed(100 * s.y[i], 1)} %` : w.value(Boolean(s.y[i]))) : w.value(s.y[i]) + unit;
   const range = s.lo ? `${w.value(s.lo[i])} … ${w.value(s.hi[i])}` : s.more ? s.more(i) : "";
-  if (gone) return { value: shown, range, quality: w.t("h_partly_known", { why: why(gone[2]) }), tone: "warn" };
-  if (doubt) return { value: shown, range, quality: `${w.t("q_uncertain")}: ${w.reason(doubt[2])}`, tone: "warn" };
-  return { value: shown, range, quality: w.t("q_good"), tone: "" };
+  const part = stepped ? s.part(i) : 1;
+  if (part < 0.999) return { value, range, quality: w.t("h_part", { percent: w.whole(Math.max(1, 100 * part)) }) + (gone && gone[2] ? `: ${reason}` : ""), tone: "warn" };
+  if (doubt) return { value, range, quality: `${w.t("q_uncertain")}: ${w.reason(doubt[2])}`, tone: "warn" };
+  return { value, range, quality: w.t("q_good"), tone: "" };
 }
 
-const why = (code) => (w.language && w.t(`h_why_${code}`) !== `h_why_${code}` ? w.t(`h_why_${code}`) : w.reason(code));
+// Words of the historian; the others are those of values that could not be read.
+function why(code) {
+  const words = w.t(`h_why_${code}`);
+  return words === `h_why_${code}` ? w.reason(code) : words;
+}
 
 export function alarm(a, now) {
   const lasted = w.span(((a.end ?? now) - a.begin) / 1000);
