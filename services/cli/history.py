@@ -43,6 +43,8 @@ TABLE_STEPS, TABLE_ROWS = 40, 500
 # Of so long it is also said what is not known: that reads every message.
 WHY_MS = 24 * 3_600_000
 WHY_SHOWN = 10
+# A PLC whose last message is not older may well hold its values: it sends when they change.
+HELD_MS = 65_000
 
 Ask = Callable[..., Any]
 
@@ -205,8 +207,14 @@ def _print(rows: Iterator[Row], columns: tuple[str, ...], chosen: list[Series]) 
     table = Table(
         *shown, title=" ".join(getattr(chosen[0], c) for c in sorted(same, key=columns.index))
     )
+    table.columns[shown.index("time")].no_wrap = True
     left = 0
     for row in rows:
+        if (
+            columns is STEP_COLUMNS
+            and not row[columns.index("known_s")] + row[columns.index("count")]
+        ):
+            continue  # what is not known is told below
         if table.row_count >= TABLE_ROWS:
             left += 1
             continue
@@ -220,7 +228,7 @@ def _cell(value: Any, column: str) -> str:
     if value is None or value == "":
         return "–" if column in ("value", "mean") else ""
     if column == "time":
-        return moments.iso(value)[:23].replace("T", " ")
+        return moments.iso(value)[:23].replace("T", " ").removesuffix(".000")
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -229,6 +237,8 @@ def _say_unknown(ask: Ask, chosen: list[Series], begin_ms: int, end_ms: int) -> 
         return
     for stream in dict.fromkeys(s.identity[:4] for s in chosen):
         found = ask("unknown", stream=list(stream), begin_ms=begin_ms, end_ms=end_ms)["unknown"]
+        if found and found[-1]["why"] == "silent" and end_ms - found[-1]["begin_ms"] < HELD_MS:
+            found.pop()
         where = "/".join(filter(None, stream[1:]))
         for u in found[:WHY_SHOWN]:
             ends = (moments.iso(u[k])[:19].replace("T", " ") for k in ("begin_ms", "end_ms"))
