@@ -53,7 +53,9 @@ export class HistoryChart {
     const lines = data.series.filter(isLine);
     const tables = lines.map((s) => (s.lo ? [s.x, s.y, s.lo, s.hi] : [s.x, s.drawn ?? s.y]));
     // Two points that are never there, so that an axis stands also where no line does.
-    const joined = uPlot.join([[[data.begin, data.end], [null, null]], ...tables]);
+    // A line breaks from where nothing is known (2: NULL_EXPAND), whatever the others have there.
+    const modes = [[1, 1], ...tables.map((t) => t.map(() => 2))];
+    const joined = uPlot.join([[[data.begin, data.end], [null, null]], ...tables], modes);
     const shape = JSON.stringify([lines.map((s) => [s.key, s.i, Boolean(s.lo), Boolean(s.drawn), s.unit]), css("color-scheme")]);
     if (this.plot && this.shape === shape) {
       this.plot.batch(() => {
