@@ -56,12 +56,12 @@ async function load() {
   chosen();
   if (view.span) [view.begin, view.end] = [Date.now() - view.span, Date.now()];
   fill();
-  by("view").hidden = by("beside").hidden = !view.keys.length;
+  if (!view.keys.length) by("view").hidden = by("beside").hidden = true;
   pick(!view.keys.length);
   if (!view.keys.length) return;
   if (view.span) due = setTimeout(() => !document.hidden && load(), FOLLOW_MS);
   const [from, to] = [Math.floor(view.begin), Math.ceil(view.end)];
-  const room = chart?.room ?? Math.min(2000, by("plot").clientWidth);
+  const room = chart?.room ?? Math.min(2000, by("main").clientWidth);
   const range = [["from", from], ["to", to]];
   const plcs = [...new Set(view.keys.map((key) => key.split("/")[0]))];
   try {
@@ -89,6 +89,7 @@ function fault(words) {
 // -- showing ----------------------------------------------------------------------------------
 
 function show() {
+  by("view").hidden = by("beside").hidden = false;
   chart ??= new HistoryChart(by("plot"), document.documentElement.lang, ranged, pointed);
   chart.show(data);
   text(by("h-view"), hw.title(data));
