@@ -23,7 +23,6 @@ from tests.kit.metrics_rig import Rig
 from tests.kit.site import Site
 
 pytestmark = pytest.mark.timeout(120)
-LOGIN = "tecnico:segredo"
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +143,9 @@ def test_a_page_and_no_history_behind_it() -> None:
 
 
 def test_behind_the_login(tmp_path: Path) -> None:
-    config = {"username": "tecnico", "password": {"file": str(tmp_path / "pw")}}
+    login: dict[str, Any] = {"username": "tecnico", "password": {"file": str(tmp_path / "pw")}}
     (tmp_path / "pw").write_text("segredo")
-    with Rig(plcs=1, groups=1, **config) as rig:
+    with Rig(plcs=1, groups=1, **login) as rig:
         for path in ("/history", "/api/history", "/api/history/rows", "/api/history/series",
                      "/api/history/events"):  # fmt: skip
             assert rig.get(path).status == 401, path

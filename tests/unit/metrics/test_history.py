@@ -121,4 +121,4 @@ def test_a_folder_that_cannot_be_written_is_told_once(
     kept = EventLog(tmp_path / "none", Log("metrics"))
     kept.add([event(1)])
     kept.add([event(2)])
-    assert capfd.readouterr().out.count("events not kept") == 1
+    assert capfd.readouterr().err.count("events not kept") == 1
