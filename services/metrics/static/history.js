@@ -75,7 +75,7 @@ async function load() {
     data = { begin: from, end: to, now, step_ms: values.step_ms, series, alarms: beside.alarms, events: beside.events, complete: beside.complete };
     fault("");
     show();
-    by("plot").dataset.drawnMs = Math.round(performance.now() - began);
+    requestAnimationFrame(() => { by("plot").dataset.drawnMs = Math.round(performance.now() - began); });
   } catch (e) {
     if (mine === asked) fault(e instanceof TypeError ? w.t("lost") : w.t("h_failed", { text: e.message }));
   }
