@@ -1,7 +1,7 @@
 """A week in the browser: drawn from roll-ups, with the hole of an afternoon in it.
 
-HISTORY_EVERY_MS=100 writes it at 10 Hz: 6,048,000 messages, some minutes. What is drawn is the same,
-a point for each step, whatever the PLC's pace.
+HISTORY_EVERY_MS=100 writes it at 10 Hz: 6,048,000 messages, some minutes. What is drawn is the
+same, a point for each step, whatever the PLC's pace.
 """
 
 from __future__ import annotations
