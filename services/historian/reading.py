@@ -87,6 +87,9 @@ class History:
             kinds = {s.field: kind for s, kind in rolled.items() if s.stream == stream and s.field}
             begin_ms = ends[1] - known.hold_ms(stream)
             newest = self._shelf.table(stream, begin_ms, ends[1] + 1)
+            if not list(_fields(newest)):  # a PLC that is away: of its last hour, before that
+                newest = self._shelf.table(stream, hour_of(ends[1]), ends[1])
+                newest = newest.pick(np.flatnonzero(newest.quality == GOOD)[-1:])
             for name in _fields(newest):
                 column = newest.field(name)
                 kinds[name] = _kind(None if column is None else column.values)
