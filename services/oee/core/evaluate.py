@@ -36,7 +36,8 @@ def evaluate(
 
     states = runs(signals.running, machine.runs)
     known = union((r.begin_ms, r.end_ms) for r in states)
-    stops, short = [], []
+    stops: list[_Stopped] = []
+    short: list[_Stopped] = []
     for stop in _stopped(states):
         seen = stop.after_run and stop.before_run
         lasted_ms = stop.end_ms - stop.begin_ms

@@ -16,8 +16,8 @@ class Machine:
 
     name: str
     op: str = ""
-    """It runs while the field is ``above``, ``below``, ``outside``, ``equal`` to ``limit``; without,
-    while it is true or not zero.
+    """It runs while the field is ``above``, ``below``, ``outside`` or ``equal`` to ``limit``;
+    without, while it is true or not zero.
     """
     limit: Any = None
     ideal_ms: float | None = None

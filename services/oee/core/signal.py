@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from services.oee.core.stretches import Stretches, meets
@@ -131,7 +132,7 @@ def joined(signals: Iterable[list[Run]]) -> Iterator[tuple[int, int, list[Any]]]
     tracks = [list(s) for s in signals]
     edges = sorted({e for t in tracks for r in t for e in (r.begin_ms, r.end_ms)})
     at = [0] * len(tracks)
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         values = []
         for i, track in enumerate(tracks):
             while at[i] < len(track) and track[at[i]].end_ms <= begin:

@@ -1,4 +1,6 @@
-"""Shifts and signals as the cases write them: times are the wall's, `06:00` or `2026-11-30 06:00`."""
+"""Shifts and signals as the cases write them: times are the wall's, `06:00` of one Monday or
+`2026-12-01 06:00`.
+"""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def test_13_the_least_stop_itself_is_a_stop() -> None:
 
 
 def test_14_a_stop_that_is_short_only_on_this_side_of_the_edge() -> None:
-    """13:59:50 to 14:00:25 lasted 35 s: a stop, with 10 s in the morning and 25 in the afternoon."""
+    """13:59:50 to 14:00:25 lasted 35 s: a stop, 10 s in the morning and 25 in the afternoon."""
     running = signal(("05:00", True), (f"{DAY} 13:59:50", False), (f"{DAY} 14:00:25", True))
     early = of(running, shifts=THREE_SHIFTS)
     late = of(running, shifts=THREE_SHIFTS, begin="14:00", end="22:00")
@@ -177,8 +177,8 @@ def test_18_counter_is_reset() -> None:
 
 
 def test_19_reset_from_high_up_is_no_wrap() -> None:
-    """UINT 40000 to 0 in one second would be 25536 pieces by the type alone. In a second the machine
-    makes 1/6; 10 + 10/6 are believed: so it was set to 0.
+    """UINT 40000 to 0 in one second would be 25536 pieces by the type alone. In a second the
+    machine makes 1/6; 10 + 10/6 are believed: so it was set to 0.
     """
     good = signal(("05:00", 39_900), ("07:00", 40_000), (f"{DAY} 07:00:01", 0), ("08:00", 60))
     assert of(ALL_DAY, good).made.good == 100 + 60
@@ -252,7 +252,7 @@ def test_26_the_reason_is_given_late_and_taken_back_early() -> None:
 
 
 def test_27_overlapping_reasons_of_two_fields() -> None:
-    """The first field that names one holds: the operator's 9 from 07:20 on, before it the PLC's 3."""
+    """The first field that names one holds: from 07:20 the operator's 9, before it the PLC's 3."""
     running = signal(("05:00", True), ("07:00", False), ("08:00", True))
     operator = signal(("05:00", 0), ("07:20", 9), ("08:00", 0))
     program = signal(("05:00", 0), ("07:00", 3), ("08:00", 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given, settings
@@ -107,7 +108,7 @@ def test_runs_against_a_plain_reading(signal: Signal) -> None:
     """
     found = runs(signal)
     assert all(r.begin_ms < r.end_ms for r in found)
-    assert all(a.end_ms <= b.begin_ms for a, b in zip(found, found[1:], strict=False))
+    assert all(a.end_ms <= b.begin_ms for a, b in pairwise(found))
     edges = {
         e + d for ts, _ in signal.samples for e in (ts, ts + signal.hold_ms) for d in (-1, 0, 1)
     }
@@ -163,5 +164,5 @@ def test_shifts_of_a_day_follow_each_other(day: int) -> None:
     date = three.day_of(at("2005-01-01 12:00")) + timedelta(days=day)
     shifts = three.of_day(date) + three.of_day(date + timedelta(days=1))
     assert len({s.id for s in shifts}) == 6
-    assert all(a.end_ms == b.begin_ms for a, b in zip(shifts, shifts[1:], strict=False))
+    assert all(a.end_ms == b.begin_ms for a, b in pairwise(shifts))
     assert replace(three, exceptions={date: ()}).of_day(date) == []
