@@ -31,6 +31,7 @@ from services.runtime.base_model import one_of
 from services.runtime.fleet_model import Fleet
 from services.runtime.judged import rule
 from services.runtime.loopback import is_loopback
+from services.runtime.oee_model import OeeMachine, Shifts
 from services.runtime.opcua_model import OpcuaServing
 from services.runtime.plc_model import PlcBase
 
@@ -386,6 +387,8 @@ class Config(Model):
     outputs: list[Output] = Field([])
     alerts: Alerts = Field(default_factory=Alerts)
     store: Store = Field(default_factory=Store)
+    shifts: Shifts | None = Field(None, description="when people work (docs/oee.md)")
+    oee: list[OeeMachine] = Field([], max_length=200, description="machines (docs/oee.md)")
     quotas: dict[Name, Annotated[int, Field(ge=1)]] = Field(
         {},
         description="points a minute by tenant, one point being one value of one field: over it its"

@@ -28,6 +28,7 @@ from services.runtime import (
     central_outside,
     config,
     fleet_model,
+    oee_model,
     opcua_model,
 )
 
@@ -95,6 +96,15 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("alerts.rules[] (type: all, any)", alert_model.AlertSeveralRule),
     ("store", config.Store),
     ("store.replay", config.Replay),
+    ("shifts", oee_model.Shifts),
+    ("shifts.week[]", oee_model.WeekShift),
+    ("shifts.week[].breaks[]", oee_model.ShiftBreak),
+    ("shifts.exceptions[]", oee_model.ShiftException),
+    ("shifts.email", oee_model.ShiftEmail),
+    ("oee[]", oee_model.OeeMachine),
+    ("oee[].running", oee_model.OeeRunning),
+    ("oee[].good, bad, total", oee_model.OeeCounter),
+    ("oee[].reason[]", oee_model.OeeField),
     ("metrics", config.Metrics),
     ("metrics.tls", config.HttpTls),
     ("infra", config.Infra),

@@ -98,8 +98,8 @@ class Condition:
     per_ms: int = 0
     window_ms: int = 0
     counter: str = ""
-    """Empty: a plain value. Else a key of ``measured.COUNTER_BITS``, or ``any``: a fall is a restart
-    at 0.
+    """Empty: a plain value. Else a key of ``measured.COUNTER_BITS``, or ``any``: a fall is a
+    restart at 0.
     """
     reference: Any = None
     """percentage: the value of ``value``, the other field of ``field`` and ``increase``,
