@@ -29,6 +29,7 @@ from services.runtime.base_model import Size as Size
 from services.runtime.base_model import Zone as Zone
 from services.runtime.base_model import one_of
 from services.runtime.fleet_model import Fleet
+from services.runtime.history_model import History
 from services.runtime.judged import rule
 from services.runtime.loopback import is_loopback
 from services.runtime.oee_model import OeeMachine, Shifts
@@ -387,6 +388,9 @@ class Config(Model):
     outputs: list[Output] = Field([])
     alerts: Alerts = Field(default_factory=Alerts)
     store: Store = Field(default_factory=Store)
+    history: History | None = Field(
+        None, description="keep what is delivered on this box (docs/historico.md)"
+    )
     shifts: Shifts | None = Field(None, description="when people work (docs/oee.md)")
     oee: list[OeeMachine] = Field([], max_length=200, description="machines (docs/oee.md)")
     quotas: dict[Name, Annotated[int, Field(ge=1)]] = Field(

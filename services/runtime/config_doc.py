@@ -28,6 +28,7 @@ from services.runtime import (
     central_outside,
     config,
     fleet_model,
+    history_model,
     oee_model,
     opcua_model,
 )
@@ -96,6 +97,8 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("alerts.rules[] (type: all, any)", alert_model.AlertSeveralRule),
     ("store", config.Store),
     ("store.replay", config.Replay),
+    ("history", history_model.History),
+    ("history.max_age", history_model.HistoryAge),
     ("shifts", oee_model.Shifts),
     ("shifts.week[]", oee_model.WeekShift),
     ("shifts.week[].breaks[]", oee_model.ShiftBreak),

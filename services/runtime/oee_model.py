@@ -63,10 +63,13 @@ class ShiftException(AlertModel):
             return "give either `date:`, or `from:` and `to:`"
         if (self.begin is None) != (self.end is None):
             return "`from:` needs `to:` and the other way round"
-        if self.begin is not None and self.end is not None:
-            if not 0 <= (self.end - self.begin).days <= 366:
-                return "`to:` is at or after `from:`, within a year"
-        return None
+        if (begin := self.begin) is None or (end := self.end) is None:
+            return None
+        return (
+            None
+            if 0 <= (end - begin).days <= 366
+            else "`to:` is `from:` or later, by a year at most"
+        )
 
 
 class ShiftEmail(Credentials):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,7 +15,7 @@ from services.runtime.alert_layouts import near, some
 from services.runtime.document import KeyPath
 from services.runtime.errors import Problem
 from services.runtime.measured import COUNTER_BITS
-from services.runtime.oee_model import OeeCounter, OeeField, OeeMachine, Shifts
+from services.runtime.oee_model import OeeCounter, OeeField, OeeMachine, ShiftEmail, Shifts
 from services.runtime.plc_model import GroupBase, PlcBase
 from services.runtime.site import Site
 
@@ -68,7 +69,7 @@ def _check_shifts(site: Site, shifts: Shifts) -> Iterator[Problem]:
     found = [s for day in sorted(days) for s in calendar.of_day(day)]
     found.sort(key=lambda s: s.begin_ms)
     said = set()
-    for a, b in zip(found, found[1:], strict=False):
+    for a, b in pairwise(found):
         if a.end_ms > b.begin_ms and (a.name, b.name) not in said:
             said.add((a.name, b.name))
             message = f"{b.name!r} begins at {b.day} before {a.name!r} ends"
@@ -90,9 +91,8 @@ def _check_machine(site: Site, machine: OeeMachine, at: KeyPath) -> Iterator[Pro
     records = [m or "" for m, _ in groups[machine.group].records()]
     if machine.machine is not None and machine.machine not in records:
         message = f"{plc.id}/{machine.group} has no machine {machine.machine!r}"
-        yield site.problem(
-            (*at, "machine"), message, near(machine.machine, records) or some(records)
-        )
+        hint = near(machine.machine, records) or some(records)
+        yield site.problem((*at, "machine"), message, hint)
     used: list[tuple[str, OeeField]] = [("running", machine.running), *machine.counters().items()]
     used += [("reason", field) for field in machine.reason]
     for key, field in used:
@@ -122,7 +122,18 @@ def _days(exception: Any) -> Iterator[date]:
         day += timedelta(days=1)
 
 
+def email_spec(email: ShiftEmail) -> dict[str, Any]:
+    """As services/runtime/mail.py takes it, but for the secret and the path."""
+    return email.model_dump(mode="json", by_alias=True, exclude={"password_file", "password", "ca"})
+
+
 # --- the plain form --------------------------------------------------------------------------
+
+
+def spec(site: Site) -> dict[str, Any]:
+    """Shifts and machines as services/historian/oee.py takes them; there are shifts."""
+    assert site.config.shifts is not None
+    return {"shifts": shifts_spec(site.config.shifts), "machines": machine_specs(site)}
 
 
 def shifts_spec(shifts: Shifts) -> dict[str, Any]:

@@ -17,7 +17,14 @@ import orjson
 
 from bus.topology import PROCESSES, process_name
 from services.protocols.s7.model import S7Group, S7Plc
-from services.runtime import alert_model, alert_rules, patterns, secrets, supervisor_access
+from services.runtime import (
+    alert_model,
+    alert_rules,
+    oee_rules,
+    patterns,
+    secrets,
+    supervisor_access,
+)
 from services.runtime.alert_base import DAYS
 from services.runtime.alert_routes import AlertMqtt, AlertRoute, AlertWebhook, AnyReceiver
 from services.runtime.config import (
@@ -31,6 +38,7 @@ from services.runtime.config import (
 )
 from services.runtime.consumers import consumers
 from services.runtime.fleet_model import Fleet
+from services.runtime.history_model import History
 from services.runtime.named_files import SECRET_KEYS
 from services.runtime.plc_model import GroupBase, PlcBase
 from services.runtime.site import Site, raw_range
@@ -105,6 +113,8 @@ def render(site: Site) -> Rendered:
         add("mirror", mirror.name, mirror=_mirror(mirror), source_group=_source(site, mirror))
     if config.alerts.needed:
         add("alerts", "", **_alerts(site))
+    if config.history is not None:
+        add("historian", "", **_historian(site, config.history))
     if config.fleet is not None:
         add("fleet", "", **_fleet(site, config.fleet))
     elif (kept := _read_json(config.paths.state / FLEET_KEPT)) is not None:
@@ -169,7 +179,19 @@ def _plc_summary(site: Site, plc: PlcBase) -> dict[str, Any]:
         "host": plc.all_hosts[0],
         "heartbeat_s": plc.heartbeat,
         "groups": groups,
+        "oee": _oee(site),
     }
+
+
+def _oee(site: Site) -> dict[str, Any] | None:
+    if (shifts := site.config.shifts) is None:
+        return None
+    email = None
+    if shifts.email is not None:
+        email = oee_rules.email_spec(shifts.email)
+        email["ca"] = _beside(site, shifts.email.ca)
+        email["password"] = _secret(site, shifts.email, "password", "shifts-email")
+    return {**oee_rules.spec(site), "site": site.config.site, "email": email}
 
 
 def _with_units(site: Site, plc: dict[str, Any]) -> dict[str, Any]:
@@ -362,6 +384,36 @@ def _receiver(site: Site, receiver: AnyReceiver) -> dict[str, Any]:
         scheme = "https" if panel.tls else "http"
         out["external_url"] = f"{scheme}://{site.config.site}:{panel.port}"
     return out
+
+
+def _historian(site: Site, history: History) -> dict[str, Any]:
+    holds = alert_rules.holds_ms(site)
+    groups = [
+        {
+            "locatario": site.config.tenant(plc),
+            "plc": plc.id,
+            "group": group.name,
+            "hold_ms": holds[plc.id, group.name],
+            "fields": [
+                {
+                    "name": f.name,
+                    "type": f.type,
+                    "unit": f.unit,
+                    "counts": f.counts,
+                    "scaled": f.scale is not None,
+                }
+                for f in site.fields[plc.id, group.name]
+            ],
+        }
+        for plc in site.config.plcs
+        for group in plc.groups
+    ]
+    return {
+        "max_size_bytes": history.max_size,
+        "min_free_bytes": history.min_free,
+        "max_age_ms": {k: round(v * 1_000) for k, v in history.max_age},
+        "groups": groups,
+    }
 
 
 def _fleet(site: Site, fleet: Fleet) -> dict[str, Any]:
