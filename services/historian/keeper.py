@@ -12,6 +12,7 @@ from bus.frames import GAP_ROW, Heartbeat
 from services.consumer.durable import Durable
 from services.consumer.row import Row
 from services.historian.answering import Answering
+from services.historian.oee import Oee
 from services.historian.recent import Block, Commit, Recent, hour_of
 from services.historian.shapes import Stream
 from services.runtime.process import Process
@@ -138,7 +139,8 @@ class Keeper:
 def setup(process: Process) -> Callable[[], None]:
     """Joins it with the store, and answers questions."""
     keeper = Keeper(process)
-    answering = Answering(process, keeper.folder)
+    shifts = Oee(process.config["oee"]) if process.config.get("oee") else None
+    answering = Answering(process, keeper.folder, shifts)
     stop = Durable(process, keeper).open()
     answering.open()
     process.ready()
