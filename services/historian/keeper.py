@@ -14,6 +14,7 @@ from services.consumer.row import Row
 from services.historian.answering import Answering
 from services.historian.oee import Oee
 from services.historian.recent import Block, Commit, Recent, hour_of
+from services.historian.reports import Reports
 from services.historian.shapes import Stream
 from services.runtime.process import Process
 
@@ -71,6 +72,8 @@ class Keeper:
         self._process = process
         self.folder: Path = process.state_dir / "history"
         self._recent = Recent(self.folder, self._damaged)
+        self.newest_ms: int | None = None
+        """The newest message that was kept in this life."""
         self._begin()
 
     def _begin(self) -> None:
@@ -107,6 +110,7 @@ class Keeper:
         group, machine = message.get("group") or "", message.get("machine") or ""
         stream = Stream(row.locatario, row.plc, group, machine)
         ts_ms, at = message["ts"], (message["epoch"], message["seq"])
+        self.newest_ms = max(self.newest_ms or ts_ms, ts_ms)
         joined = self._sequences.add(stream, *at)
         hour_ms = hour_of(ts_ms)
         block = self._blocks.get((stream, hour_ms))
@@ -141,6 +145,9 @@ def setup(process: Process) -> Callable[[], None]:
     keeper = Keeper(process)
     shifts = Oee(process.config["oee"]) if process.config.get("oee") else None
     answering = Answering(process, keeper.folder, shifts)
+    if shifts and process.config["oee"]["email"]:
+        reports = Reports(process, keeper.folder, process.config["oee"], lambda: keeper.newest_ms)
+        reports.open()
     stop = Durable(process, keeper).open()
     answering.open()
     process.ready()
