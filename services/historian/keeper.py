@@ -12,6 +12,7 @@ from bus.frames import GAP_ROW, Heartbeat
 from services.consumer.durable import Durable
 from services.consumer.row import Row
 from services.historian.answering import Answering
+from services.historian.known import Known
 from services.historian.oee import Oee
 from services.historian.recent import Block, Commit, Recent, hour_of
 from services.historian.reports import Reports
@@ -72,8 +73,7 @@ class Keeper:
         self._process = process
         self.folder: Path = process.state_dir / "history"
         self._recent = Recent(self.folder, self._damaged)
-        self.newest_ms: int | None = None
-        """The newest message that was kept in this life."""
+        self.newest_ms = self._recent.newest_ms()
         self._begin()
 
     def _begin(self) -> None:
@@ -143,6 +143,7 @@ class Keeper:
 def setup(process: Process) -> Callable[[], None]:
     """Joins it with the store, and answers questions."""
     keeper = Keeper(process)
+    Known(process.config["groups"]).save(keeper.folder)
     shifts = Oee(process.config["oee"]) if process.config.get("oee") else None
     answering = Answering(process, keeper.folder, shifts)
     if shifts and process.config["oee"]["email"]:

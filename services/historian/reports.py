@@ -31,6 +31,7 @@ from services.runtime.process import Process
 
 FILE = "reports.json"
 LOOK_S = 5.0
+REMEMBERED = 400
 # After its end, for what was under way.
 SETTLE_MS = 60_000
 # So long (after the shift's end, or the start of this process) it is waited for rows that are newer
@@ -162,19 +163,17 @@ class Reports:
         self._again_s = time.monotonic() + pause_s
 
     def _end(self, shift: Shift, how: str, text: str) -> None:
-        if text:
-            self._process.event("error", f"report_{how}", text)
-        else:
-            text = f"the report of shift {shift.id} was sent to {len(self._email['to'])} receivers"
-            self._process.event("info", "report_sent", text)
-        self._count(how)
+        """Kept first, told then."""
         self._done[shift.id] = how
-        self._done = dict(sorted(self._done.items())[-400:])
+        self._done = dict(sorted(self._done.items())[-REMEMBERED:])
         try:
             self._save()
         except OSError as e:  # sent again only where this process ends before the disk has room
-            text = f"that shift {shift.id} was reported could not be kept: {e}"
-            self._process.event("warning", "report_memory_failed", text)
+            why = f"that shift {shift.id} was reported could not be kept: {e}"
+            self._process.event("warning", "report_memory_failed", why)
+        sent = f"the report of shift {shift.id} was sent to {len(self._email['to'])} receivers"
+        self._process.event("error" if text else "info", f"report_{how}", text or sent)
+        self._count(how)
 
     def _count(self, result: str) -> None:
         self._process.stats.counter("plc_edge_shift_reports_total", result=result).inc()

@@ -179,7 +179,6 @@ def _plc_summary(site: Site, plc: PlcBase) -> dict[str, Any]:
         "host": plc.all_hosts[0],
         "heartbeat_s": plc.heartbeat,
         "groups": groups,
-        "oee": _oee(site),
     }
 
 
@@ -413,6 +412,7 @@ def _historian(site: Site, history: History) -> dict[str, Any]:
         "min_free_bytes": history.min_free,
         "max_age_ms": {k: round(v * 1_000) for k, v in history.max_age},
         "groups": groups,
+        "oee": _oee(site),
     }
 
 
