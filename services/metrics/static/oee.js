@@ -6,7 +6,7 @@ import * as w from "./words.js";
 
 const by = (id) => document.getElementById(id);
 const PARTS = ["running", "stopped_unplanned", "stopped_planned", "unknown", "breaks", "outside"];
-const INDICES = ["availability", "performance", "quality", "oee"];
+const INDICES = ["oee", "availability", "performance", "quality"];
 const FOLLOW_MS = 30000; // a shift that is worked now is asked again
 const DAY_MS = 86400e3;
 

@@ -48,14 +48,8 @@ def whole(url: str) -> bool:
 
 
 SAYS = {
-    "pt-BR": (
-        "Turnos e OEE",
-        "90,0 %",
-        "setup <M12> (planejada)",
-        "Não se sabe 20 min",
-        "sem motivo",
-    ),
-    "en-US": ("Shifts and OEE", "90.0 %", "setup <M12> (planned)", "Not known 20 min", "no reason"),
+    "pt-BR": ("Turnos e OEE", "90,0 %", "setup <M12> (planejada)", "Não se sabe 20 min"),
+    "en-US": ("Shifts and OEE", "90.0 %", "setup <M12> (planned)", "Not known 20 min"),
 }
 
 
@@ -70,7 +64,7 @@ def test_the_shift_that_has_ended(
     dark: bool,
 ) -> None:
     box, url = world
-    title, availability, setup, unknown, _ = SAYS[language]
+    title, availability, setup, unknown = SAYS[language]
     with page(browser, size, language, dark) as (tab, said):
         tab.goto(url)
         link = tab.get_by_role("link", name=title)
