@@ -186,6 +186,8 @@ def _print(answer: dict[str, Any]) -> None:
     console.print(table)
     for m in answer["machines"]:
         _print_stops(m, zone)
+    for text in answer["damage"]:
+        error_console.print(f"cannot be read, and counts as not known: {text}", markup=False)
 
 
 def _parts(answer: dict[str, Any]) -> list[str]:

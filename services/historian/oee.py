@@ -30,6 +30,7 @@ from services.runtime.clock import now_ms
 # Rows of one stream in one shift: 12 h at 50 Hz.
 MAX_ROWS = 2_200_000
 MAX_SHIFTS = 200
+MAX_DAMAGE = 10
 # So long after its end nothing more is expected of a shift; what comes all the same is seen when
 # the answer is forgotten.
 SETTLED_MS = 10 * 60_000
@@ -121,6 +122,7 @@ class Oee:
             for name, f in figures.items()
         ]
         found["total"] = None if whole is None else brief(whole)
+        found["damage"] = history.damage[:MAX_DAMAGE]
         return found
 
     # -- what they are answered with ------------------------------------------------------------
@@ -231,7 +233,7 @@ def answer(
     """The answer to a question of ``VERBS``. Raises ValueError."""
     if oee is None:
         raise ValueError("the configuration has no `shifts:`")
-    history.bound = bound or Bound()
+    history.start(bound or Bound())
     try:
         return VERBS[verb](oee, history, args)
     except KeyError as e:

@@ -125,7 +125,8 @@ class History:
         """The messages of several fields in the order in which they were taken, which a clock that
         was set back makes another one than that of their times. Without reasons.
         """
-        table = self._table(stream, begin_ms, end_ms)
+        self._shelf.refresh()
+        table = self._shelf.table(stream, begin_ms, end_ms)
         cut = table.rows > limit
         out = []
         for name in fields:
