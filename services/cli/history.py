@@ -43,7 +43,10 @@ TABLE_STEPS, TABLE_ROWS = 40, 500
 # Of so long it is also said what is not known: that reads every message.
 WHY_MS = 24 * 3_600_000
 WHY_SHOWN = 10
+# A PLC whose last message is not older may well hold its values: it sends when they change.
+HELD_MS = 65_000
 
+_PLACE = ("plc", "group", "machine", "field", "unit")
 Ask = Callable[..., Any]
 
 
@@ -193,24 +196,23 @@ def _list(known: list[Series]) -> None:
 
 
 def _print(rows: Iterator[Row], columns: tuple[str, ...], chosen: list[Series]) -> None:
-    same = {
-        c for c in ("plc", "group", "machine", "field") if len({getattr(s, c) for s in chosen}) == 1
-    }
-    empty = {c for c in ("unit",) if not any(s.unit for s in chosen)}
-    if not any(s.kind == "counter" for s in chosen):
-        empty.add("increase")
-    if not any(s.kind == "bool" for s in chosen):
-        empty.add("edges")
-    shown = [c for c in columns if c not in same | empty]
-    table = Table(
-        *shown, title=" ".join(getattr(chosen[0], c) for c in sorted(same, key=columns.index))
-    )
+    # What is the same in all rows stands in the title, and what none can have nowhere.
+    same = [c for c in _PLACE if len({getattr(s, c) for s in chosen}) == 1]
+    kinds = {s.kind for s in chosen}
+    never = {c for c, kind in (("increase", "counter"), ("edges", "bool")) if kind not in kinds}
+    shown = [c for c in columns if c not in never.union(same)]
+    title = " ".join(filter(None, (getattr(chosen[0], c) for c in same)))
+    table = Table(*shown, title=title)
+    table.columns[shown.index("time")].no_wrap = True
     left = 0
     for row in rows:
+        cells = dict(zip(columns, row, strict=True))
+        if cells.get("known_s") == 0 and not cells["count"]:
+            continue  # what is not known is told below
         if table.row_count >= TABLE_ROWS:
             left += 1
             continue
-        table.add_row(*(_cell(row[columns.index(c)], c) for c in shown))
+        table.add_row(*(_cell(cells[c], c) for c in shown))
     console.print(table)
     if left:
         error_console.print(f"{left} rows more: `--step`, a shorter time, or `--format csv`")
@@ -220,7 +222,7 @@ def _cell(value: Any, column: str) -> str:
     if value is None or value == "":
         return "–" if column in ("value", "mean") else ""
     if column == "time":
-        return moments.iso(value)[:23].replace("T", " ")
+        return moments.iso(value)[:23].replace("T", " ").removesuffix(".000")
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -229,6 +231,8 @@ def _say_unknown(ask: Ask, chosen: list[Series], begin_ms: int, end_ms: int) -> 
         return
     for stream in dict.fromkeys(s.identity[:4] for s in chosen):
         found = ask("unknown", stream=list(stream), begin_ms=begin_ms, end_ms=end_ms)["unknown"]
+        if found and found[-1]["why"] == "silent" and end_ms - found[-1]["begin_ms"] < HELD_MS:
+            found.pop()
         where = "/".join(filter(None, stream[1:]))
         for u in found[:WHY_SHOWN]:
             ends = (moments.iso(u[k])[:19].replace("T", " ") for k in ("begin_ms", "end_ms"))

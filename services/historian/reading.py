@@ -86,6 +86,9 @@ class History:
                 continue
             kinds = {s.field: kind for s, kind in rolled.items() if s.stream == stream and s.field}
             newest = self._shelf.table(stream, ends[1], ends[1] + 1)
+            if not list(_fields(newest)):  # a PLC that is away: of its last hour, before that
+                newest = self._shelf.table(stream, hour_of(ends[1]), ends[1])
+                newest = newest.pick(np.flatnonzero(newest.quality == GOOD)[-1:])
             for name in _fields(newest):
                 column = newest.field(name)
                 kinds[name] = _kind(None if column is None else column.values)

@@ -1,18 +1,12 @@
 // The chart of the history page: lines in a uPlot, and lanes of quality, states, alarms and events
 // under it, on one time axis. It knows nothing of the page and asks for nothing.
 
-import { css, DARK, LIGHT } from "./chart.js";
-import { t as words } from "./words.js";
+import { css } from "./chart.js";
+import { colour, drawLanes, hatch, isLine } from "./history-lanes.js";
 
 export const MAX_SERIES = 8;
 const HEIGHT = 300, SIDE = 58, RIGHT = 18;
 const MIN_SPAN_MS = 1000, MAX_SPAN_MS = 5 * 366 * 86400e3;
-const LANE = { line: 10, state: 20, text: 20, alarms: 16, events: 14 };
-const PAD = 4;
-const LEVEL = { info: "--soft", warning: "--warn", error: "--bad", informacao: "--accent", aviso: "--warn", critica: "--bad" };
-
-export const colour = (i) => (css("color-scheme") === "dark" ? DARK : LIGHT)[i];
-const isLine = (s) => s.kind === "number" || s.kind === "counter";
 
 // The last index with times[i] <= t; -1 where there is none.
 export function before(times, t) {
@@ -59,7 +53,9 @@ export class HistoryChart {
     const lines = data.series.filter(isLine);
     const tables = lines.map((s) => (s.lo ? [s.x, s.y, s.lo, s.hi] : [s.x, s.drawn ?? s.y]));
     // Two points that are never there, so that an axis stands also where no line does.
-    const joined = uPlot.join([[[data.begin, data.end], [null, null]], ...tables]);
+    // A line breaks from where nothing is known (2: NULL_EXPAND), whatever the others have there.
+    const modes = [[1, 1], ...tables.map((t) => t.map(() => 2))];
+    const joined = uPlot.join([[[data.begin, data.end], [null, null]], ...tables], modes);
     const shape = JSON.stringify([lines.map((s) => [s.key, s.i, Boolean(s.lo), Boolean(s.drawn), s.unit]), css("color-scheme")]);
     if (this.plot && this.shape === shape) {
       this.plot.batch(() => {
@@ -90,7 +86,8 @@ export class HistoryChart {
       }
     }
     const scales = { x: { time: true, range: () => [this.begin, this.end] }, none: { auto: false, range: [0, 1] } };
-    for (const i of units.keys()) scales[`y${i}`] = {};
+    // Without a value in sight an axis stays where it is: else the chart would move under a finger.
+    for (const i of units.keys()) scales[`y${i}`] = { range: (_, min, max) => (min == null ? [0, 1] : uPlot.rangeNum(min, max, 0.1, true)) };
     const yAxes = (units.length ? units : [""]).slice(0, 2).map((unit, i) => ({
       ...axis, scale: units.length ? `y${i}` : "none", side: i ? 1 : 3, size: SIDE, grid: { ...axis.grid, show: !i }, show: units.length > 0,
       values: (_, ticks) => ticks.map((v) => this.number.format(v)), label: unit || undefined, labelSize: unit ? 16 : 0, labelFont: "12px system-ui", labelGap: 0,
@@ -139,23 +136,11 @@ export class HistoryChart {
 
   // -- what is not known, behind the lines; and the lanes ---------------------------------------
 
-  hatch(draw) {
-    const tile = document.createElement("canvas");
-    tile.width = tile.height = 8;
-    const pen = tile.getContext("2d");
-    pen.strokeStyle = css("--bad");
-    pen.lineWidth = 1.5;
-    pen.beginPath();
-    for (const x of [-8, 0, 8]) pen.moveTo(x, 8), pen.lineTo(x + 8, 0);
-    pen.stroke();
-    return draw.createPattern(tile, "repeat");
-  }
-
   drawUnknown(u) {
     const { ctx, bbox } = u;
     ctx.save();
     ctx.globalAlpha = 0.16;
-    ctx.fillStyle = this.hatch(ctx);
+    ctx.fillStyle = hatch(ctx);
     for (const s of this.data.series) {
       if (!isLine(s)) continue;
       for (const [begin, end] of s.unknown) {
@@ -167,107 +152,7 @@ export class HistoryChart {
   }
 
   drawLanes() {
-    if (!this.plot?.bbox) return;
-    const ratio = devicePixelRatio || 1, u = this.plot;
-    const left = u.bbox.left / ratio, wide = u.bbox.width / ratio;
-    const rows = this.data.series.map((s) => ({ s, high: isLine(s) ? LANE.line : s.kind === "bool" ? LANE.state : LANE.text }));
-    const high = rows.reduce((sum, r) => sum + r.high + PAD, 0) + LANE.alarms + LANE.events + 3 * PAD;
-    const width = this.width();
-    Object.assign(this.lanes, { width: width * ratio, height: high * ratio });
-    this.lanes.height = high * ratio;
-    const draw = this.lanes.getContext("2d");
-    draw.scale(ratio, ratio);
-    draw.font = "11px system-ui";
-    draw.textBaseline = "middle";
-    const x = (ms) => left + Math.min(1, Math.max(0, (ms - this.begin) / (this.end - this.begin))) * wide;
-    const bar = (begin, end, y, h) => { const a = x(begin), b = x(end); if (end > this.begin && begin < this.end) draw.fillRect(a, y, Math.max(1, b - a), h); };
-    const ink = { hatch: this.hatch(draw), ok: css("--ok"), warn: css("--warn"), idle: css("--idle-bg"), text: css("--ink"), soft: css("--soft") };
-    let y = PAD;
-    for (const { s, high: h } of rows) {
-      draw.fillStyle = colour(s.i);
-      draw.fillRect(left - 14, y + h / 2 - 5, 10, 10);
-      draw.fillStyle = ink.idle;
-      draw.fillRect(left, y, wide, h);
-      if (isLine(s) && s.part) {
-        draw.fillStyle = ink.hatch;
-        bar(s.known[0], s.known[1], y, h);
-        draw.fillStyle = ink.ok;
-        s.ts.forEach((t, i) => { const part = Math.min(1, s.part(i)); if (part > 0 && t < s.known[1]) bar(t, Math.min(t + this.data.step_ms, s.known[1]), y + h * (1 - part), h * part); });
-      } else if (isLine(s)) {
-        draw.fillStyle = ink.ok;
-        bar(s.known[0], s.known[1], y, h);
-      } else this.drawStates(draw, s, x, y, h, wide, ink);
-      if (!s.part || !isLine(s)) {
-        for (const tone of [css("--card"), ink.hatch]) {
-          draw.fillStyle = tone;
-          for (const [begin, end] of s.unknown) bar(begin, end, y, h);
-        }
-      }
-      draw.fillStyle = ink.warn;
-      for (const [begin, end] of s.doubtful) bar(begin, end, isLine(s) ? y : y + h - 4, isLine(s) ? h : 4);
-      y += h + PAD;
-    }
-    this.label(draw, words("alarms"), left, y + LANE.alarms / 2, ink.soft);
-    draw.fillStyle = ink.idle;
-    draw.fillRect(left, y, wide, LANE.alarms);
-    for (const a of this.data.alarms) {
-      draw.fillStyle = css(LEVEL[a.severity] ?? "--soft");
-      bar(a.begin, a.end ?? this.data.now, y + 2, LANE.alarms - 4);
-    }
-    y += LANE.alarms + PAD;
-    this.label(draw, words("h_events"), left, y + LANE.events / 2, ink.soft);
-    for (const e of this.data.events) {
-      if (e.ts < this.begin || e.ts > this.end) continue;
-      draw.fillStyle = css(LEVEL[e.level] ?? "--soft");
-      draw.beginPath();
-      draw.moveTo(x(e.ts), y), draw.lineTo(x(e.ts) + 5, y + LANE.events), draw.lineTo(x(e.ts) - 5, y + LANE.events);
-      draw.fill();
-    }
-    this.laneX = x;
-    this.drawCursor(draw, high);
-  }
-
-  label(draw, word, left, y, ink) {
-    draw.fillStyle = ink;
-    draw.textAlign = "right";
-    draw.fillText(word, left - 4, y, left - 6);
-    draw.textAlign = "left";
-  }
-
-  // A state holds until the next; of a roll-up, as much of the height as it was on.
-  drawStates(draw, s, x, y, h, wide, ink) {
-    const stop = Math.min(this.end, this.data.now);
-    for (let i = 0; i < s.ts.length; i++) {
-      const v = s.y[i];
-      const end = this.data.step_ms ? s.ts[i] + this.data.step_ms : s.ts[i + 1] ?? stop;
-      if (v == null || end < this.begin || s.ts[i] > this.end) continue;
-      const a = x(s.ts[i]), b = x(Math.min(end, stop));
-      draw.fillStyle = colour(s.i);
-      if (s.kind === "bool") {
-        const part = Math.min(1, Math.max(0, Number(v)));
-        if (part) draw.fillRect(a, y + h * (1 - part), Math.max(1, b - a), h * part);
-        continue;
-      }
-      draw.globalAlpha = i % 2 ? 0.18 : 0.3;
-      draw.fillRect(a, y, Math.max(1, b - a), h);
-      draw.globalAlpha = 1;
-      if (b - a > 18) {
-        draw.save();
-        draw.beginPath(), draw.rect(a, y, b - a, h), draw.clip();
-        draw.fillStyle = ink.text;
-        draw.fillText(String(v), a + 3, y + h / 2);
-        draw.restore();
-      }
-    }
-  }
-
-  drawCursor(draw, high) {
-    if (this.cursor == null || this.cursor < this.begin || this.cursor > this.end) return;
-    draw.strokeStyle = css("--soft");
-    draw.setLineDash([3, 3]);
-    draw.beginPath();
-    draw.moveTo(this.laneX(this.cursor), 0), draw.lineTo(this.laneX(this.cursor), high);
-    draw.stroke();
+    if (this.plot?.bbox) drawLanes(this.lanes, this.data, this, this.plot.bbox, this.width());
   }
 
   // -- moving -----------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ export function curve(s, answer, i) {
 
 function rolled(base, s, answer) {
   const middle = answer.step_ms / 2;
-  // The newest step is not over yet.
-  const part = (i) => s.known_ms[i] / Math.max(1, Math.min(answer.step_ms, base.known[1] - s.ts[i]));
+  // The newest step is not over, and its last value still holds.
+  const part = (i) => (s.known_ms[i] && s.ts[i] + answer.step_ms > answer.now ? 1 : s.known_ms[i] / answer.step_ms);
   const partial = s.ts.some((t, i) => t < base.known[1] && part(i) < 0.999);
   const more = {
     counter: (i) => (s.increase[i] == null ? "" : `+${w.value(s.increase[i])}`),

@@ -2,9 +2,10 @@
 // address, so a link, the back button and a reload show the same.
 
 import { h, list, text } from "./dom.js";
-import { before, colour, HistoryChart, MAX_SERIES } from "./history-chart.js";
-import * as hw from "./history-words.js";
+import { before, HistoryChart, MAX_SERIES } from "./history-chart.js";
 import { curve, csv } from "./history-data.js";
+import { colour } from "./history-lanes.js";
+import * as hw from "./history-words.js";
 import * as w from "./words.js";
 
 const by = (id) => document.getElementById(id);
@@ -55,12 +56,12 @@ async function load() {
   chosen();
   if (view.span) [view.begin, view.end] = [Date.now() - view.span, Date.now()];
   fill();
-  by("view").hidden = by("beside").hidden = !view.keys.length;
+  if (!view.keys.length) by("view").hidden = by("beside").hidden = true;
   pick(!view.keys.length);
   if (!view.keys.length) return;
   if (view.span) due = setTimeout(() => !document.hidden && load(), FOLLOW_MS);
   const [from, to] = [Math.floor(view.begin), Math.ceil(view.end)];
-  const room = chart?.room ?? Math.min(2000, by("plot").clientWidth);
+  const room = chart?.room ?? Math.min(2000, by("main").clientWidth);
   const range = [["from", from], ["to", to]];
   const plcs = [...new Set(view.keys.map((key) => key.split("/")[0]))];
   try {
@@ -74,7 +75,7 @@ async function load() {
     data = { begin: from, end: to, now, step_ms: values.step_ms, series, alarms: beside.alarms, events: beside.events, complete: beside.complete };
     fault("");
     show();
-    by("plot").dataset.drawnMs = Math.round(performance.now() - began);
+    requestAnimationFrame(() => { by("plot").dataset.drawnMs = Math.round(performance.now() - began); });
   } catch (e) {
     if (mine === asked) fault(e instanceof TypeError ? w.t("lost") : w.t("h_failed", { text: e.message }));
   }
@@ -88,17 +89,20 @@ function fault(words) {
 // -- showing ----------------------------------------------------------------------------------
 
 function show() {
+  by("view").hidden = by("beside").hidden = false;
   chart ??= new HistoryChart(by("plot"), document.documentElement.lang, ranged, pointed);
   chart.show(data);
   text(by("h-view"), hw.title(data));
   by("plot").setAttribute("aria-label", hw.title(data));
   by("legend").replaceChildren(...hw.legend(data).map(([tone, words]) => h("li", { class: tone }, words)));
   list(by("values"), data.series, (s) => `${s.key}|${s.i}`, (s) => {
-    const row = { value: h("td", { class: "n" }), range: h("td", { class: "n" }), quality: h("td"), mark: h("i", { class: "dot" }) };
+    const row = { value: h("td", { class: "n" }), range: h("td", { class: "n range" }), quality: h("td"), mark: h("i", { class: "dot" }) };
     row.mark.style.background = colour(s.i);
     row.node = h("tr", {}, h("th", { scope: "row" }, row.mark, s.name), row.value, row.range, row.quality);
     return row;
   }, () => {});
+  const ranges = data.series.some((s) => s.lo || s.more);
+  for (const cell of document.querySelectorAll("#view .range")) cell.hidden = !ranges;
   pointed(chart.cursor);
   happened();
   text(by("updated"), w.t("updated", { time: w.time(data.now) }));
@@ -215,7 +219,7 @@ function speak(language) {
   document.title = `${w.t("history")} · plc-edge`;
   const button = (words, attributes, act) => h("button", { type: "button", class: "act", onclick: act, ...attributes }, words);
   by("spans").setAttribute("aria-label", w.t("h_spans"));
-  by("spans").replaceChildren(...SPANS_S.map((s) => button(w.span(s), { "data-s": s }, () => { view.span = s * 1000; write(false); load(); })));
+  by("spans").replaceChildren(...SPANS_S.map((s) => button(s < 172800 ? `${s / 3600} h` : `${s / 86400} d`, { "data-s": s }, () => { view.span = s * 1000; write(false); load(); })));
   by("moves").setAttribute("aria-label", w.t("h_moves"));
   const go = (act) => () => chart?.plot && act(chart, chart.end - chart.begin);
   by("moves").replaceChildren(

@@ -275,9 +275,15 @@ class Values {
     row.node.append(td);
   }
 
+  // Of an array each element has one.
   historyOf(field, machines) {
     if (!this.history()) return null;
-    return `history?${new URLSearchParams(machines.slice(0, 8).map((m) => ["s", [this.plc, this.group, m, field].join("/")]))}`;
+    const keys = machines.flatMap((m) => {
+      const value = this.machines.get(m)?.body?.values?.[field];
+      const names = Array.isArray(value) ? value.map((_, i) => `${field}.${i}`) : [field];
+      return names.map((name) => ["s", [this.plc, this.group, m, name].join("/")]);
+    });
+    return `history?${new URLSearchParams(keys.slice(0, 8))}`;
   }
 
   write(row, machine, value, bad, ts) {
