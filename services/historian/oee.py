@@ -80,7 +80,10 @@ class Oee:
         begin = int(args.get("begin_ms", now - 7 * DAY_MS))
         end = int(args.get("end_ms", now + 7 * DAY_MS))
         found = [self._shown(s, now) for s in self._between(begin, end)]
-        return {"timezone": self.timezone, "now_ms": now, "shifts": found}
+        machines = list(self.machines)
+        return {
+            "timezone": self.timezone, "now_ms": now, "machines": machines, "shifts": found
+        }  # fmt: skip
 
     def oee(self, history: History, args: dict[str, Any]) -> dict[str, Any]:
         """Of a shift, or of any time."""

@@ -29,6 +29,7 @@ class Oee:
             Route("/api/shifts", answered(self._shifts)),
             Route("/api/oee", answered(self._oee)),
             Route("/api/oee/rows", answered(self._rows)),
+            Route("/api/oee/machines", answered(self._machines)),
         ]
 
     async def _shifts(self, query: QueryParams) -> Json:
@@ -54,6 +55,16 @@ class Oee:
         found = await self._ask("oee", {**args, "by": "shift"})
         begins = {s["id"]: s["begin_ms"] for s in found["shifts"]}
         return {"v": 1, "rows": [_flat(r, begins[r["shift"]]) for r in found["rows"]]}
+
+    async def _machines(self, _query: QueryParams) -> Json:
+        """For a choice: all of them, then each."""
+        now = now_ms()
+        found = await self._ask("shifts", {"begin_ms": now, "end_ms": now})
+        every = {"machine": "*", "value": ""}
+        return {
+            "v": 1,
+            "machines": [every, *({"machine": m, "value": m} for m in found["machines"])],
+        }
 
     async def _range(self, query: QueryParams) -> Json:
         """Times of day are those of the shifts' zone."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import urllib3
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
+from services.infra import oee as grafana
 from tests.kit.browser import DESKTOP, PHONE, artefact, chromium, page
 from tests.kit.common import free_port, until
 from tests.kit.procs import Service
@@ -141,3 +143,33 @@ def test_rows_for_dashboards_say_the_same(world: tuple[ShiftWorld, str]) -> None
     assert [(s["reason"], s["planned"]) for s in stops] == [
         ("setup <M12>", True), ("falta de material", False)
     ]  # fmt: skip
+
+
+def test_grafana_asks_for_the_same_numbers(world: tuple[ShiftWorld, str]) -> None:
+    """As the Infinity data source asks: variables put in, the root and the columns picked."""
+    box, url = world
+    board = grafana.board()
+    (machines,) = (v for v in board["templating"]["list"] if v["name"] == "maquina")
+    asked = machines["query"]["infinityQuery"]
+    assert [r["value"] for r in picked(url, asked, box, "")] == ["", "prensa"]
+    whole_shift = urllib3.request("GET", f"{url}api/oee?shift={box.shift}").json()["machines"][0]
+    seen = {p["title"]: picked(url, p["targets"][0], box, "prensa") for p in board["panels"]}
+    (row,) = seen["Turnos"]
+    for key in ("oee", "availability", "performance", "quality"):
+        assert row[key] == whole_shift[key]
+    (times,) = seen["Para onde foi o tempo"]
+    assert sum(v for k, v in times.items() if k.endswith("_s")) == 8 * 3_600
+    assert [r["oee"] for r in seen["OEE por turno"]] == [whole_shift["oee"]]
+    assert [r["seconds"] for r in seen["Paradas"]] == [30 * 60, 43 * 60]
+
+
+def picked(url: str, target: dict[str, Any], box: ShiftWorld, machine: str) -> list[dict[str, Any]]:
+    """The rows of an answer, with the columns that a panel asks for."""
+    path = target["url"]
+    for name, value in (
+        ("${__from}", str(box.begin_ms)), ("${__to}", str(box.end_ms)), ("${maquina}", machine)
+    ):  # fmt: skip
+        path = path.replace(name, value)
+    assert "$" not in path
+    rows = urllib3.request("GET", url.rstrip("/") + path).json()[target["root_selector"]]
+    return [{c["selector"]: row[c["selector"]] for c in target["columns"]} for row in rows]
