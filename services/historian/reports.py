@@ -84,13 +84,19 @@ class Reports:
         self._process.every(LOOK_S, self._look)
 
     def _save(self) -> None:
+        """What cannot be kept is forgotten where this process ends before the disk has room."""
         path = self._folder / FILE
         temporary = path.with_name(f"{FILE}.{os.getpid()}")
-        with temporary.open("wb") as file:
-            file.write(orjson.dumps({"since_ms": self._since_ms, "done": self._done}))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(orjson.dumps({"since_ms": self._since_ms, "done": self._done}))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as e:
+            text = f"which shifts were reported could not be kept: {e}"
+            self._process.event("warning", "report_memory_failed", text)
 
     def due(self, now: int) -> Shift | None:
         """The oldest shift that has ended and is not reported, once its rows are here."""
@@ -166,11 +172,7 @@ class Reports:
         """Kept first, told then."""
         self._done[shift.id] = how
         self._done = dict(sorted(self._done.items())[-REMEMBERED:])
-        try:
-            self._save()
-        except OSError as e:  # sent again only where this process ends before the disk has room
-            why = f"that shift {shift.id} was reported could not be kept: {e}"
-            self._process.event("warning", "report_memory_failed", why)
+        self._save()
         sent = f"the report of shift {shift.id} was sent to {len(self._email['to'])} receivers"
         self._process.event("error" if text else "info", f"report_{how}", text or sent)
         self._count(how)
