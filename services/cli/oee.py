@@ -13,12 +13,14 @@ from rich.table import Table
 
 from services.cli.common import ConfigOption, JsonOption, console, error_console, fail, load_site
 from services.cli.history import asker
+from services.oee.core.calendar import Calendar
 from services.oee.report import PARTS, duration, report
-from services.runtime import moments
+from services.runtime import moments, oee_rules
 from services.runtime.clock import now_ms
 from services.runtime.errors import EXIT_USAGE
 from services.runtime.site import Site
 
+MAX_DAYS = 400
 INDICES = ("availability", "performance", "quality", "oee")
 FromOption = Annotated[
     str,
@@ -92,7 +94,10 @@ def shifts(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Which shifts there are: from yesterday to a week ahead, or of any time."""
+    """Which shifts the configuration makes: from yesterday to a week ahead, or of any time.
+
+    Of the file as it is, applied or not: look here for holidays and the night the clocks change.
+    """
     site = _site(config)
     now = now_ms()
     zone = _zone(site)
@@ -100,13 +105,16 @@ def shifts(
     end_ms = _moment("--to", end, now, zone) if end else now + 7 * 86_400_000
     if begin_ms >= end_ms:
         fail(f"--from {begin!r} does not lie before --to {end!r}", EXIT_USAGE)
-    with asker(site) as ask:
-        answer = ask("shifts", begin_ms=begin_ms, end_ms=end_ms)
+    if end_ms - begin_ms > MAX_DAYS * 86_400_000:
+        fail(f"a time is at most {MAX_DAYS} days long", EXIT_USAGE)
+    calendar = Calendar.from_spec(oee_rules.spec(site)["shifts"], zone)
+    found = [s.as_json(now) for s in calendar.between(begin_ms, end_ms)]
     if as_json:
+        answer = {"timezone": zone.key, "now_ms": now, "shifts": found}
         console.print_json(orjson.dumps(answer).decode())
         return
-    table = Table("shift", "begins", "ends", "lasts", "breaks", "", title=answer["timezone"])
-    for s in answer["shifts"]:
+    table = Table("shift", "begins", "ends", "lasts", "breaks", "", title=zone.key)
+    for s in found:
         table.add_row(
             s["id"],
             _at(s["begin_ms"], zone),

@@ -79,7 +79,7 @@ class Oee:
         now = self._clock()
         begin = int(args.get("begin_ms", now - 7 * DAY_MS))
         end = int(args.get("end_ms", now + 7 * DAY_MS))
-        found = [self._shown(s, now) for s in self._between(begin, end)]
+        found = [s.as_json(now) for s in self._between(begin, end)]
         machines = list(self.machines)
         return {
             "timezone": self.timezone, "now_ms": now, "machines": machines, "shifts": found
@@ -103,7 +103,7 @@ class Oee:
             "begin_ms": begin,
             "end_ms": end,
             "until_ms": max(begin, min(end, now)),
-            "shifts": [self._shown(s, now) for s in shifts],
+            "shifts": [s.as_json(now) for s in shifts],
         }
         if args.get("by") == "shift":
             rows = [(s, self.of(history, names, s.begin_ms, s.end_ms, [s])) for s in shifts]
@@ -209,18 +209,6 @@ class Oee:
         if wanted and wanted not in self.machines:
             raise ValueError(f"no machine {wanted!r}; known: {', '.join(self.machines)}")
         return [wanted] if wanted else list(self.machines)
-
-    def _shown(self, shift: Shift, now: int) -> dict[str, Any]:
-        state = "past" if shift.end_ms <= now else "now" if shift.begin_ms <= now else "future"
-        return {
-            "id": shift.id,
-            "name": shift.name,
-            "day": shift.day.isoformat(),
-            "begin_ms": shift.begin_ms,
-            "end_ms": shift.end_ms,
-            "breaks_ms": [list(b) for b in shift.breaks],
-            "state": state,
-        }
 
 
 def brief(figures: Figures) -> dict[str, Any]:

@@ -62,6 +62,22 @@ class Shift:
         """``2026-11-30/manha``: no other is called so."""
         return f"{self.day.isoformat()}/{self.name}"
 
+    def as_json(self, now_ms: int) -> dict[str, Any]:
+        """Plain data, with how it stands to a moment."""
+        if now_ms < self.begin_ms:
+            state = "future"
+        else:
+            state = "now" if now_ms < self.end_ms else "past"
+        return {
+            "id": self.id,
+            "name": self.name,
+            "day": self.day.isoformat(),
+            "begin_ms": self.begin_ms,
+            "end_ms": self.end_ms,
+            "breaks_ms": [list(b) for b in self.breaks],
+            "state": state,
+        }
+
 
 @dataclass(frozen=True)
 class Calendar:

@@ -89,6 +89,18 @@ def test_it_becomes_plain(tmp_path: Path) -> None:
     assert (second["words"], second["planned"]) == ({"3": "falta de material"}, ["7"])
 
 
+def test_fields_of_another_group(tmp_path: Path) -> None:
+    """One that has no machines is the same for each of them."""
+    group = (
+        "      - {name: linha, fields: [{name: ligada, address: M0.0}, {name: n, address: MW2}]}\n"
+    )
+    machine = MACHINE.replace("{field: velocidade, above: 0.5}", "{field: ligada, group: linha}")
+    spec = render.render(load(tmp_path, HEAD, group, SHIFTS, machine))["historian"]["oee"]
+    for one, name in zip(spec["machines"], ("m00", "m01"), strict=True):
+        assert one["running"]["series"] == ["acme", "p1", "linha", "", "ligada"]
+        assert one["counters"]["good"]["series"] == ["acme", "p1", "g1", name, "boas"]
+
+
 def test_a_scaled_counter_does_not_wrap_by_its_type(tmp_path: Path) -> None:
     machine = MACHINE.replace("good: boas", "good: lotes")
     machine = machine.replace("group: g1", "group: g1\n    machine: m00")
