@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import orjson
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from services.cli.common import ConfigOption, JsonOption, console, error_console, fail, load_site
@@ -61,6 +62,8 @@ def oee(
     """
     if shift and begin:
         fail("give a shift, or --from and --to", EXIT_USAGE)
+    if by_shift and not begin:
+        fail("--by-shift needs --from", EXIT_USAGE)
     if language not in ("pt", "en"):
         fail("--language: pt or en", EXIT_USAGE)
     site = _site(config)
@@ -68,14 +71,13 @@ def oee(
     with asker(site) as ask:
         if begin:
             args["begin_ms"], args["end_ms"] = _range(site, begin, end)
-            if by_shift:
-                args["by"] = "shift"
+            args |= {"by": "shift"} if by_shift else {}
         else:
             args["shift"] = shift or _default(ask)
         answer = ask("oee", **args)
     if as_json:
         console.print_json(orjson.dumps(answer).decode())
-    elif by_shift and begin:
+    elif by_shift:
         _print_rows(answer)
     elif html is not None:
         text = report(answer, language, site.config.site).html
@@ -227,7 +229,7 @@ def _print_stops(machine: dict[str, Any], zone: ZoneInfo) -> None:
             edge[s["began"]] + _at(s["begin_ms"], zone),
             _at(s["end_ms"], zone) + edge[s["ended"]],
             duration(s["stopped_ms"]),
-            ", ".join(dict.fromkeys(reasons)),
+            escape(", ".join(dict.fromkeys(reasons))),
         )
     console.print(table)
 

@@ -56,7 +56,7 @@ oee:
     ideal_cycle: 6s
     min_stop: 30s
     reason: codigo
-    reasons: {{3: falta de material, 7: "setup <M12>"}}
+    reasons: {{3: "falta [b] de material", 7: "setup <M12>"}}
     planned: [7]
 """
 # What the shift was, in minutes from its beginning: (minute, running, good, bad, code). A message a

@@ -141,7 +141,7 @@ def test_rows_for_dashboards_say_the_same(world: tuple[ShiftWorld, str]) -> None
     assert row["unknown_s"] * 1_000 == whole_shift["parts_ms"]["unknown"]
     stops = urllib3.request("GET", f"{url}api/oee/rows?{query}&stops").json()["rows"]
     assert [(s["reason"], s["planned"]) for s in stops] == [
-        ("setup <M12>", True), ("falta de material", False)
+        ("setup <M12>", True), ("falta [b] de material", False)
     ]  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def test_a_shift_from_the_reader_to_the_command() -> None:
         said = world.plc_edge("oee", "last")
         assert said.returncode == 0, said.stderr
         assert "setup <M12> (planned)" in said.stdout
-        assert "falta de material" in said.stdout
+        assert "falta [b] de material" in said.stdout
         shifts = world.plc_edge("shifts")
         assert world.shift in shifts.stdout
 
