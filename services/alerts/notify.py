@@ -13,9 +13,9 @@ import orjson
 
 from services.alerts.board_lane import BoardLane
 from services.alerts.memory import Memory
-from services.alerts.receivers import Refused, receiver
+from services.alerts.receivers import receiver
 from services.runtime.background import Background
-from services.runtime.errors import Unavailable
+from services.runtime.errors import Refused, Unavailable
 from services.runtime.process import Process
 
 # After an attempt that failed: 1 s, doubling.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import smtplib
-import ssl
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,8 +18,8 @@ import urllib3
 
 from services.alerts import alertmanager
 from services.alerts.core.digest import Body, transitions
-from services.runtime import secrets
-from services.runtime.errors import Unavailable
+from services.runtime import mail, secrets
+from services.runtime.errors import Refused, Unavailable
 from services.runtime.tls import client_context
 
 # It is about the content; everything else (credentials, path, load, the network) may be mended.
@@ -29,10 +27,6 @@ CONTENT_STATUSES = frozenset((400, 413, 422))
 SIGNATURE, TIMESTAMP = "X-Plc-Edge-Signature", "X-Plc-Edge-Timestamp"
 
 Send = Callable[[dict[str, Any], bytes], None]
-
-
-class Refused(Exception):
-    """For ever: nothing is gained by another attempt."""
 
 
 def receiver(config: dict[str, Any]) -> Send:
@@ -103,51 +97,17 @@ class Email:
 
     def __call__(self, notification: dict[str, Any], body: bytes) -> None:
         """One attempt. Refused only where the server refuses every address for ever."""
-        config = self._config
-        where = f"{config['host']}:{config['port']}"
-        try:
-            with self._connect() as server:
-                if config["username"]:
-                    password = secrets.resolve(config["password"]) if config["password"] else ""
-                    server.login(config["username"], password)
-                server.send_message(message(config, notification))
-        except smtplib.SMTPRecipientsRefused as e:
-            codes = sorted({code for code, _ in e.recipients.values()})
-            text = f"{where} refuses every address: {codes}"
-            if codes[0] >= 500:
-                raise Refused(text) from None
-            raise Unavailable("refused", text) from None
-        except smtplib.SMTPResponseException as e:
-            raise Unavailable("refused", f"{where} answers {e.smtp_code}") from None
-        except (smtplib.SMTPException, OSError) as e:
-            raise Unavailable("lost", f"{where}: {type(e).__name__}") from None
-
-    def _connect(self) -> smtplib.SMTP:
-        config = self._config
-        host, port, timeout_s = config["host"], config["port"], config["timeout"]
-        context: ssl.SSLContext | None = None
-        if config["security"] != "none":
-            context = client_context(config["ca"])
-        if config["security"] == "tls":
-            return smtplib.SMTP_SSL(host, port, timeout=timeout_s, context=context)
-        server = smtplib.SMTP(host, port, timeout=timeout_s)
-        if context is not None:
-            try:
-                server.starttls(context=context)
-            except BaseException:
-                server.close()
-                raise
-        return server
+        mail.send(self._config, message(self._config, notification))
 
 
 def message(config: dict[str, Any], notification: dict[str, Any]) -> EmailMessage:
     """The mail that says it."""
-    mail = EmailMessage()
-    mail["From"] = config["from"]
-    mail["To"] = ", ".join(config["to"])
-    mail["Subject"] = " ".join(_subject(notification).split())
-    mail["Date"] = format_datetime(datetime.now(UTC))
-    mail["Message-ID"] = f"<{notification['id']}@plc-edge>"
+    said = EmailMessage()
+    said["From"] = config["from"]
+    said["To"] = ", ".join(config["to"])
+    said["Subject"] = " ".join(_subject(notification).split())
+    said["Date"] = format_datetime(datetime.now(UTC))
+    said["Message-ID"] = f"<{notification['id']}@plc-edge>"
     told = list(transitions(notification))
     parts = [_shown(t) for t in told]
     if (more := notification.get("count", 1) - len(told)) > 0:
@@ -156,8 +116,8 @@ def message(config: dict[str, Any], notification: dict[str, Any]) -> EmailMessag
             f"... {more} more\n"
             + "".join(f"{rule}: {begun} begun, {ended} ended\n" for rule, (begun, ended) in counts)
         )
-    mail.set_content("\n".join(parts))
-    return mail
+    said.set_content("\n".join(parts))
+    return said
 
 
 def _subject(body: Body) -> str:

@@ -31,7 +31,7 @@ from services.cli.history_rows import (
     raw_rows,
     step_rows,
 )
-from services.runtime import moments, units
+from services.runtime import moments, oee_rules, units
 from services.runtime.clock import now_ms
 from services.runtime.errors import EXIT_USAGE
 from services.runtime.site import Site
@@ -306,13 +306,17 @@ def asker(site: Site) -> Iterator[Ask]:
         hint = "" if site.config.history else ": give it `history: {}` in the configuration"
         fail(f"this box has recorded no history{hint}")
     # numpy: only who reads the files needs it.
+    from services.historian import oee
     from services.historian.asking import answer
     from services.historian.reading import History
 
     files = History(folder)
+    shifts = oee.Oee(oee_rules.spec(site)) if site.config.shifts else None
 
     def ask(verb: str, **args: Any) -> Any:
         try:
+            if verb in oee.VERBS:
+                return oee.answer(shifts, files, verb, args)
             return answer(files, verb, args)
         except ValueError as e:
             fail(str(e))

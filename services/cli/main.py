@@ -21,6 +21,7 @@ VERBS = (
     "store",
     "alerts",
     "history",
+    "oee",
     "fleet",
     "doctor",
     "read",

@@ -11,6 +11,7 @@ import apsw
 
 from bus.frames import Reply, Request
 from bus.sockets import Port
+from services.historian import oee
 from services.historian.asking import answer
 from services.historian.reading import History
 from services.runtime.process import Process
@@ -21,9 +22,10 @@ WAIT_MS = 200
 class Answering:
     """The wire ``history``."""
 
-    def __init__(self, process: Process, folder: Path) -> None:
+    def __init__(self, process: Process, folder: Path, shifts: oee.Oee | None) -> None:
         self._process = process
         self._folder = folder
+        self._shifts = shifts
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -46,6 +48,8 @@ class Answering:
         if not isinstance(frame, Request):
             return Reply(None, "this is no question")
         try:
+            if frame.verb in oee.VERBS:
+                return Reply(oee.answer(self._shifts, history, frame.verb, frame.args))
             return Reply(answer(history, frame.verb, frame.args))
         except ValueError as e:
             return Reply(None, str(e))

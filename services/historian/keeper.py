@@ -15,7 +15,9 @@ from services.historian.answering import Answering
 from services.historian.compact import Compactor
 from services.historian.keeping import Keeping
 from services.historian.known import Known
+from services.historian.oee import Oee
 from services.historian.recent import DAMAGE, FULL, Block, Commit, Recent, hour_of
+from services.historian.reports import Reports
 from services.historian.sequences import Sequences
 from services.historian.shapes import Stream
 from services.historian.work import Work
@@ -50,6 +52,8 @@ class Keeper:
         )
         self._recent: Recent | None = None
         self._work: Work | None = None
+        self.newest_ms: int | None = None
+        """Of what was kept; None before the first message."""
         self._forget()
 
     def _open(self) -> tuple[Recent, Work]:
@@ -58,6 +62,7 @@ class Keeper:
             try:
                 recent = self._recent or Recent(self.folder, self._damaged)
                 self._recent = recent
+                self.newest_ms = self.newest_ms or recent.newest_ms()
                 self._known.save(self.folder)
             except (*FULL, OSError) as e:
                 text = f"the history cannot be opened: {e}"
@@ -107,6 +112,7 @@ class Keeper:
         group, machine = message.get("group") or "", message.get("machine") or ""
         stream = Stream(row.locatario, row.plc, group, machine)
         ts_ms, at = message["ts"], (message["epoch"], message["seq"])
+        self.newest_ms = max(self.newest_ms or ts_ms, ts_ms)
         joined = self._sequences.add(stream, *at, now_ms())
         hour_ms = hour_of(ts_ms)
         block = self._blocks.get((stream, hour_ms))
@@ -168,7 +174,11 @@ class Keeper:
 def setup(process: Process) -> Callable[[], None]:
     """Joins it with the store, and answers questions."""
     keeper = Keeper(process)
-    answering = Answering(process, keeper.folder)
+    shifts = Oee(process.config["oee"]) if process.config.get("oee") else None
+    answering = Answering(process, keeper.folder, shifts)
+    if shifts and process.config["oee"]["email"]:
+        reports = Reports(process, keeper.folder, process.config["oee"], lambda: keeper.newest_ms)
+        reports.open()
     stop = Durable(process, keeper).open()
     keeper.open()
     answering.open()

@@ -123,6 +123,23 @@ class History:
             out.append(Raw(one, ts, values, quality, reasons, table.joined, cut))
         return out
 
+    def taken(
+        self, stream: Stream, fields: Sequence[str], begin_ms: int, end_ms: int, limit: int
+    ) -> list[Raw]:
+        """The messages of several fields in the order in which they were taken, which a clock that
+        was set back makes another one than that of their times. Without reasons.
+        """
+        self._shelf.refresh()
+        table = self._shelf.table(stream, begin_ms, end_ms)
+        cut = table.rows > limit
+        out = []
+        for name in fields:
+            found, quality = known_quality(table, name)
+            values = np.zeros(table.rows) if found is None else found.values
+            series = Series(*stream, name)
+            out.append(Raw(series, table.ints("ts"), values, quality, [], table.joined, cut))
+        return out
+
     def rolled(
         self, series: Sequence[Series], begin_ms: int, end_ms: int, step_ms: int
     ) -> list[Rolled]:

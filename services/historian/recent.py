@@ -126,6 +126,12 @@ class Recent:
         """Closes the file."""
         self.db.close()
 
+    def newest_ms(self) -> int | None:
+        """Of the newest message that is here; Unix ms."""
+        newest: int | None
+        ((newest,),) = self.db.execute("SELECT max(last_ms) FROM block")
+        return newest
+
     def position(self) -> bytes:
         """Of the last commit; b"" before the first."""
         row = self.db.execute("SELECT value FROM meta WHERE key = 'position'").fetchone()

@@ -171,6 +171,12 @@ def _debug() -> Board:
 
 
 def _oee() -> Board:
+    # Of condensed points: services/infra/oee.py has what the boxes themselves compute.
+    differs = (
+        " Estimativa: sem turnos, pausas, motivos nem paradas planejadas, e lacunas não aparecem."
+        " O índice do turno está na caixa: página OEE do painel, `plc-edge oee`, relatório."
+    )
+
     def minutes(fields: str) -> q.Points:
         return q.process("processo_1m", fields)
 
@@ -181,6 +187,7 @@ def _oee() -> Board:
             unit="percentunit",
             steps=_LEVELS,
             width=8,
+            about="Parte do período em que a máquina esteve ligada." + differs,
         ),
         _stat(
             "Desempenho",
@@ -188,9 +195,17 @@ def _oee() -> Board:
             unit="percentunit",
             steps=_LEVELS,
             width=8,
-            about="Peças produzidas ÷ (minutos do período × ritmo nominal da variável ritmo).",
+            about="Peças produzidas ÷ (minutos do período, rodando ou não, × ritmo nominal da"
+            " variável ritmo)." + differs,
         ),
-        _stat("Qualidade", q.quality(), unit="percentunit", steps=_LEVELS, width=8),
+        _stat(
+            "Qualidade",
+            q.quality(),
+            unit="percentunit",
+            steps=_LEVELS,
+            width=8,
+            about="Peças boas ÷ todas, do período." + differs,
+        ),
         _stat("Peças boas", q.total(minutes("^contador_bom_inc$")), width=12),
         _stat("Peças ruins", q.total(minutes("^contador_ruim_inc$")), width=12),
         _graph(
@@ -203,7 +218,7 @@ def _oee() -> Board:
         ),
     ]
     return Board(
-        *("plc-edge-oee", "OEE (inicial)", panels, "processo_1m"),
+        *("plc-edge-oee", "OEE (estimativa)", panels, "processo_1m"),
         pace=True,
         since="now-24h",
         refresh="1m",

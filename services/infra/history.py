@@ -22,7 +22,7 @@ from services.infra.model import Scrape
 Json = dict[str, Any]
 
 PLUGIN = "yesoreyeram-infinity-datasource"
-_SOURCE = {"type": PLUGIN, "uid": "${caixa}"}
+SOURCE = {"type": PLUGIN, "uid": "${caixa}"}
 # What Grafana puts into the address: the chosen series, and the range in Unix ms.
 _RANGE = "from=${__from}&to=${__to}"
 _ROWS = f"/api/history/rows?series=${{serie:csv}}&{_RANGE}&points=1000"
@@ -67,11 +67,11 @@ def _source(box: Scrape) -> Json:
     return source
 
 
-def _query(url: str, rows: str, form: str, **columns: tuple[str, str]) -> Json:
-    """``columns``: selector -> (title, type)."""
+def query(url: str, rows: str, form: str, **columns: tuple[str, str]) -> Json:
+    """What the Infinity data source asks; ``columns``: selector -> (title, type)."""
     return {
         "refId": "A",
-        "datasource": _SOURCE,
+        "datasource": SOURCE,
         "type": "json",
         "source": "url",
         "parser": "backend",
@@ -84,7 +84,8 @@ def _query(url: str, rows: str, form: str, **columns: tuple[str, str]) -> Json:
     }
 
 
-def _panel(kind: str, title: str, about: str, place: tuple[int, int], target: Json) -> Json:
+def panel(kind: str, title: str, about: str, place: tuple[int, int], target: Json) -> Json:
+    """One of the whole width; ``place``: (y, height)."""
     y, height = place
     defaults: Json = {}
     if kind == "timeseries":
@@ -93,7 +94,7 @@ def _panel(kind: str, title: str, about: str, place: tuple[int, int], target: Js
         "type": kind,
         "title": title,
         "description": about,
-        "datasource": _SOURCE,
+        "datasource": SOURCE,
         "fieldConfig": {"defaults": defaults, "overrides": []},
         "options": {},
         "targets": [target],
@@ -106,53 +107,56 @@ def board() -> Json:
     time, series = ("Hora", "timestamp_epoch"), ("série", "string")
 
     def over_time(**more: tuple[str, str]) -> Json:
-        return _query(_ROWS, "rows", "timeseries", time=time, name=series, **more)
+        return query(_ROWS, "rows", "timeseries", time=time, name=series, **more)
 
     known = (
         "Parte de cada intervalo em que o valor é conhecido: lacunas, CLP sem conexão e qualidade"
     )
     panels = [
-        _panel(
+        panel(
             "timeseries", "Valores",
             "Média de cada intervalo (contador: último valor; estado: parte do tempo ligado).",
             (0, 10), over_time(value=("valor", "number")),
         ),
-        _panel(
+        panel(
             "timeseries", "Mínimo e máximo", "De cada intervalo.",
             (10, 8), over_time(min=("mínimo", "number"), max=("máximo", "number")),
         ),
-        _panel(
+        panel(
             "timeseries", "Conhecido", f"{known} conexão e qualidade ruim.",
             (18, 6), over_time(known=("conhecido", "number")),
         ),
-        _panel(
+        panel(
             "table", "O que não se sabe", "Períodos sem valor conhecido, com o motivo.",
-            (24, 8), _query(
+            (24, 8), query(
                 _ROWS, "unknown", "table", begin=("início", "timestamp_epoch"),
                 end=("fim", "timestamp_epoch"), name=series, why=("motivo", "string"),
             ),
         ),
-        _panel(
+        panel(
             "table", "Alarmes", "Do motor de alertas da caixa.",
-            (32, 8), _query(
+            (32, 8), query(
                 _EVENTS, "alarms", "table", begin=("início", "timestamp_epoch"),
                 end=("fim", "timestamp_epoch"), severity=("severidade", "string"),
                 rule=("regra", "string"), plc=("CLP", "string"), text=("texto", "string"),
             ),
         ),
     ]  # fmt: skip
-    document = rendered(
-        Board("plc-edge-historico", "Histórico das caixas", (), None, since="now-24h", refresh=""),
-        Database.INFLUXDB2,
-    )
-    for number, panel in enumerate(panels, start=1):
-        panel["id"] = number
-    document["panels"] = panels
-    document["templating"]["list"] = [_boxes(), _series()]
-    return document
+    return document("plc-edge-historico", "Histórico das caixas", panels, _series())
 
 
-def _boxes() -> Json:
+def document(uid: str, title: str, panels: list[Json], variable: Json) -> Json:
+    """A dashboard on one box at a time."""
+    found = rendered(Board(uid, title, (), None, since="now-24h", refresh=""), Database.INFLUXDB2)
+    for number, one in enumerate(panels, start=1):
+        one["id"] = number
+    found["panels"] = panels
+    found["templating"]["list"] = [boxes_variable(), variable]
+    return found
+
+
+def boxes_variable() -> Json:
+    """Which box is asked."""
     return {
         "name": "caixa",
         "label": "Caixa",
@@ -167,12 +171,12 @@ def _boxes() -> Json:
 
 def _series() -> Json:
     columns = {"name": ("__text", "string"), "key": ("__value", "string")}
-    asked = _query("/api/history/series?limit=5000", "series", "table", **columns)
+    asked = query("/api/history/series?limit=5000", "series", "table", **columns)
     return {
         "name": "serie",
         "label": "Série",
         "type": "query",
-        "datasource": _SOURCE,
+        "datasource": SOURCE,
         "query": {"queryType": "infinity", "query": "", "infinityQuery": asked},
         "definition": "/api/history/series",
         "refresh": 1,

@@ -47,6 +47,7 @@ HELP = {
     "plc_edge_mirror_written_bytes_total": "Bytes that a mirror has written.",
     "plc_edge_alerts_firing": "Alarms that ring now, by severity.",
     "plc_edge_alert_transitions_total": "Changes of alarms, by the state they came to.",
+    "plc_edge_shift_reports_total": "Attempts to send a shift's report, by result.",
     "plc_edge_alert_notifications_total": "Attempts to tell a receiver, by result.",
     "plc_edge_alert_notifications_pending": "Notifications that wait for a receiver.",
     "plc_edge_alert_notifications_held": "Notifications a route or a limit keeps back, by why.",

@@ -58,10 +58,10 @@ class History:
     def routes(self) -> list[Route]:
         """All of them read."""
         return [
-            Route("/api/history", _said(self._curves)),
-            Route("/api/history/rows", _said(self._rows)),
-            Route("/api/history/series", _said(self._series)),
-            Route("/api/history/events", _said(self._happened)),
+            Route("/api/history", answered(self._curves)),
+            Route("/api/history/rows", answered(self._rows)),
+            Route("/api/history/series", answered(self._series)),
+            Route("/api/history/events", answered(self._happened)),
         ]
 
     async def _series(self, query: QueryParams) -> Json:
@@ -158,7 +158,7 @@ class History:
         }
 
 
-def _said(
+def answered(
     act: Callable[[QueryParams], Awaitable[Json]],
 ) -> Callable[[Request], Awaitable[Response]]:
     """What a route answers; what it refuses, in words."""

@@ -26,6 +26,7 @@ from services.metrics.event_log import EventLog
 from services.metrics.exposition import Exposition, negotiate
 from services.metrics.families import families
 from services.metrics.history import History
+from services.metrics.oee import Oee
 from services.metrics.processes import ProcessTable
 from services.metrics.site import Site
 from services.metrics.status import Status
@@ -115,6 +116,8 @@ class Web:
             Route("/api/stream", self._stream),
             *Alarms(self._runtime, username).routes(),
             *History(self._runtime, self._events).routes(),
+            Route("/oee", self._oee),
+            *Oee(self._runtime).routes(),
         ]
         return Guard(Starlette(routes=routes, lifespan=self._lifespan), username, password)
 
@@ -134,6 +137,9 @@ class Web:
 
     async def _history(self, request: Request) -> Response:
         return self._assets.answer(request, "history.html")
+
+    async def _oee(self, request: Request) -> Response:
+        return self._assets.answer(request, "oee.html")
 
     async def _metrics(self, request: Request) -> Response:
         content_type = negotiate(request.headers.get("accept", ""))

@@ -32,6 +32,7 @@ from services.runtime.fleet_model import Fleet
 from services.runtime.history_model import History
 from services.runtime.judged import rule
 from services.runtime.loopback import is_loopback
+from services.runtime.oee_model import OeeMachine, Shifts
 from services.runtime.opcua_model import OpcuaServing
 from services.runtime.plc_model import PlcBase
 
@@ -390,6 +391,8 @@ class Config(Model):
     history: History | None = Field(
         None, description="keep what is delivered on this box (docs/historico.md)"
     )
+    shifts: Shifts | None = Field(None, description="when people work (docs/oee.md)")
+    oee: list[OeeMachine] = Field([], max_length=200, description="machines (docs/oee.md)")
     quotas: dict[Name, Annotated[int, Field(ge=1)]] = Field(
         {},
         description="points a minute by tenant, one point being one value of one field: over it its"

@@ -29,6 +29,7 @@ from services.runtime import (
     config,
     fleet_model,
     history_model,
+    oee_model,
     opcua_model,
 )
 
@@ -98,6 +99,15 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("store.replay", config.Replay),
     ("history", history_model.History),
     ("history.max_age", history_model.HistoryAge),
+    ("shifts", oee_model.Shifts),
+    ("shifts.week[]", oee_model.WeekShift),
+    ("shifts.week[].breaks[]", oee_model.ShiftBreak),
+    ("shifts.exceptions[]", oee_model.ShiftException),
+    ("shifts.email", oee_model.ShiftEmail),
+    ("oee[]", oee_model.OeeMachine),
+    ("oee[].running", oee_model.OeeRunning),
+    ("oee[].good, bad, total", oee_model.OeeCounter),
+    ("oee[].reason[]", oee_model.OeeField),
     ("metrics", config.Metrics),
     ("metrics.tls", config.HttpTls),
     ("infra", config.Infra),

@@ -50,5 +50,9 @@ class Unavailable(PlcEdgeError):
         super().__init__(message)
 
 
+class Refused(PlcEdgeError):
+    """For ever: nothing is gained by another attempt."""
+
+
 class PlcUnavailable(Unavailable):
     """A PLC cannot be reached or does not serve us."""

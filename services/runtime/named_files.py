@@ -23,6 +23,7 @@ from services.runtime.document import KeyPath
 from services.runtime.errors import ConfigError, Problem
 from services.runtime.fleet_model import Fleet
 from services.runtime.judged import Unknown
+from services.runtime.oee_model import ShiftEmail
 from services.runtime.site import Site
 from services.runtime.tls import EncryptedKey, refuse_encrypted
 
@@ -160,10 +161,16 @@ def _credentials(site: Site) -> Iterator[tuple[KeyPath, Credentials]]:
                 with suppress(Unknown):
                     for tenant, account in receiver.accounts.items():
                         yield ("alerts", "receivers", i, "accounts", tenant), account
+    with suppress(Unknown):
+        if config.shifts is not None and config.shifts.email is not None:
+            yield ("shifts", "email"), config.shifts.email
 
 
-def _certificates(site: Site) -> Iterator[tuple[KeyPath, Tls | HttpTls | S7PlusPlc]]:
+def _certificates(site: Site) -> Iterator[tuple[KeyPath, Tls | HttpTls | S7PlusPlc | ShiftEmail]]:
     config = site.config
+    with suppress(Unknown):
+        if config.shifts is not None and config.shifts.email is not None:
+            yield ("shifts", "email"), config.shifts.email
     with suppress(Unknown):
         for i, plc in enumerate(config.plcs):
             if isinstance(plc, S7PlusPlc):
@@ -224,7 +231,7 @@ def _secrets(site: Site, at: KeyPath, holder: Credentials) -> Iterator[Problem]:
 
 
 def _pem_files(
-    site: Site, at: KeyPath, tls: Tls | HttpTls | Fleet | S7PlusPlc
+    site: Site, at: KeyPath, tls: Tls | HttpTls | Fleet | S7PlusPlc | ShiftEmail
 ) -> Iterator[Problem]:
     good: dict[str, Path] = {}
     for name in ("ca", "cert", "key"):

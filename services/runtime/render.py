@@ -17,7 +17,14 @@ import orjson
 
 from bus.topology import PROCESSES, process_name
 from services.protocols.s7.model import S7Group, S7Plc
-from services.runtime import alert_model, alert_rules, patterns, secrets, supervisor_access
+from services.runtime import (
+    alert_model,
+    alert_rules,
+    oee_rules,
+    patterns,
+    secrets,
+    supervisor_access,
+)
 from services.runtime.alert_base import DAYS
 from services.runtime.alert_routes import AlertMqtt, AlertRoute, AlertWebhook, AnyReceiver
 from services.runtime.config import (
@@ -173,6 +180,17 @@ def _plc_summary(site: Site, plc: PlcBase) -> dict[str, Any]:
         "heartbeat_s": plc.heartbeat,
         "groups": groups,
     }
+
+
+def _oee(site: Site) -> dict[str, Any] | None:
+    if (shifts := site.config.shifts) is None:
+        return None
+    email = None
+    if shifts.email is not None:
+        email = oee_rules.email_spec(shifts.email)
+        email["ca"] = _beside(site, shifts.email.ca)
+        email["password"] = _secret(site, shifts.email, "password", "shifts-email")
+    return {**oee_rules.spec(site), "site": site.config.site, "email": email}
 
 
 def _with_units(site: Site, plc: dict[str, Any]) -> dict[str, Any]:
@@ -394,6 +412,7 @@ def _historian(site: Site, history: History) -> dict[str, Any]:
         "min_free_bytes": history.min_free,
         "max_age_ms": {k: round(v * 1_000) for k, v in history.max_age},
         "groups": groups,
+        "oee": _oee(site),
     }
 
 

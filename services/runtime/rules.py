@@ -14,7 +14,7 @@ from typing import Any
 
 from bus import topology
 from services.protocols.s7.model import S7Group, S7Plc
-from services.runtime import alert_rules, mirror_rules
+from services.runtime import alert_rules, mirror_rules, oee_rules
 from services.runtime.config import BrokerOutput, OpcuaOutput, Output, SparkplugOutput
 from services.runtime.consumers import reserved
 from services.runtime.document import KeyPath, dotted
@@ -40,7 +40,7 @@ def broken(site: Site) -> Iterator[Problem]:
     """Every broken rule between keys; of groups and their fields, the two below."""
     for check in (
         _duplicates, _alive, _sources, mirror_rules.check, _tenants, alert_rules.check, _retention,
-        _paths, _edge_nodes,
+        _paths, _edge_nodes, oee_rules.check,
     ):  # fmt: skip
         with suppress(Unknown):
             yield from check(site)

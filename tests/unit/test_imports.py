@@ -18,15 +18,18 @@ from tests.kit.common import ROOT
 PROCESS_FOLDERS = {*PROCESSES, "simulator"}
 # Shared folder -> the folders of services that it may import besides itself.
 SHARED = {
-    "runtime": {"s7", "protocols"},
+    "runtime": {"oee", "s7", "protocols"},
     "s7": {"runtime"},
     "protocols": {"opcua", "s7", "runtime"},
     "consumer": {"runtime", "s7"},
     "history": set(),
     "infra": {"runtime", "s7"},
     "mqtt": {"consumer", "runtime"},
+    "oee": {"runtime"},
     "opcua": {"runtime"},
 }
+# What pure cores may share.
+PURE = ("services.runtime.measured", "services.runtime.patterns", "services.runtime.wall_clock")
 # Simulated boxes are put together from the parts of real ones.
 ASSEMBLES = {"simulator": ("services/simulator/fleet", {"reader", "publisher", "store_forward"})}
 # The centre's processes share its database, which is the control plane's.
@@ -97,7 +100,24 @@ def test_the_alert_core_is_pure() -> None:
                "json", "math", "typing"}  # fmt: skip
     for file in files("services/alerts/core"):
         for module in imports(file):
-            pure = module.startswith(("services.alerts.core", "services.runtime.patterns"))
+            pure = module.startswith(("services.alerts.core", *PURE))
+            assert pure or module.split(".")[0] in allowed, f"{file} imports {module}"
+
+
+def test_the_oee_core_is_pure() -> None:
+    """As pure: what a shift was follows from what is given."""
+    allowed = {
+        "__future__",
+        "bisect",
+        "collections",
+        "dataclasses",
+        "datetime",
+        "itertools",
+        "typing",
+    }
+    for file in files("services/oee/core"):
+        for module in imports(file):
+            pure = module.startswith(("services.oee.core", *PURE))
             assert pure or module.split(".")[0] in allowed, f"{file} imports {module}"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
+
+from services.runtime.wall_clock import moment
 
 DAY_MIN = 1440
 
@@ -29,19 +31,7 @@ class Hours:
         length = (self.end_min - self.begin_min) % DAY_MIN or DAY_MIN
         return any(
             day.weekday() in self.days
-            and _edge(day, self.begin_min, zone, 0) <= now_s
-            and now_s < _edge(day, self.begin_min + length, zone, 1)
+            and moment(day, self.begin_min, zone, 0) <= now_s
+            and now_s < moment(day, self.begin_min + length, zone, 1)
             for day in (today - timedelta(days=1), today)
         )
-
-
-def _edge(day: date, minute: int, zone: tzinfo, fold: int) -> float:
-    """When the wall clock comes to a minute, counted from a day's midnight, in Unix seconds; of
-    two such moments the one that ``fold`` (PEP 495) names.
-    """
-    wall = datetime(day.year, day.month, day.day) + timedelta(minutes=minute)
-    first, second = (wall.replace(tzinfo=zone, fold=f).timestamp() for f in (0, 1))
-    at_s = second if fold else min(first, second)
-    while datetime.fromtimestamp(at_s, zone).replace(tzinfo=None) < wall:
-        at_s += 60  # the clock skips it: the moment of the skip
-    return at_s

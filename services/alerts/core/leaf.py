@@ -2,58 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from services.alerts.core.rule import Condition, Rule
 from services.alerts.core.transition import FIRING
+from services.runtime.measured import comparison
 
 FOREVER = 2**62
 # Signs of life of one PLC come from several groups, whose times need not be in order; one that is
 # further back means that the clock was set.
 DISORDER_MS = 300_000
-
-
-def number(value: Any) -> float | None:
-    """A value to compare: 64-bit integers come as text; None for what is no finite number. An int
-    has at most 64 bits: it may become part of the state, which can keep no longer one.
-    """
-    try:
-        if isinstance(value, str):
-            value = int(value) if value.lstrip("-").isdigit() else float(value)
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            return None
-        return value if -(2**63) <= value < 2**64 else float(value)
-    except (ValueError, OverflowError):
-        return None
-
-
-def comparison(op: str, limit: Any) -> Callable[[Any], bool | None]:
-    """A function value -> whether it is beyond the limit, None where it cannot be compared."""
-    if op == "equal":
-        wanted = tuple(limit)
-
-        def equal(value: Any) -> bool | None:
-            if value in wanted:
-                return True
-            if isinstance(value, str) and any(not isinstance(w, str) for w in wanted):
-                return number(value) in wanted
-            return False
-
-        return equal
-    low, high = {
-        "above": (-math.inf, limit), "below": (limit, math.inf), "outside": limit
-    }[op]  # fmt: skip
-
-    def beyond(value: Any) -> bool | None:
-        if type(value) is not float and (value := number(value)) is None:
-            return None
-        if low <= value <= high:
-            return False
-        return True if value == value else None  # NaN
-
-    return beyond
 
 
 class Alarm(Protocol):

@@ -16,12 +16,6 @@ DAY_MS = 86_400_000
 # 1970-01-01 was a Thursday; days count from Monday.
 _EPOCH_WEEKDAY = 3
 
-# What a fall of a counter by more than half its range means: it passed its end (bits of S7 types).
-COUNTER_BITS = {
-    "SINT": 8, "USINT": 8, "BYTE": 8, "INT": 16, "UINT": 16, "WORD": 16,
-    "DINT": 32, "UDINT": 32, "DWORD": 32, "LINT": 64, "ULINT": 64, "LWORD": 64,
-}  # fmt: skip
-
 HEARTBEAT = "heartbeat"
 """The group under which a PLC's heartbeat can be watched; only a rule that names it sees it."""
 
@@ -104,7 +98,9 @@ class Condition:
     per_ms: int = 0
     window_ms: int = 0
     counter: str = ""
-    """Empty: a plain value. Else a key of COUNTER_BITS, or ``any``: a fall is a restart at 0."""
+    """Empty: a plain value. Else a key of ``measured.COUNTER_BITS``, or ``any``: a fall is a
+    restart at 0.
+    """
     reference: Any = None
     """percentage: the value of ``value``, the other field of ``field`` and ``increase``,
     (op, limit) of ``samples``."""

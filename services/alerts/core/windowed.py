@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from services.alerts.core.leaf import Alarm, Leaf, comparison, number
-from services.alerts.core.rule import COUNTER_BITS, Condition
+from services.alerts.core.leaf import Alarm, Leaf
+from services.alerts.core.rule import Condition
 from services.alerts.core.transition import FIRING
 from services.alerts.core.window import Window
+from services.runtime.measured import comparison, increase, number
 
 # A mean or a share says something once a tenth of its window was measured.
 LEAST_PART = 0.1
@@ -55,18 +56,6 @@ class Cumulated(Leaf):
         super().restore(data)
         self.a, self.b, self.last, self.last_b, self.last_ts, points = data[5:]
         self.window.points = [(p[0], p[1], p[2]) for p in points]
-
-
-def increase(last: float, value: float, counter: str) -> float:
-    """By how much a counter rose: a fall is a wrap of its type, or else a restart at zero."""
-    if value >= last:
-        return value - last
-    bits = COUNTER_BITS.get(counter)
-    if bits is not None:
-        wrapped = (value - last) % float(2**bits)
-        if wrapped < 2 ** (bits - 1):
-            return wrapped
-    return max(value, 0.0)
 
 
 class Rate(Cumulated):

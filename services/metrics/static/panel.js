@@ -1,7 +1,7 @@
 // The page's life: language and colours, the stream and its losses, and who draws what.
 
 import { Alarms } from "./alarms.js";
-import { className, text } from "./dom.js";
+import { className, h, text } from "./dom.js";
 import { Plcs } from "./plcs.js";
 import * as sections from "./sections.js";
 import * as w from "./words.js";
@@ -39,7 +39,7 @@ function speak(language) {
     link.href = `#${id}`;
     link.textContent = w.t(id);
     return link;
-  }));
+  }), h("a", { href: "oee", hidden: true }, w.t("o_title")));
   redraw();
 }
 
@@ -106,7 +106,7 @@ function draw() {
   sections.mirrors(status);
   sections.processes(status);
   alarms.status(status.processes);
-  for (const link of by("jump").children) link.hidden = by(link.hash.slice(1)).hidden;
+  for (const link of by("jump").children) link.hidden = link.hash ? by(link.hash.slice(1)).hidden : !plcs.history;
   text(by("updated"), w.t("updated", { time: w.time(status.ts) }));
 }
 

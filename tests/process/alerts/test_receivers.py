@@ -12,8 +12,8 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword
 
-from services.alerts.receivers import Refused, receiver
-from services.runtime.errors import Unavailable
+from services.alerts.receivers import receiver
+from services.runtime.errors import Refused, Unavailable
 from tests.kit.common import free_ports
 from tests.kit.pki import Ca
 

@@ -92,6 +92,14 @@ rules:
 
 # A rule of this name is acknowledged and silenced.
 ALERTS = {"rules": [{"name": "sobrecorrente", "type": "absence", "for": "1h"}]}
+# Shifts and a machine, of the names that docs/oee.md gives them.
+SHIFTS = {
+    "week": [
+        {"name": "manha", "from": "06:00", "to": "14:00"},
+        {"name": "noite", "from": "14:00", "to": "06:00"},
+    ]
+}
+OEE = [{"name": "prensa", "plc": "prensa-01", "group": "db500", "running": "maquina_ligada"}]
 
 SHELL_BLOCKS = [b for page in PAGES for b in blocks(page) if b.language in SHELL]
 
@@ -243,7 +251,7 @@ def _works(folder: Path) -> bool:
 
 @pytest.fixture
 def plant() -> Iterator[Plant]:
-    with Box(plcs=1, alerts=ALERTS, history={}) as box:
+    with Box(plcs=1, alerts=ALERTS, history={}, shifts=SHIFTS, oee=OEE) as box:
         yield Plant(box)
 
 

@@ -14,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.alerts.core.engine import BadMessage, Engine
-from services.alerts.core.leaf import number
 from services.alerts.core.rule import Rule
 from services.alerts.memory import Change, Memory
+from services.runtime.measured import number
 from tests.unit.alerts.streams import BASE, BOX_SPECS, SITE, SPECS, TENANT
 
 DATA, BEAT = f"plc/{TENANT}/p1", f"plc/{TENANT}/p1/heartbeat"

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from services.alerts.core import plant
 from services.alerts.core.engine import BadMessage, Engine
-from services.alerts.core.leaf import comparison, number
 from services.alerts.core.rule import Rule
 from services.alerts.core.seen import MAX_RUNS, Seen
 from services.alerts.core.transition import Place, Transition
 from services.alerts.core.window import POINTS, Window
-from services.alerts.core.windowed import increase
+from services.runtime.measured import comparison, increase, number
 from tests.unit.alerts.streams import BASE, SPECS, one, threshold
 
 HIGH = one("high", 10, **threshold("above", 80, "a", for_ms=10_000))

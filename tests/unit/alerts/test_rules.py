@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from services.alerts.core.rule import COUNTER_BITS, HEARTBEAT, Rule, Shift
+from services.alerts.core.rule import HEARTBEAT, Rule, Shift
 from services.alerts.core.watch import WORDS
 from services.runtime import alert_layouts, alert_model, alert_rules, loader
 from services.runtime.errors import ConfigError, Problem
+from services.runtime.measured import COUNTER_BITS
 from services.runtime.site import Site
 from tests.kit.common import ROOT
 
