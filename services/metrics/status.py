@@ -172,8 +172,11 @@ class Status:
     def _output(self, output: dict[str, Any], now_s: float) -> dict[str, Any]:
         name, value = output["name"], self.site.aggregate.value
         status, fields = self._state(output["process"])
-        pending = value("plc_edge_store_pending", output=name)
-        oldest_s = value("plc_edge_store_oldest_pending_seconds", output=name)
+        # Of an output with `reduce:` the store waits for nothing but the reduction.
+        reduced = value("plc_edge_reduced_pending", output=name) is not None
+        of = "plc_edge_reduced" if reduced else "plc_edge_store"
+        pending = value(f"{of}_pending", output=name)
+        oldest_s = value(f"{of}_oldest_pending_seconds", output=name)
         return {
             "name": name,
             "type": output.get("type", ""),
@@ -183,7 +186,7 @@ class Status:
             "oldest_age_s": None if oldest_s is None else round(oldest_s, 1),
             "rate_per_s": round(self._rate(self._published.get(name)), 1),
             "published": int(value("plc_edge_published_total", output=name, result="ok") or 0),
-            "dead_letters": int(value("plc_edge_store_dead_letters", output=name) or 0),
+            "dead_letters": int(value(f"{of}_dead_letters", output=name) or 0),
             "error": _error(status, fields),
         }
 

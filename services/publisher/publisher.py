@@ -1,6 +1,7 @@
 """One output: a consumer whose rows are settled by the acknowledgements of its destination.
 
-Owns no database: what is unsettled when this process dies comes again from the store.
+Owns no database (``reduce`` apart): what is unsettled when this process dies comes again from the
+store.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from bus.frames import Heartbeat
 from services.consumer.intake import Intake
 from services.consumer.row import Row
+from services.consumer.source import Source, Taker
 from services.publisher.beats import Beats
 from services.publisher.outputs import make
 from services.runtime.process import Process
@@ -20,7 +22,7 @@ class Publisher:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._intake = Intake(process, self)
+        self._intake = _source(process, self)
         self._output = make(process, self._intake)
         site, only = process.config["site"], process.config["output"].get("locatarios")
         self._beats = Beats(site, only, self._output.beat)
@@ -61,6 +63,16 @@ class Publisher:
         """Waits a moment for what is in flight and says what arrived."""
         self._output.close()
         self._intake.close()
+
+
+def _source(process: Process, taker: Taker) -> Source:
+    """The store's rows, or what is made of them."""
+    if process.config["output"].get("reduce") is None:
+        return Intake(process, taker)
+    # SQLite, 2 MB: other outputs have no database.
+    from services.publisher.reduce.source import Reduced
+
+    return Reduced(process, taker)
 
 
 def setup(process: Process) -> Callable[[], None]:

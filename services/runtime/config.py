@@ -152,6 +152,26 @@ class Tls(Model):
         return None
 
 
+class Reduce(Model):
+    """Sums of each step instead of every message, for slow lines (docs/reducao.md)."""
+
+    step: Duration = Field(
+        ge=10, le=3_600, description="length of a step; an hour must be a whole number of them"
+    )
+    max_size: Size = Field(
+        256 * 2**20,
+        ge=2**20,
+        description="reduced messages that may wait on disk for the destination; then the oldest are"
+        " dropped, with a `gap` message. `store.max_age` holds for them too",
+    )
+
+    @rule
+    def _divides_the_hour(self) -> str | None:
+        if 3_600 % self.step:
+            return f"an hour is no whole number of steps of {self.step:g} s: give 10s, 60s, 5m, 1h"
+        return None
+
+
 class OutputBase(Credentials):
     """What all outputs have."""
 
@@ -162,8 +182,20 @@ class OutputBase(Credentials):
     start: Literal["now", "oldest"] = Field(
         "now", alias="from", description="where a new output begins in what is stored"
     )
+    reduce: Reduce | None = Field(
+        None,
+        description="send what each step was, not every message; of types `mqtt`, `http`, `stdout`",
+    )
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
     secret_keys: ClassVar[tuple[str, ...]] = ("password",)
+    shows_values: ClassVar[str] = ""
+    """What shows each value as it is, and can make no use of sums."""
+
+    @rule
+    def _may_be_reduced(self) -> str | None:
+        if self.reduce is not None and self.shows_values:
+            return f"`reduce:` means nothing here: {self.shows_values}"
+        return None
 
 
 class BrokerOutput(OutputBase):
@@ -211,6 +243,9 @@ class SparkplugOutput(BrokerOutput):
     """To an MQTT broker, as a Sparkplug B 3.0 edge node (docs/sparkplug.md)."""
 
     type: Literal["sparkplug"]
+    shows_values: ClassVar[str] = (
+        "a Sparkplug host is told the PLC's own metrics; for sums give an output `type: mqtt`"
+    )
     qos: Literal[0, 1] = Field(
         0,
         description="of values. The specification wants 0: the broker is asked after them, and what"
@@ -258,6 +293,9 @@ class OpcuaOutput(OpcuaServing, OutputBase):
     """An OPC UA server that shows the newest values (docs/opcua-server.md)."""
 
     type: Literal["opcua"]
+    shows_values: ClassVar[str] = (
+        "an OPC UA server shows the newest values, and sums of any step by its history read"
+    )
 
     @rule
     def _whose_account(self) -> str | None:

@@ -100,6 +100,8 @@ def render(site: Site) -> Rendered:
             known = {"plcs": [_with_fields(site, plc, summary) for plc, summary in of]}
         elif isinstance(output, OpcuaOutput):
             known = _shown_by_opcua(site, output)
+        elif output.reduce is not None:
+            known = {"plcs": _reduced(site, plcs)}
         add("publisher", output.name, output=_output(site, output), **known)
     for mirror in config.mirrors:
         add("mirror", mirror.name, mirror=_mirror(mirror), source_group=_source(site, mirror))
@@ -200,6 +202,28 @@ def _with_fields(site: Site, plc: PlcBase, summary: dict[str, Any]) -> dict[str,
     return {**summary, "groups": groups}
 
 
+def _reduced(site: Site, plcs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Summaries with how long a value holds, and the fields' types without dimensions."""
+    holds_ms = alert_rules.holds_ms(site)
+    return [
+        {
+            **plc,
+            "groups": [
+                {
+                    **group,
+                    "hold_ms": holds_ms[plc["id"], group["name"]],
+                    "types": {
+                        f.name: f.type.partition("[")[0]
+                        for f in site.fields[plc["id"], group["name"]]
+                    },
+                }
+                for group in plc["groups"]
+            ],
+        }
+        for plc in plcs
+    ]
+
+
 def _shown_by_opcua(site: Site, output: OpcuaOutput) -> dict[str, Any]:
     """The nodes of a server: PLCs with their fields, and the rules that ring for each tenant."""
     config = site.config
@@ -296,6 +320,14 @@ def _output(site: Site, output: Output) -> dict[str, Any]:
     for key in output.secret_keys:
         out.pop(f"{key}_file", None)
         out[key] = _secret(site, output, key, output.name)
+    if output.reduce is None:
+        del out["reduce"]
+    else:
+        out["reduce"] = {
+            "step_ms": round(output.reduce.step * 1_000),
+            "max_size_bytes": output.reduce.max_size,
+            "max_age_ms": round(site.config.store.max_age * 1_000),
+        }
     if isinstance(output, BrokerOutput):
         del out["doctor"]  # none of the publisher's business, and it may hold a password
         out["hosts"] = output.all_hosts
