@@ -6,14 +6,17 @@ Messages carry times of their own, a second apart, so that minutes pass in a mom
 from __future__ import annotations
 
 import random
+import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from services.runtime.clock import now_ms
 from tests.kit.common import until
@@ -33,11 +36,11 @@ POINTS = (
 """Where an output with ``reduce:`` may be killed."""
 
 
-def reduced(config: dict[str, Any], **options: Any) -> dict[str, Any]:
+def reduced(config: dict[str, Any], *, hold_ms: int = 65_000, **options: Any) -> dict[str, Any]:
     """An output's configuration (publisher_rig) with ``reduce:``, as rendered."""
     given = {"step_ms": STEP_MS, "max_size_bytes": 2**28, "max_age_ms": 30 * 86_400_000}
     config["output"]["reduce"] = {**given, **options}
-    group = {"name": "db500", "hold_ms": 65_000, "types": TYPES}
+    group = {"name": "db500", "hold_ms": hold_ms, "types": TYPES}
     config["plcs"] = [
         {"id": f"p{i}", "locatario": "acme", "host": "10.0.0.1", "heartbeat_s": 10.0,
          "groups": [group]} for i in (1, 2)
@@ -142,7 +145,7 @@ class Judge:
         return all(key in have for key in raw)
 
     def _owners(self) -> Iterator[tuple[tuple[str, int, int], dict[str, Any]]]:
-        for body in self.first.values():
+        for body in list(self.first.values()):
             m = orjson.loads(body)
             for epoch, first, last in m["raw"]:
                 yield from (((m["plc_id"], epoch, seq), m) for seq in range(first, last + 1))
@@ -182,6 +185,8 @@ class Web:
     def __init__(self, chance: random.Random, faults: float) -> None:
         self.judge = Judge()
         self.problem: AssertionError | None = None
+        self.messages: list[dict[str, Any]] = []
+        """All that was answered with success."""
         self._chance, self._faults = chance, faults
         self.is_away = False
         self.sink = HttpSink()
@@ -195,9 +200,12 @@ class Web:
         draw = self._chance.random()
         if self.is_away or draw < self._faults:
             return 503, {}, b"busy"
+        messages = orjson.loads(post.body)
+        self.messages += messages
         try:
-            for message in orjson.loads(post.body):
-                self.judge.take(orjson.dumps(message))
+            for message in messages:
+                if "first_seq" not in message:
+                    self.judge.take(orjson.dumps(message))
         except AssertionError as e:
             self.problem = e
         # Taken, and the answer is lost: all of it comes again.
@@ -209,12 +217,47 @@ class Web:
     def __exit__(self, *_: object) -> None:
         self.sink.close()
 
+    def told(self, plc: str) -> set[int]:
+        """Numbers of a PLC's reduced messages that arrived, or that a gap message names."""
+        found: set[int] = set()
+        for m in self.messages:
+            if m["plc_id"] == plc:
+                first = m.get("first_seq", m.get("seq"))
+                found |= set(range(first, m.get("last_seq", first) + 1))
+        return found
+
     def wait(self, world: Plant, why: Callable[[], str]) -> None:
         """Until all that was fed has arrived, and judges it."""
         until(lambda: self.problem or self.judge.covered(world.fed), 30, why)
         if self.problem is not None:
             raise self.problem
         self.judge.check(world.fed)
+
+
+class Kept:
+    """A client whose session its broker keeps: what comes while it is away comes when it is back.
+    Its CleanSession is false, as a receiver's ought to be.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.bodies: deque[bytes] = deque()
+        ready = threading.Event()
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2, "kept", clean_session=False, protocol=paho.MQTTv311
+        )
+        self._client.on_message = lambda _c, _u, m: self.bodies.append(bytes(m.payload))
+        self._client.on_connect = lambda c, *_: c.subscribe("plc/+/+", 1)
+        self._client.on_subscribe = lambda *_: ready.set()
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        assert ready.wait(10), "no subscription"
+
+    def __enter__(self) -> Kept:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
 
 
 def chaos(kills: int, seed: int) -> str:
