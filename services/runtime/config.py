@@ -162,8 +162,8 @@ class Reduce(Model):
     max_size: Size = Field(
         256 * 2**20,
         ge=2**20,
-        description="reduced messages that may wait on disk for the destination; then the oldest are"
-        " dropped, with a `gap` message. `store.max_age` holds for them too",
+        description="what may wait on disk for the destination; then the oldest is dropped, with a"
+        " `gap` message. `store.max_age` holds for it too",
     )
 
     @rule

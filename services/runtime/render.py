@@ -35,6 +35,7 @@ from services.runtime.history_model import History
 from services.runtime.named_files import SECRET_KEYS
 from services.runtime.plc_model import GroupBase, PlcBase
 from services.runtime.site import Site, raw_range
+from services.s7.field import Field
 
 Rendered = dict[str, dict[str, Any]]
 
@@ -206,25 +207,32 @@ def _with_fields(site: Site, plc: PlcBase, summary: dict[str, Any]) -> dict[str,
 
 
 def _reduced(site: Site, plcs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Summaries with how long a value holds, and the fields' types without dimensions."""
+    """Summaries with how long a value holds, and which fields are summed up in a way of their own:
+    counters (and how many values each has), and what may come as text, being of 64 bits.
+    """
     holds_ms = alert_rules.holds_ms(site)
-    return [
-        {
-            **plc,
-            "groups": [
-                {
-                    **group,
-                    "hold_ms": holds_ms[plc["id"], group["name"]],
-                    "types": {
-                        f.name: f.type.partition("[")[0]
-                        for f in site.fields[plc["id"], group["name"]]
-                    },
-                }
-                for group in plc["groups"]
-            ],
+
+    def more(plc: str, group: str) -> dict[str, Any]:
+        fields = site.fields[plc, group]
+        return {
+            "hold_ms": holds_ms[plc, group],
+            "counters": {f.name: _span(f) for f in fields if f.counts},
+            "wide": [f.name for f in fields if f.type.partition("[")[0] in _WIDE],
         }
+
+    return [
+        {**plc, "groups": [{**g, **more(plc["id"], g["name"])} for g in plc["groups"]]}
         for plc in plcs
     ]
+
+
+_WIDE = ("LINT", "ULINT", "LWORD")
+
+
+def _span(counter: Field) -> int:
+    """How many values it has; 0 where it does not go round."""
+    goes_round = counter.scale is None and counter.type != "COUNTER"
+    return 256**counter.size_bytes if goes_round else 0
 
 
 def _shown_by_opcua(site: Site, output: OpcuaOutput) -> dict[str, Any]:

@@ -28,7 +28,6 @@ from tests.kit.store_rig import STORE_CONFIG
 
 STEP_MS, PAUSE_MS = 60_000, 1_000
 MACHINES = ("m01", "m02")
-TYPES = {"n": "DINT", "ciclos": "DINT", "rodando": "BOOL", "estado": "STRING"}
 POINTS = (
     "consumer.taken", "consumer.before_commit", "reduce.saving", "consumer.after_commit",
     "consumer.before_receipt", "reduce.settling",
@@ -40,7 +39,7 @@ def reduced(config: dict[str, Any], *, hold_ms: int = 65_000, **options: Any) ->
     """An output's configuration (publisher_rig) with ``reduce:``, as rendered."""
     given = {"step_ms": STEP_MS, "max_size_bytes": 2**28, "max_age_ms": 30 * 86_400_000}
     config["output"]["reduce"] = {**given, **options}
-    group = {"name": "db500", "hold_ms": hold_ms, "types": TYPES}
+    group = {"name": "db500", "hold_ms": hold_ms, "counters": {"ciclos": 2**32}, "wide": []}
     config["plcs"] = [
         {"id": f"p{i}", "locatario": "acme", "host": "10.0.0.1", "heartbeat_s": 10.0,
          "groups": [group]} for i in (1, 2)

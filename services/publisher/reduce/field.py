@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from typing import Any, Literal
 
+from services.history.rollup import increase
+
 Kind = Literal["number", "counter", "bool", "text"]
 
-# An integer with such a name counts upwards (docs/ESTRATEGIA_RETENCAO_DADOS.md).
-_COUNTER = re.compile(r"(?i)contador|contagem|ciclos|pecas|peças|total|count")
-_BITS = {
-    "BYTE": 8, "USINT": 8, "WORD": 16, "UINT": 16, "DWORD": 32, "UDINT": 32, "LWORD": 64,
-    "ULINT": 64, "COUNTER": 16, "SINT": -8, "INT": -16, "DINT": -32, "LINT": -64,
-}  # fmt: skip
-"""Bits of the integer types, negative where they have a sign."""
 _EXACT = 2**53
 _DIGITS = 9
 """Of means: more than the 7 of a REAL, and half the bytes of a double's 17."""
-
-
-def kind_of(name: str, type_name: str, value: Any) -> Kind:
-    """How a field is summed up. ``type_name`` as the layout has it, without dimensions."""
-    if isinstance(value, bool):
-        return "bool"
-    if type_name in _BITS:
-        return "counter" if _COUNTER.search(name) else "number"
-    return "text" if isinstance(value, str) else "number"
-
-
-def increase(before: float, value: float, type_name: str) -> float:
-    """How much a counter has grown from one value to the next.
-
-    A step back from the top eighth of the type's range to its bottom eighth is an overflow; any
-    other is a restart from zero.
-    """
-    if value >= before:
-        return value - before
-    bits = _BITS.get(type_name, 0)
-    span = 2 ** abs(bits)
-    low = -span // 2 if bits < 0 else 0
-    if bits and before >= low + span * 7 // 8 and value < low + span // 8:
-        return value - before + span
-    return max(value, 0)
 
 
 def flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -59,12 +28,13 @@ class Field:
     """Its sums within the current step, and its last value over all steps."""
 
     __slots__ = (
-        "area", "count", "edges", "high", "inc", "kind", "known_ms", "last", "low", "sum", "type",
+        "area", "count", "edges", "high", "inc", "kind", "known_ms", "last", "low", "span", "sum",
     )  # fmt: skip
 
-    def __init__(self, kind: Kind, type_name: str) -> None:
+    def __init__(self, kind: Kind, span: int = 0) -> None:
+        """``span``: how many values a counter's type has, where it goes round."""
         self.kind = kind
-        self.type = type_name
+        self.span = span
         self.last: Any = None
         """Kept over steps: increase and edges count from it."""
         self.reset()
@@ -116,7 +86,7 @@ class Field:
             self.high = value
         if last is not None:
             if kind == "counter":
-                self.inc += increase(last, value, self.type)
+                self.inc += increase(last, value, self.span)
             elif kind == "bool" and value and not last:
                 self.edges += 1
         self.last = value

@@ -209,7 +209,11 @@ class Memory:
             self.letters = 0
 
     def drop(
-        self, given: int, max_bytes: int, before_ms: int, tell: Callable[[str, list[Waiting]], Waiting]
+        self,
+        given: int,
+        max_bytes: int,
+        before_ms: int,
+        tell: Callable[[str, list[Waiting]], Waiting],
     ) -> dict[str, int]:
         """Drops the oldest behind number ``given`` that are too many or too old; ``tell`` makes a
         gap message of those of one PLC and epoch (reason, they), which takes the place of the last.

@@ -99,8 +99,10 @@ class Reducer:
         return self._memory.position()
 
     def _new(self, key: StreamKey) -> Stream:
-        group = self._groups.get((key[1], key[2]), {})
-        return Stream(self._step_ms, group.get("hold_ms", HOLD_MS), group.get("types", {}))
+        group = self._groups.get((key[1], key[2]))
+        if group is None:
+            return Stream(self._step_ms, HOLD_MS)
+        return Stream(self._step_ms, group["hold_ms"], group["counters"], group["wide"])
 
     def take(self, rows: Sequence[Row]) -> None:
         """Each adds to its step."""

@@ -169,7 +169,9 @@ class Reduced(Source):
 class _Feed(Intake):
     """The raw rows: not counted as delivered, for nobody has been sent them."""
 
-    def __init__(self, process: Process, taker: Taker, report: Callable[[str, str, str], None]) -> None:
+    def __init__(
+        self, process: Process, taker: Taker, report: Callable[[str, str, str], None]
+    ) -> None:
         super().__init__(process, taker)
         self._report = report
 

@@ -6,10 +6,10 @@ sequence. What is not held is not known, and not zero: ``known_ms`` says how muc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from services.publisher.reduce.field import Field, flat, kind_of
+from services.publisher.reduce.field import Field, flat
 
 Sum = dict[str, Any]
 """A reduced message without its numbers."""
@@ -24,11 +24,20 @@ _OWN = frozenset(("ts", "epoch", "seq", "quality", "latency_ms", "values", "bad"
 class Stream:
     """Of one (PLC, group, machine). Times are Unix ms."""
 
-    def __init__(self, step_ms: int, hold_ms: int, types: Mapping[str, str]) -> None:
-        """``types``: field → its type, ``INT`` of an ``INT[1..4]``."""
+    def __init__(
+        self,
+        step_ms: int,
+        hold_ms: int,
+        counters: Mapping[str, int] | None = None,
+        wide: Collection[str] = (),
+    ) -> None:
+        """``counters``: field → how many values its type has, 0 where it does not go round.
+        ``wide``: fields of 64-bit integers, which may come as text.
+        """
         self.step_ms = step_ms
         self.hold_ms = hold_ms
-        self.types = types
+        self._counters = counters or {}
+        self._wide = wide
         self._head: Mapping[str, Any] = {}
         self._fields: dict[str, Field] = {}
         self._held: list[Field] = []
@@ -94,10 +103,17 @@ class Stream:
                 pass  # another type since the configuration was changed
             else:
                 return field
-        type_name = self.types.get(name) or self.types.get(name.rpartition(".")[0], "")
-        field = self._fields[name] = Field(kind_of(name, type_name, value), type_name)
+        field = self._fields[name] = self._new(name, value)
         field.take(value)
         return field
+
+    def _new(self, name: str, value: Any) -> Field:
+        if isinstance(value, bool):
+            return Field("bool")
+        if name in self._counters:
+            return Field("counter", self._counters[name])
+        is_wide = name in self._wide or name.rpartition(".")[0] in self._wide
+        return Field("text" if isinstance(value, str) and not is_wide else "number")
 
     def _number(self, epoch: int, seq: int) -> None:
         last = self._raw[-1] if self._raw else None

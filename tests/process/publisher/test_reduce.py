@@ -45,7 +45,11 @@ def test_minutes_arrive_as_they_were() -> None:
 
 def test_a_broker_that_is_away_is_waited_for() -> None:
     """Killed meanwhile; a session that the broker kept gets all of it."""
-    with plant("central") as world, Broker(options="persistence true") as broker, service(world.store()):
+    with (
+        plant("central") as world,
+        Broker(options="persistence true") as broker,
+        service(world.store()),
+    ):
         with Kept(broker.port):
             pass
         broker.stop()
