@@ -262,7 +262,7 @@ def _shown_by_opcua(site: Site, output: OpcuaOutput) -> dict[str, Any]:
         for spec in alert_model.specs(config.alerts, alert_rules.units(site))
         if patterns.matches((spec.get("where") or {}).get("locatario") or "*", tenant)
     ]
-    return {"plcs": plcs, "alarms": alarms}
+    return {"plcs": plcs, "alarms": alarms, "history": config.history is not None}
 
 
 # Where a field lies is the reader's business; its change alone changes no node.
