@@ -19,7 +19,7 @@ from services.alerts.core.transition import FIRING, Transition
 from services.alerts.core.watch import Watch
 from services.alerts.memory import Change, Memory
 from services.alerts.notify import Notifier
-from services.alerts.shown import shown, urgency
+from services.alerts.shown import rang, shown, urgency
 from services.alerts.telling import Telling
 from services.consumer.durable import Durable
 from services.consumer.row import Row
@@ -261,6 +261,13 @@ class Alarms:
     ) -> list[Any]:
         """The last transitions, newest first; of those before a number (the end of their `id`)."""
         return self._memory.history(count, rule, plc, before)
+
+    def rang(self, begin_ms: int, end_ms: int, limit: int) -> dict[str, Any]:
+        """The alarms that rang at some time of a range, as `services/alerts/shown.py` says."""
+        found = self._memory.touching(begin_ms, end_ms, limit + 1)
+        ringing = [w for w in self._engine.ringing() if w.state == FIRING]
+        alarms = rang(found[:limit], ringing, begin_ms, end_ms)
+        return {"alarms": alarms[:limit], "complete": len(found) <= limit >= len(alarms)}
 
     def acknowledge(self, rule: str, only: Mapping[str, str], who: str) -> list[dict[str, Any]]:
         """Those that ring under a rule are taken care of; ``only``: those of a place

@@ -10,6 +10,7 @@ from services.runtime.errors import Unavailable
 from services.runtime.process import Process
 
 HISTORY_ROWS = 500
+RANG_ROWS = 1_000
 
 
 class Asked(Protocol):
@@ -27,6 +28,9 @@ class Asked(Protocol):
         """The last transitions, newest first; of one rule or PLC, where they are named; before a
         number.
         """
+
+    def rang(self, begin_ms: int, end_ms: int, limit: int) -> dict[str, Any]:
+        """Alarms as spans of time."""
 
     def acknowledge(self, rule: str, only: Mapping[str, str], who: str) -> list[dict[str, Any]]:
         """Those that were."""
@@ -57,6 +61,7 @@ class Control:
         verbs = {
             "list": self._list,
             "history": self._history,
+            "rang": self._rang,
             "ack": self._ack,
             "silence": self._silence,
         }
@@ -82,6 +87,9 @@ class Control:
         count = min(int(args["count"]), HISTORY_ROWS)
         rule, plc = args.get("rule", ""), args.get("plc", "")
         return self._alarms.history(count, rule, plc, args.get("before"))
+
+    def _rang(self, args: dict[str, Any]) -> Any:
+        return self._alarms.rang(int(args["begin_ms"]), int(args["end_ms"]), RANG_ROWS)
 
     def _ack(self, args: dict[str, Any]) -> Any:
         return self._alarms.acknowledge(args["rule"], _place(args), args["who"])

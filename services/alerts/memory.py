@@ -172,6 +172,19 @@ class Memory:
         rows = self._db.execute(sql, (end, *(value for _, value in wanted), count))
         return [orjson.loads(body) for (body,) in rows]
 
+    def touching(self, begin_ms: int, end_ms: int, limit: int) -> list[Any]:
+        """Transitions, oldest first, of alarms that were there at some time of a range: those that
+        came in it, and ends of what had begun by then. An event is never older than its arrival.
+        """
+        began = "json_extract(CAST(body AS TEXT), '$.began')"
+        ts = "json_extract(CAST(body AS TEXT), '$.ts')"
+        sql = (
+            f"SELECT body FROM history WHERE at_ms >= ? AND coalesce({began}, {ts}) <= ?"
+            " ORDER BY number LIMIT ?"
+        )
+        rows = self._db.execute(sql, (begin_ms, end_ms, limit))
+        return [orjson.loads(body) for (body,) in rows]
+
     def prune(self, now_ms: int, receivers: Iterable[str]) -> dict[str, int]:
         """Forgets history that is too old or too much, and notifications of nobody; returns how
         many each receiver will not be told of, having been away for too long.

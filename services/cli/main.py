@@ -20,6 +20,7 @@ VERBS = (
     "status",
     "store",
     "alerts",
+    "history",
     "fleet",
     "doctor",
     "read",

@@ -79,6 +79,8 @@ def _rolled(history: History, args: dict[str, Any]) -> dict[str, Any]:
         if args.get("step_ms")
         else step_for(end_ms - begin_ms, int(args.get("points", 1_000)))
     )
+    if not args.get("step_ms"):
+        begin_ms -= begin_ms % step_ms  # the same steps wherever the range begins
     if step_ms < FINEST_MS:
         raise TooMuch(f"a step is {FINEST_MS} ms at least, not {step_ms}: ask for raw values")
     points = -(-(end_ms - begin_ms) // step_ms)

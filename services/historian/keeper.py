@@ -12,6 +12,7 @@ from bus.frames import GAP_ROW, Heartbeat
 from services.consumer.durable import Durable
 from services.consumer.row import Row
 from services.historian.answering import Answering
+from services.historian.known import Known
 from services.historian.recent import Block, Commit, Recent, hour_of
 from services.historian.shapes import Stream
 from services.runtime.process import Process
@@ -138,6 +139,7 @@ class Keeper:
 def setup(process: Process) -> Callable[[], None]:
     """Joins it with the store, and answers questions."""
     keeper = Keeper(process)
+    Known(process.config["groups"]).save(keeper.folder)
     answering = Answering(process, keeper.folder)
     stop = Durable(process, keeper).open()
     answering.open()

@@ -81,7 +81,7 @@ class History:
             ends = self._ends(stream)
             if ends is None:
                 continue
-            newest = self._table(stream, ends[1], ends[1] + 1)
+            newest = self._newest(stream)
             for name in _fields(newest):
                 if field and name != field:
                     continue
@@ -252,6 +252,18 @@ class History:
         sql = "SELECT min(first_ms), max(last_ms) FROM block WHERE stream = ?"
         ((first, last),) = self._rows(sql, (stream_id(stream),)) or [(None, None)]
         return None if first is None else (first, last)
+
+    def _newest(self, stream: Stream) -> Table:
+        """Its newest rows that hold values: while a PLC is away its messages have none."""
+        sql = (
+            "SELECT rows, joined, crc, body FROM block WHERE stream = ? ORDER BY id DESC LIMIT 100"
+        )
+        for row in self._rows(sql, (stream_id(stream),)):
+            self.bound.spend()
+            table = open_table(*row)
+            if any(name.startswith(VALUES) for name in table.names):
+                return table
+        return Table.of([], [])
 
     def _table(self, stream: Stream, begin_ms: int, end_ms: int) -> Table:
         """Its rows of that time, by (epoch, seq)."""

@@ -5,26 +5,19 @@ The engine answers ``plc-edge alerts`` over the same wire. Nothing else of it ca
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-import zmq
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bus import topology
-from bus.frames import Reply
-from bus.frames import Request as Question
-from bus.sockets import Bus
+from services.metrics.asking import Peer, Refused, json_answer
 from services.runtime.errors import Unavailable
 
-# Shorter than what a stopping process is given.
-ANSWER_S = 2.0
 # However many panels look, the engine is asked once in so long.
 FRESH_S = 1.0
 SHOWN = 200
@@ -34,24 +27,14 @@ TEXT_MAX = 200
 _PLACE = ("locatario", "site", "plc", "group", "machine", "field")
 
 
-class Refused(Exception):
-    """What a request gets instead: status, word, and what mends it."""
-
-    def __init__(self, status: int, code: str, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.code = code
-
-
 class Alarms:
     """The panel's section. ``who``: whoever is logged in; None where nobody must log in, and so
     nobody may do anything.
     """
 
     def __init__(self, runtime: Path, who: str | None) -> None:
-        self._runtime = runtime
+        self._ask = Peer(runtime, "alarms", "the alert engine")
         self._who = who
-        self._asking = asyncio.Lock()
         self._last: tuple[float, bytes] | None = None
 
     def routes(self) -> list[Route]:
@@ -62,36 +45,6 @@ class Alarms:
             Route("/api/alarms/silence", self._silence, methods=["POST"]),
         ]
 
-    # -- the engine ------------------------------------------------------------------------------
-
-    async def _ask(self, verb: str, args: dict[str, Any]) -> Any:
-        async with self._asking:
-            return await asyncio.to_thread(self._ask_now, verb, args)
-
-    def _ask_now(self, verb: str, args: dict[str, Any]) -> Any:
-        """A socket for each question: one that was not answered must not spoil the next."""
-        if not topology.socket_path(self._runtime, "alarms").exists():
-            raise Unavailable("away", "no alert engine runs here")
-        bus = Bus(self._runtime)
-        try:
-            port = bus.connect("alarms")
-            end_s = time.monotonic() + ANSWER_S
-            while not port.send(Question(verb, args)):
-                if time.monotonic() > end_s:
-                    raise Unavailable("silent", "the alert engine does not answer")
-                time.sleep(0.005)
-            left_ms = max(0, round((end_s - time.monotonic()) * 1_000))
-            if not port.socket.poll(left_ms, zmq.POLLIN):
-                raise Unavailable("silent", "the alert engine does not answer")
-            reply = port.receive()
-        finally:
-            bus.close()
-        if not isinstance(reply, Reply):
-            raise Unavailable("silent", "the alert engine is of another version")
-        if reply.error:
-            raise Refused(409, "refused", reply.error)
-        return reply.result
-
     # -- routes ----------------------------------------------------------------------------------
 
     async def _list(self, _request: Request) -> Response:
@@ -99,7 +52,7 @@ class Alarms:
             try:
                 found = await self._ask("list", {"limit": SHOWN})
             except Unavailable as e:
-                return _json(503, {"error": e.code, "text": e.message})
+                return json_answer(503, {"error": e.code, "text": e.message})
             document = {
                 "v": 1,
                 "may_act": self._who is not None,
@@ -107,7 +60,7 @@ class Alarms:
                 "alarms": found["alarms"],
             }
             self._last = time.monotonic(), orjson.dumps(document)
-        return Response(self._last[1], 200, _HEADERS, media_type="application/json")
+        return json_answer(200, self._last[1])
 
     async def _ack(self, request: Request) -> Response:
         return await self._do(request, "ack", lambda said: {"who": self._who})
@@ -132,11 +85,11 @@ class Alarms:
             args = {"rule": said["rule"], **_place(said), **meant(said)}
             touched = await self._ask(verb, args)
         except Refused as e:
-            return _json(e.status, {"error": e.code, "text": str(e)})
+            return json_answer(e.status, {"error": e.code, "text": str(e)})
         except Unavailable as e:
-            return _json(503, {"error": e.code, "text": e.message})
+            return json_answer(503, {"error": e.code, "text": e.message})
         self._last = None
-        return _json(200, {"v": 1, "alarms": touched})
+        return json_answer(200, {"v": 1, "alarms": touched})
 
     def _may(self, request: Request) -> None:
         if self._who is None:
@@ -172,10 +125,3 @@ def _place(said: dict[str, Any]) -> dict[str, str]:
     if not all(isinstance(value, str) and len(value) <= TEXT_MAX for value in place.values()):
         raise Refused(400, "bad_request", f"{', '.join(_PLACE)} are texts")
     return place
-
-
-_HEADERS = {"cache-control": "no-store"}
-
-
-def _json(status: int, document: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(document), status, _HEADERS, media_type="application/json")

@@ -14,8 +14,10 @@ from typing import Any
 import orjson
 
 from services.metrics.certificates import LOOK_S, ends
+from services.metrics.event_log import EventLog
 from services.metrics.processes import Poller, ProcessTable
 from services.metrics.site import SPARK_STEP_S, Site
+from services.metrics.stream import event_json
 from services.metrics.web import Web
 from services.runtime import secrets, serving
 from services.runtime.clock import is_trusted
@@ -34,7 +36,8 @@ def setup(process: Process) -> Callable[[], None]:
     table = ProcessTable(config["processes"])
     saved = process.runtime / "metrics-counters.json"
     _restore(process, site, saved)
-    web = Web(site, table, process.runtime)
+    kept = EventLog(process.state_dir, process.log)
+    web = Web(site, table, process.runtime, kept)
     panel = config["metrics"]
     listener = serving.listen("metrics", panel["host"], panel["port"])
     tls = serving.certificate("metrics", panel.get("tls"))
@@ -82,6 +85,8 @@ def setup(process: Process) -> Callable[[], None]:
             web.status.tick()
             if site.aggregate.bases_changed:
                 _save(process, site, saved)
+            events = site.take_unkept()
+        kept.add([event_json(e) for e in events])
 
     def certificates() -> None:
         found = ends(process.config["certificates"], process.log)

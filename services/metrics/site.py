@@ -165,6 +165,7 @@ class Site:
         self._watch_all = False
         self._changed: dict[tuple[MessageKey, bool], bytes] = {}
         self._new_events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._unkept_events: deque[Event] = deque(maxlen=MAX_EVENTS)
 
     def configure(self, config: dict[str, Any]) -> None:
         """Takes (new) configuration; what stays in it keeps its state. Caller holds ``lock``."""
@@ -226,10 +227,17 @@ class Site:
         """Remembers an event; the caller holds ``lock``."""
         self.events.append(event)
         self._new_events.append(event)
+        self._unkept_events.append(event)
         process = event.process if event.process in self.process_names else "other"
         level = event.level if event.level in ("info", "warning", "error") else "info"
         key = (process, level)
         self.event_counts[key] = self.event_counts.get(key, 0) + 1
+
+    def take_unkept(self) -> list[Event]:
+        """The events since the last call, for the event log; the caller holds ``lock``."""
+        events = list(self._unkept_events)
+        self._unkept_events.clear()
+        return events
 
     def _beat(self, frame: Heartbeat) -> None:
         plc = self.plcs.get(frame.plc)

@@ -22,8 +22,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.metrics.alarms import Alarms
+from services.metrics.event_log import EventLog
 from services.metrics.exposition import Exposition, negotiate
 from services.metrics.families import families
+from services.metrics.history import History
 from services.metrics.processes import ProcessTable
 from services.metrics.site import Site
 from services.metrics.status import Status
@@ -84,9 +86,10 @@ class Guard:
 class Web:
     """All routes, and the server that runs them."""
 
-    def __init__(self, site: Site, table: ProcessTable, runtime: Path) -> None:
+    def __init__(self, site: Site, table: ProcessTable, runtime: Path, events: EventLog) -> None:
         self.site = site
         self._runtime = runtime
+        self._events = events
         self.table = table
         self.status = Status(site, table)
         self.hub = Hub(site, self.status)
@@ -101,6 +104,7 @@ class Web:
         """The ASGI application."""
         routes = [
             Route("/", self._asset),
+            Route("/history", self._history),
             Route("/static/{name:path}", self._asset),
             Route("/metrics", self._metrics),
             Route("/api/last", self._last),
@@ -110,6 +114,7 @@ class Web:
             Route("/readyz", self._readyz),
             Route("/api/stream", self._stream),
             *Alarms(self._runtime, username).routes(),
+            *History(self._runtime, self._events).routes(),
         ]
         return Guard(Starlette(routes=routes, lifespan=self._lifespan), username, password)
 
@@ -126,6 +131,9 @@ class Web:
 
     async def _asset(self, request: Request) -> Response:
         return self._assets.answer(request, request.path_params.get("name", "index.html"))
+
+    async def _history(self, request: Request) -> Response:
+        return self._assets.answer(request, "history.html")
 
     async def _metrics(self, request: Request) -> Response:
         content_type = negotiate(request.headers.get("accept", ""))

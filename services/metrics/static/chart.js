@@ -2,7 +2,7 @@ import { t as words } from "./words.js";
 
 // The small latency line of a PLC, and the trend of a field (uPlot).
 
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 export function spark(canvas, points) {
   const ratio = window.devicePixelRatio || 1;
@@ -37,8 +37,8 @@ export function spark(canvas, points) {
 
 const WINDOW_S = 900;
 const MAX_LINES = 8;
-const LIGHT = ["#1f5fa8", "#a8471f", "#17704a", "#7a3fa0", "#875000", "#0a7080", "#b3266b", "#52606d"];
-const DARK = ["#7db7f5", "#f5a27d", "#5bd3a0", "#cfa0f0", "#f1b65c", "#5fd0e0", "#f58fc0", "#9fb0bc"];
+export const LIGHT = ["#1f5fa8", "#a8471f", "#17704a", "#7a3fa0", "#875000", "#0a7080", "#b3266b", "#52606d"];
+export const DARK = ["#7db7f5", "#f5a27d", "#5bd3a0", "#cfa0f0", "#f1b65c", "#5fd0e0", "#f58fc0", "#9fb0bc"];
 
 export class Trend {
   // machines: names, or [""]; the history comes from the server, the rest from the stream.

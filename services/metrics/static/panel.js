@@ -100,6 +100,7 @@ function draw() {
   text(by("site"), status.site);
   document.title = `${status.problems.length ? `(${status.problems.length}) ` : ""}${status.site} · plc-edge`;
   sections.health(status, now());
+  plcs.history = status.processes.some((p) => p.name === "historian");
   plcs.status(status.plcs);
   sections.outputs(status);
   sections.mirrors(status);

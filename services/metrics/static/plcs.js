@@ -23,6 +23,7 @@ export class Plcs {
     this.openGroups = new Map(); // "plc/group" -> Values
     this.query = "";
     this.onlyProblems = false;
+    this.history = false; // whether this box keeps one
     this.box = document.getElementById("plc-rows");
     this.none = document.getElementById("plc-none");
     const find = document.getElementById("find-plc");
@@ -179,7 +180,7 @@ export class Plcs {
   toggleGroup(key, plc, g, box) {
     const values = this.openGroups.get(key);
     if (values) this.closeGroup(key, values);
-    else this.openGroups.set(key, new Values(box, plc, g.name, g.scan_s, () => this.units[plc]?.[g.name] ?? {}, this.now));
+    else this.openGroups.set(key, new Values(box, plc, g.name, g.scan_s, () => this.units[plc]?.[g.name] ?? {}, this.now, () => this.history));
     this.showGroups(box.closest(".groups"), plc);
     this.changed();
   }
@@ -209,8 +210,8 @@ export class Plcs {
 }
 
 class Values {
-  constructor(box, plc, group, scanS, units, now) {
-    Object.assign(this, { box, plc, group, scanS, units, now });
+  constructor(box, plc, group, scanS, units, now, history) {
+    Object.assign(this, { box, plc, group, scanS, units, now, history });
     this.machines = new Map(); // name -> {body, head, age, quality}
     this.fields = new Map(); // name -> {node, cells: Map(machine -> td), trend}
     this.shown = MAX_ROWS;
@@ -266,11 +267,23 @@ class Values {
   }
 
   addCell(row, field, machine) {
-    const value = h("span", { class: "val" });
+    // A value leads to its history, where there is one.
+    const value = h("a", { class: "val", href: this.historyOf(field, [machine]), title: this.historyOf(field, [machine]) && w.t("h_open", { field }) });
     const unit = this.units()[field];
     const td = h("td", {}, value, unit ? h("span", { class: "u" }, unit) : null);
     row.cells.set(machine, { td, value, last: undefined });
     row.node.append(td);
+  }
+
+  // Of an array each element has one.
+  historyOf(field, machines) {
+    if (!this.history()) return null;
+    const keys = machines.flatMap((m) => {
+      const value = this.machines.get(m)?.body?.values?.[field];
+      const names = Array.isArray(value) ? value.map((_, i) => `${field}.${i}`) : [field];
+      return names.map((name) => ["s", [this.plc, this.group, m, name].join("/")]);
+    });
+    return `history?${new URLSearchParams(keys.slice(0, 8))}`;
   }
 
   write(row, machine, value, bad, ts) {
@@ -337,6 +350,8 @@ class Values {
       return;
     }
     const box = h("div", { class: "trend", "data-title": w.t("trend_of", { field }) }, h("p", {}, w.t("trend_wait")));
+    const days = this.historyOf(field, [...this.machines.keys()]);
+    if (days) box.append(h("a", { href: days }, w.t("h_all")));
     row.trendRow = h("tr", { class: "trend-row" }, h("td", { colspan: String(this.machines.size + 1) }, box));
     row.node.after(row.trendRow);
     row.trend = new Trend(box, this.plc, this.group, [...this.machines.keys()], field, document.documentElement.lang, this.scanS);

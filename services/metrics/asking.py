@@ -1,0 +1,76 @@
+"""What the panel asks of other processes, over their control sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import zmq
+from starlette.responses import Response
+
+from bus import topology
+from bus.frames import Reply, Request
+from bus.sockets import Bus
+from services.runtime.errors import Unavailable
+
+# Shorter than what a stopping process is given.
+ANSWER_S = 2.0
+
+
+class Refused(Exception):
+    """What a request gets instead: status, word, and what mends it."""
+
+    def __init__(self, status: int, code: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+
+
+class Peer:
+    """The process that binds ``wire``; ``who`` it is, in words. One question at a time."""
+
+    def __init__(self, runtime: Path, wire: str, who: str, answer_s: float = ANSWER_S) -> None:
+        self._runtime = runtime
+        self._wire = wire
+        self._who = who
+        self._answer_s = answer_s
+        self._asking = asyncio.Lock()
+
+    async def __call__(self, verb: str, args: dict[str, Any]) -> Any:
+        """The result. Raises Unavailable where nobody answers, Refused (409) for a refusal."""
+        async with self._asking:
+            return await asyncio.to_thread(self._ask_now, verb, args)
+
+    def _ask_now(self, verb: str, args: dict[str, Any]) -> Any:
+        """A socket for each question: one that was not answered must not spoil the next."""
+        if not topology.socket_path(self._runtime, self._wire).exists():
+            raise Unavailable("away", f"no {self._who.removeprefix('the ')} runs here")
+        bus = Bus(self._runtime)
+        try:
+            port = bus.connect(self._wire)
+            end_s = time.monotonic() + self._answer_s
+            while not port.send(Request(verb, args)):
+                if time.monotonic() > end_s:
+                    raise Unavailable("silent", f"{self._who} does not answer")
+                time.sleep(0.005)
+            left_ms = max(0, round((end_s - time.monotonic()) * 1_000))
+            if not port.socket.poll(left_ms, zmq.POLLIN):
+                raise Unavailable("silent", f"{self._who} does not answer")
+            reply = port.receive()
+        finally:
+            bus.close()
+        if not isinstance(reply, Reply):
+            raise Unavailable("silent", f"{self._who} is of another version")
+        if reply.error:
+            raise Refused(409, "refused", reply.error)
+        return reply.result
+
+
+def json_answer(status: int, document: Any) -> Response:
+    """JSON that no cache keeps; ``document`` may be encoded already."""
+    body = document if isinstance(document, bytes) else orjson.dumps(document)
+    headers = {"cache-control": "no-store"}
+    return Response(body, status, headers, media_type="application/json")
