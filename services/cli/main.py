@@ -21,6 +21,7 @@ VERBS = (
     "store",
     "alerts",
     "history",
+    "backfill",
     "fleet",
     "doctor",
     "read",

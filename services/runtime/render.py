@@ -104,6 +104,8 @@ def render(site: Site) -> Rendered:
             known = _shown_by_opcua(site, output)
         elif output.reduce is not None:
             known = {"plcs": _reduced(site, plcs)}
+        if not output.shows_values:
+            known["history"] = config.history is not None
         add("publisher", output.name, output=_output(site, output), **known)
     for mirror in config.mirrors:
         add("mirror", mirror.name, mirror=_mirror(mirror), source_group=_source(site, mirror))

@@ -1,4 +1,4 @@
-"""A box's history for an OPC UA server of a test: messages of the past, kept by a real historian."""
+"""A box's history for a test: messages of the past, kept by a real historian."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ def historian(
     run: Path, said: Sequence[tuple[str, str, bytes]], groups: Sequence[dict[str, Any]] = ()
 ) -> Iterator[Service]:
     """Has kept what was ``said`` (tenant, PLC, message), and answers questions in ``run``."""
-    with run_folder() as other, DispatchPeer(other, "historian") as peer:
-        # A store of its own: the one in ``run`` is the server's.
-        with service(historian_config(other, run, groups)) as feeding:
-            for tenant, plc, body in said:
-                peer.add(1, plc=plc, locatario=tenant, bodies=[body])
-            peer.wait_done(20)
-            assert feeding.terminate() == 0
+    with (
+        run_folder() as other,  # with a store of its own: the one in ``run`` is the output's
+        DispatchPeer(other, "historian") as peer,
+        service(historian_config(other, run, groups)) as feeding,
+    ):
+        for tenant, plc, body in said:
+            peer.add(1, plc=plc, locatario=tenant, bodies=[body])
+        peer.wait_done(20)
+        assert feeding.terminate() == 0
     with service(historian_config(run, run, groups)) as answering:
         yield answering
