@@ -221,7 +221,7 @@ class Web:
         found: set[int] = set()
         for m in self.messages:
             if m["plc_id"] == plc:
-                first = m.get("first_seq", m.get("seq"))
+                first: int = m["first_seq"] if "first_seq" in m else m["seq"]
                 found |= set(range(first, m.get("last_seq", first) + 1))
         return found
 

@@ -91,7 +91,7 @@ class Memory:
             if self._db.execute("PRAGMA quick_check(1)").get != "ok":
                 raise ValueError("quick_check finds damage")
             sql = "SELECT coalesce(sum(length(body)), 0), count(*) FROM queue"
-            self.size_bytes, self._rows = self._db.execute(sql).fetchone()
+            ((self.size_bytes, self._rows),) = self._db.execute(sql)
             self.letters: int = self._db.execute("SELECT count(*) FROM letter").get
             """How many were refused for ever."""
             last = self._db.execute("SELECT value FROM meta WHERE key = 'last'").get
@@ -164,7 +164,7 @@ class Memory:
     @property
     def waiting(self) -> int:
         """How many messages wait, refused ones aside."""
-        return self._rows - self.letters
+        return int(self._rows) - self.letters
 
     def oldest_ms(self) -> int | None:
         """The time of the first that waits; None where none does."""

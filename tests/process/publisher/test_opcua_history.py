@@ -74,7 +74,8 @@ async def raw(
         IsReadModified=False, StartTime=start or never, EndTime=end or never,
         NumValuesPerNode=count, ReturnBounds=bounds,
     )  # fmt: skip
-    pages, point = [], None
+    pages: list[list[ua.DataValue]] = []
+    point = None
     while len(pages) < most:
         result = await seen.node(path).history_read(details, point)
         result.StatusCode.check()
