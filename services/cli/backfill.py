@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from bus import topology
 from bus.sockets import Bus
@@ -104,11 +103,10 @@ def _time(ms: int) -> str:
 def _print(jobs: list[dict[str, Any]], output: str) -> None:
     if not jobs:
         console.print(f"nothing is left to be sent to {output}")
-        return
-    table = Table("stretch", "PLC", "from", "to", "sent", "refused", "done", "waits")
     for job in jobs:
         done = (job["at_ms"] - job["begin_ms"]) / (job["end_ms"] - job["begin_ms"])
-        words = [job["plc"], _time(job["begin_ms"]), _time(job["end_ms"])]
-        numbers = [str(job["sent"]), str(job["refused"]), f"{done:.0%}"]
-        table.add_row(str(job["id"]), *words, *numbers, job["waits"])
-    console.print(table)
+        when = f"{_time(job['begin_ms'])} to {_time(job['end_ms'])}"
+        numbers = f"{job['sent']} sent, {job['refused']} refused, {done:.0%}"
+        waits = f", waits: {job['waits']}" if job["waits"] else ""
+        text = f"stretch {job['id']}: {job['plc']} {when}: {numbers}{waits}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
