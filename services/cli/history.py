@@ -46,6 +46,7 @@ WHY_SHOWN = 10
 # A PLC whose last message is not older may well hold its values: it sends when they change.
 HELD_MS = 65_000
 
+_PLACE = ("plc", "group", "machine", "field", "unit")
 Ask = Callable[..., Any]
 
 
@@ -195,30 +196,23 @@ def _list(known: list[Series]) -> None:
 
 
 def _print(rows: Iterator[Row], columns: tuple[str, ...], chosen: list[Series]) -> None:
-    same = {
-        c for c in ("plc", "group", "machine", "field") if len({getattr(s, c) for s in chosen}) == 1
-    }
-    empty = {c for c in ("unit",) if not any(s.unit for s in chosen)}
-    if not any(s.kind == "counter" for s in chosen):
-        empty.add("increase")
-    if not any(s.kind == "bool" for s in chosen):
-        empty.add("edges")
-    shown = [c for c in columns if c not in same | empty]
-    table = Table(
-        *shown, title=" ".join(getattr(chosen[0], c) for c in sorted(same, key=columns.index))
-    )
+    # What is the same in all rows stands in the title, and what none can have nowhere.
+    same = [c for c in _PLACE if len({getattr(s, c) for s in chosen}) == 1]
+    kinds = {s.kind for s in chosen}
+    never = {c for c, kind in (("increase", "counter"), ("edges", "bool")) if kind not in kinds}
+    shown = [c for c in columns if c not in never.union(same)]
+    title = " ".join(filter(None, (getattr(chosen[0], c) for c in same)))
+    table = Table(*shown, title=title)
     table.columns[shown.index("time")].no_wrap = True
     left = 0
     for row in rows:
-        if (
-            columns is STEP_COLUMNS
-            and not row[columns.index("known_s")] + row[columns.index("count")]
-        ):
+        cells = dict(zip(columns, row, strict=True))
+        if cells.get("known_s") == 0 and not cells["count"]:
             continue  # what is not known is told below
         if table.row_count >= TABLE_ROWS:
             left += 1
             continue
-        table.add_row(*(_cell(row[columns.index(c)], c) for c in shown))
+        table.add_row(*(_cell(cells[c], c) for c in shown))
     console.print(table)
     if left:
         error_console.print(f"{left} rows more: `--step`, a shorter time, or `--format csv`")

@@ -105,6 +105,8 @@ class Fleet:
     tenants: list[Tenant]
     accounts: list[Account]
     scrapes: list[Scrape]
+    histories: list[Scrape]
+    """The boxes that keep a history."""
     measurements: list[str]
     booleans: list[str]
     counters: list[str]
@@ -149,6 +151,7 @@ def fleet(
         accounts=_platform_accounts() if control_plane else _accounts(configs, names),
         control_plane=control_plane,
         scrapes=[_scrape(c) for c in configs],
+        histories=[_scrape(c) for c in configs if c.history is not None],
         measurements=sorted({g.measurement for c in configs for p in c.plcs for g in p.groups}),
         booleans=booleans,
         counters=counters,

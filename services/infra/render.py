@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from services.infra import alerts, dashboards, nats, tenant, victoria
+from services.infra import alerts, dashboards, history, nats, tenant, victoria
 from services.infra.database import Database
 from services.infra.model import Fleet
 from services.runtime import assets
@@ -90,6 +90,7 @@ def render(
         files[f"grafana/dashboards/{name}.json"] = _json(board)
     for name, board in dashboards.operator_dashboards(database).items():
         files[f"grafana/dashboards-operador/{name}.json"] = _json(board)
+    files |= history.files(fleet.histories)
     for name, content in alerts.provisioning(fleet, database).items():
         text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=100)
         files[f"grafana/provisioning/alerting/{name}.yaml"] = text

@@ -86,7 +86,8 @@ export class HistoryChart {
       }
     }
     const scales = { x: { time: true, range: () => [this.begin, this.end] }, none: { auto: false, range: [0, 1] } };
-    for (const i of units.keys()) scales[`y${i}`] = {};
+    // Without a value in sight an axis stays where it is: else the chart would move under a finger.
+    for (const i of units.keys()) scales[`y${i}`] = { range: (_, min, max) => (min == null ? [0, 1] : uPlot.rangeNum(min, max, 0.1, true)) };
     const yAxes = (units.length ? units : [""]).slice(0, 2).map((unit, i) => ({
       ...axis, scale: units.length ? `y${i}` : "none", side: i ? 1 : 3, size: SIDE, grid: { ...axis.grid, show: !i }, show: units.length > 0,
       values: (_, ticks) => ticks.map((v) => this.number.format(v)), label: unit || undefined, labelSize: unit ? 16 : 0, labelFont: "12px system-ui", labelGap: 0,

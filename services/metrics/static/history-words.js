@@ -40,7 +40,7 @@ export function reading(s, i, t, data) {
   const stepped = Boolean(data.step_ms);
   if (i < 0 || s.y[i] == null || (gone && !stepped)) return { value: "–", range: "", quality: gone || i >= 0 ? reason : w.t("no_data"), tone: gone || i >= 0 ? "bad" : "" };
   const unit = s.unit ? ` ${s.unit}` : "";
-  const value = s.kind === "bool" ? (stepped ? `${w.fixed(100 * s.y[i], 1)} %` : w.value(Boolean(s.y[i]))) : w.value(s.y[i]) + unit;
+  const value = s.kind === "bool" ? (stepped ? `${w.fixed(100 * s.y[i], 1)} %` : w.value(Boolean(s.y[i]))) : w.value(stepped && s.kind === "number" ? Number(s.y[i].toPrecision(6)) : s.y[i]) + unit;
   const range = s.lo ? `${w.value(s.lo[i])} … ${w.value(s.hi[i])}` : s.more ? s.more(i) : "";
   const part = stepped ? s.part(i) : 1;
   if (part < 0.999) return { value, range, quality: w.t("h_part", { percent: w.whole(Math.max(1, 100 * part)) }) + (gone && gone[2] ? `: ${reason}` : ""), tone: "warn" };

@@ -56,12 +56,12 @@ async function load() {
   chosen();
   if (view.span) [view.begin, view.end] = [Date.now() - view.span, Date.now()];
   fill();
-  by("view").hidden = by("beside").hidden = !view.keys.length;
+  if (!view.keys.length) by("view").hidden = by("beside").hidden = true;
   pick(!view.keys.length);
   if (!view.keys.length) return;
   if (view.span) due = setTimeout(() => !document.hidden && load(), FOLLOW_MS);
   const [from, to] = [Math.floor(view.begin), Math.ceil(view.end)];
-  const room = chart?.room ?? Math.min(2000, by("plot").clientWidth);
+  const room = chart?.room ?? Math.min(2000, by("main").clientWidth);
   const range = [["from", from], ["to", to]];
   const plcs = [...new Set(view.keys.map((key) => key.split("/")[0]))];
   try {
@@ -75,7 +75,7 @@ async function load() {
     data = { begin: from, end: to, now, step_ms: values.step_ms, series, alarms: beside.alarms, events: beside.events, complete: beside.complete };
     fault("");
     show();
-    by("plot").dataset.drawnMs = Math.round(performance.now() - began);
+    requestAnimationFrame(() => { by("plot").dataset.drawnMs = Math.round(performance.now() - began); });
   } catch (e) {
     if (mine === asked) fault(e instanceof TypeError ? w.t("lost") : w.t("h_failed", { text: e.message }));
   }
@@ -89,6 +89,7 @@ function fault(words) {
 // -- showing ----------------------------------------------------------------------------------
 
 function show() {
+  by("view").hidden = by("beside").hidden = false;
   chart ??= new HistoryChart(by("plot"), document.documentElement.lang, ranged, pointed);
   chart.show(data);
   text(by("h-view"), hw.title(data));

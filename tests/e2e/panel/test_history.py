@@ -126,6 +126,7 @@ def test_a_value_of_the_panel_leads_to_its_days(browser: Browser, box: HistorySi
         expect(tab.locator("#chosen")).to_contain_text("temperatura · prensa-01 / avulsos")
         tab.locator("#add").click()
         tab.locator("#find").fill("forno press")
+        expect(tab.locator("#found button")).to_have_count(1)
         again(tab, lambda: tab.locator("#found button").click())
         expect(tab.locator("#values tr")).to_have_count(2)
         again(tab, lambda: tab.locator("#chosen .drop").first.click())
