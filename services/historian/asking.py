@@ -34,7 +34,7 @@ STEPS_MS = (
 FINEST_MS = 1_000
 # Of ``messages``: read so long at once, shorter where too many come; one of 200 values has 3 KB.
 PIECE_MS = 10_000
-ENOUGH_MESSAGES, MAX_MESSAGES = 250, 1_000
+ENOUGH_MESSAGES, MAX_MESSAGES, MAX_PIECES = 250, 1_000, 200
 
 
 def answer(history: History, verb: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +133,9 @@ def _messages(history: History, args: dict[str, Any]) -> dict[str, Any]:
     begin_ms, end_ms = int(args["begin_ms"]), int(args["end_ms"])
     at_ms, length_ms = begin_ms, PIECE_MS
     found: list[dict[str, Any]] = []
-    while at_ms < end_ms and len(found) < ENOUGH_MESSAGES:
+    for _ in range(MAX_PIECES):
+        if at_ms >= end_ms or len(found) >= ENOUGH_MESSAGES:
+            break
         until_ms = min(at_ms + length_ms, end_ms)
         try:
             said = history.messages(plc, at_ms, until_ms, locatario)

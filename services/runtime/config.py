@@ -34,6 +34,7 @@ from services.runtime.judged import rule
 from services.runtime.loopback import is_loopback
 from services.runtime.opcua_model import OpcuaServing
 from services.runtime.plc_model import PlcBase
+from services.runtime.reduce_model import Reduce as Reduce
 
 # The table of protocols: what a reader speaks is one row here and one folder of services/protocols.
 # Without `protocol:` a PLC is the first.
@@ -150,26 +151,6 @@ class Tls(Model):
     def _pair(self) -> str | None:
         if (self.cert is None) != (self.key is None):
             return "`cert:` and `key:` go together"
-        return None
-
-
-class Reduce(Model):
-    """Sums of each step instead of every message, for slow lines (docs/reducao.md)."""
-
-    step: Duration = Field(
-        ge=10, le=3_600, description="length of a step; an hour must be a whole number of them"
-    )
-    max_size: Size = Field(
-        256 * 2**20,
-        ge=2**20,
-        description="what may wait on disk for the destination; then the oldest is dropped, with a"
-        " `gap` message. `store.max_age` holds for it too",
-    )
-
-    @rule
-    def _divides_the_hour(self) -> str | None:
-        if 3_600 % self.step:
-            return f"an hour is no whole number of steps of {self.step:g} s: give 10s, 60s, 5m, 1h"
         return None
 
 

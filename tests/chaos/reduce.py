@@ -1,6 +1,6 @@
-"""``python -m tests.chaos.reduce --kills 200``: an output with ``reduce:`` killed at every place and
-time, its store beside it, its destination away at times; afterwards every raw message must be in
-exactly one reduced message, and each repeat equal to the byte. The short form is a test
+"""``python -m tests.chaos.reduce --kills 200``: an output with ``reduce:`` is killed at every place
+and time, its store beside it, its destination away at times; afterwards every raw message must be
+in exactly one reduced message, and each repeat equal to the byte. The short form is a test
 (tests/process/publisher/test_reduce.py).
 """
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import orjson
+import yaml
 
 from bus.frames import Reply, Request
 from bus.sockets import Bus
@@ -20,6 +22,7 @@ from tests.kit.opcua_rig import body
 from tests.kit.past import historian
 from tests.kit.procs import Service, service
 from tests.kit.publisher_rig import http_config, run_folder
+from tests.kit.site import PLC_EDGE
 
 START = now_ms() // 3_600_000 * 3_600_000 - 86_400_000
 COUNT = 1_500
@@ -132,3 +135,48 @@ def test_what_cannot_be_asked_and_what_is_given_up() -> None:
             until(lambda: output.said(f"stretch {second['id']} of prensa-01 is sent: 9"), 20,
                   output.stderr)  # fmt: skip
         assert output.terminate() == 0
+
+
+def test_the_command() -> None:
+    with (
+        run_folder() as run,
+        HttpSink() as sink,
+        DispatchPeer(run, "web"),
+        service(config(run, sink.url)),
+    ):
+        fields = [{"name": "ciclos", "address": "DB1.DBD0:DINT"}]
+        site = {
+            "site": "planta-sp", "locatario": "acme", "history": {},
+            "paths": {"state": str(run), "runtime": str(run)},
+            "plcs": [{"id": "prensa-01", "host": "h",
+                      "groups": [{"name": "g1", "fields": fields}]}],
+            "outputs": [{"name": "web", "type": "http", "url": sink.url, "locatarios": ["acme"]},
+                        {"name": "scada", "type": "opcua", "anonymous": True, "insecure": True}],
+        }  # fmt: skip
+        file = run / "config.yaml"
+        file.write_text(yaml.safe_dump(site))
+
+        def command(*words: str) -> tuple[int, str]:
+            done = subprocess.run(
+                [*PLC_EDGE, "backfill", *words, "-c", str(file)],
+                capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+        assert command("web") == (0, "nothing is left to be sent to web")
+        code, said = command("web", "prensa-01", "--from", "-2h", "--to", "-1h")
+        assert (code, said[:10]) == (0, "stretch 1:")
+        code, said = command("web")
+        assert "stretch 1: prensa-01" in said
+        assert "0 sent, 0 refused, 0%, waits: the historian is not there" in said
+        assert command("web", "--cancel", "1") == (0, "stretch 1 is given up: 0 messages were sent")
+        for words, why in (
+            (("web", "prensa-09", "--from", "-2h"), "no PLC is named 'prensa-09': prensa-01"),
+            (("wep", "prensa-01", "--from", "-2h"), "no output is named 'wep': web, scada"),
+            (("scada", "prensa-01", "--from", "-2h"), "type opcua takes no past messages"),
+            (("web", "prensa-01"), "say since when: --from"),
+            (("web", "prensa-01", "--from", "soon"), "--from: 'soon' is no time"),
+        ):
+            code, said = command(*words)
+            assert code == 2, said
+            assert said.startswith(why)
