@@ -146,7 +146,7 @@ def _messages(history: History, args: dict[str, Any]) -> dict[str, Any]:
             if length_ms <= 1:
                 raise
             length_ms = max(1, length_ms // 8)
-            history.bound = Bound()
+            history.start(Bound())
             continue
         if len(page) > MAX_MESSAGES and length_ms > 1:
             length_ms = max(1, length_ms // 8)

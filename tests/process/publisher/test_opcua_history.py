@@ -5,7 +5,6 @@ historian.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
@@ -52,8 +51,9 @@ def past() -> list[tuple[str, str, bytes]]:
     return out
 
 
-@contextmanager
-def world() -> Iterator[Rig]:
+@pytest.fixture(scope="module")
+def r() -> Iterator[Rig]:
+    """One server with a past, for all that only read."""
     users = [("ana", "segredo", None), ("bia", "segredo", ["acme"])]
     plcs = [plc(), plc("forno-01", "beta")]
     with rig(plcs, history=True, users=users) as r, historian(r.run, past(), [GROUP]):
@@ -100,68 +100,64 @@ def stood(n: int) -> tuple[int, Any, str]:
     return n, n / 2, "UncertainLastUsableValue" if n % 10 == 9 else "Good"
 
 
-def test_raw_values_as_they_were() -> None:
-    with world() as r:
+def test_raw_values_as_they_were(r: Rig) -> None:
+    async def work() -> None:
+        async with r.client() as seen:
+            (all_of_it,) = await raw(seen, TEMPERATURE, at(0), at(COUNT))
+            assert told(all_of_it) == [stood(n) for n in range(COUNT)]
+            assert all_of_it[0].Value.VariantType == ua.VariantType.Float
+            (cycles,) = await raw(seen, "acme/prensa-01/db500/ciclos", at(10), at(12))
+            assert [v.Value.Value for v in cycles] == [10, 11]
+            # In pages, forwards and backwards.
+            pages = await raw(seen, TEMPERATURE, at(5), at(305), 90)
+            assert [len(p) for p in pages] == [90, 90, 90, 30]
+            assert told(list(chain(*pages))) == [stood(n) for n in range(5, 305)]
+            pages = await raw(seen, TEMPERATURE, at(305), at(5), 90)
+            assert told(list(chain(*pages))) == [stood(n) for n in range(305, 5, -1)]
+            # By a time and a number: what follows, or what was before.
+            (some, *_) = await raw(seen, TEMPERATURE, at(7), None, 4, most=1)
+            assert told(some) == [stood(n) for n in range(7, 11)]
+            (some, *_) = await raw(seen, TEMPERATURE, None, at(7), 4, most=1)
+            assert told(some) == [stood(n) for n in (7, 6, 5, 4)]
+            (one,) = await raw(seen, TEMPERATURE, at(7), at(7))
+            assert told(one) == [stood(7)]
+            (none,) = await raw(seen, TEMPERATURE, at(7.2), at(7.8))
+            assert none == []
+            # Bounds: what held at the start, what came at the end, or that there is none.
+            (some,) = await raw(seen, TEMPERATURE, at(7.5), at(9.5), bounds=True)
+            assert told(some) == [stood(n) for n in (7, 8, 9, 10)]
+            (some,) = await raw(seen, TEMPERATURE, at(-10_000), at(1), bounds=True)
+            assert told(some) == [(-10_000, None, "BadBoundNotFound"), stood(0), stood(1)]
+            pages = await raw(seen, TEMPERATURE, at(0.5), at(2.5), 2, bounds=True)
+            assert told(list(chain(*pages))) == [stood(n) for n in (0, 1, 2, 3)]
 
-        async def work() -> None:
-            async with r.client() as seen:
-                (all_of_it,) = await raw(seen, TEMPERATURE, at(0), at(COUNT))
-                assert told(all_of_it) == [stood(n) for n in range(COUNT)]
-                assert all_of_it[0].Value.VariantType == ua.VariantType.Float
-                (cycles,) = await raw(seen, "acme/prensa-01/db500/ciclos", at(10), at(12))
-                assert [v.Value.Value for v in cycles] == [10, 11]
-                # In pages, forwards and backwards.
-                pages = await raw(seen, TEMPERATURE, at(5), at(305), 90)
-                assert [len(p) for p in pages] == [90, 90, 90, 30]
-                assert told(list(chain(*pages))) == [stood(n) for n in range(5, 305)]
-                pages = await raw(seen, TEMPERATURE, at(305), at(5), 90)
-                assert told(list(chain(*pages))) == [stood(n) for n in range(305, 5, -1)]
-                # By a time and a number: what follows, or what was before.
-                (some, *_) = await raw(seen, TEMPERATURE, at(7), None, 4, most=1)
-                assert told(some) == [stood(n) for n in range(7, 11)]
-                (some, *_) = await raw(seen, TEMPERATURE, None, at(7), 4, most=1)
-                assert told(some) == [stood(n) for n in (7, 6, 5, 4)]
-                (one,) = await raw(seen, TEMPERATURE, at(7), at(7))
-                assert told(one) == [stood(7)]
-                (none,) = await raw(seen, TEMPERATURE, at(7.2), at(7.8))
-                assert none == []
-                # Bounds: what held at the start, what came at the end, or that there is none.
-                (some,) = await raw(seen, TEMPERATURE, at(7.5), at(9.5), bounds=True)
-                assert told(some) == [stood(n) for n in (7, 8, 9, 10)]
-                (some,) = await raw(seen, TEMPERATURE, at(-10_000), at(1), bounds=True)
-                assert told(some) == [(-10_000, None, "BadBoundNotFound"), stood(0), stood(1)]
-                pages = await raw(seen, TEMPERATURE, at(0.5), at(2.5), 2, bounds=True)
-                assert told(list(chain(*pages))) == [stood(n) for n in (0, 1, 2, 3)]
-
-        go(work)
+    go(work)
 
 
-def test_sums_of_intervals() -> None:
-    with world() as r:
+def test_sums_of_intervals(r: Rig) -> None:
+    async def work() -> None:
+        async with r.client() as seen:
+            o = ua.ObjectIds
+            for kind, wanted in (
+                (o.AggregateFunction_Minimum, [0.0, 60.0]),
+                (o.AggregateFunction_Maximum, [59.0, 119.0]),
+                (o.AggregateFunction_Count, [108, 108]),
+            ):
+                found = await processed(seen, kind, 0, 240, 120_000)
+                assert [v.Value.Value for v in found] == wanted, kind
+                # Every tenth second is not known; "calculated" is what 0x0401 says.
+                code = ua.StatusCodes.UncertainDataSubNormal | 0x0401
+                assert [v.StatusCode.value for v in found] == [code] * 2
+            (mean,) = await processed(seen, o.AggregateFunction_Average, 0, 9, 9_000)
+            assert (mean.Value.Value, mean.StatusCode.value) == (2.0, 0x0401)
+            (mean,) = await processed(seen, o.AggregateFunction_TimeAverage, 0, 9, 9_000)
+            assert mean.Value.Value == 2.0
+            (none,) = await processed(seen, o.AggregateFunction_Average, -900, -600, 300_000)
+            assert none.StatusCode.value == ua.StatusCodes.BadNoData
+            with pytest.raises(ua.uaerrors.BadAggregateNotSupported):
+                await processed(seen, o.AggregateFunction_Range, 0, 9, 9_000)
 
-        async def work() -> None:
-            async with r.client() as seen:
-                o = ua.ObjectIds
-                for kind, wanted in (
-                    (o.AggregateFunction_Minimum, [0.0, 60.0]),
-                    (o.AggregateFunction_Maximum, [59.0, 119.0]),
-                    (o.AggregateFunction_Count, [108, 108]),
-                ):
-                    found = await processed(seen, kind, 0, 240, 120_000)
-                    assert [v.Value.Value for v in found] == wanted, kind
-                    # Every tenth second is not known; "calculated" is what 0x0401 says.
-                    code = ua.StatusCodes.UncertainDataSubNormal | 0x0401
-                    assert [v.StatusCode.value for v in found] == [code] * 2
-                (mean,) = await processed(seen, o.AggregateFunction_Average, 0, 9, 9_000)
-                assert (mean.Value.Value, mean.StatusCode.value) == (2.0, 0x0401)
-                (mean,) = await processed(seen, o.AggregateFunction_TimeAverage, 0, 9, 9_000)
-                assert mean.Value.Value == 2.0
-                (none,) = await processed(seen, o.AggregateFunction_Average, -900, -600, 300_000)
-                assert none.StatusCode.value == ua.StatusCodes.BadNoData
-                with pytest.raises(ua.uaerrors.BadAggregateNotSupported):
-                    await processed(seen, o.AggregateFunction_Range, 0, 9, 9_000)
-
-        go(work)
+    go(work)
 
 
 async def processed(seen: Seen, of: int, begin: int, end: int, step_ms: int) -> Any:
@@ -175,27 +171,25 @@ async def processed(seen: Seen, of: int, begin: int, end: int, step_ms: int) -> 
     return result.HistoryData.DataValues
 
 
-def test_who_may_not_and_what_may_not_be_asked() -> None:
-    with world() as r:
+def test_who_may_not_and_what_may_not_be_asked(r: Rig) -> None:
+    async def work() -> None:
+        async with r.client("bia") as bia, r.client("ana") as ana:
+            assert len((await raw(ana, SECRET, at(0), at(9)))[0]) == 1
+            with pytest.raises(ua.uaerrors.BadNodeIdUnknown):
+                await raw(bia, SECRET, at(0), at(9))
+            with pytest.raises(ua.uaerrors.BadHistoryOperationInvalid):
+                await raw(bia, TEMPERATURE, at(0), None)
+            status = "acme/prensa-01/_status/status"
+            with pytest.raises(ua.uaerrors.BadHistoryOperationUnsupported):
+                await raw(bia, status, at(0), at(9))
+            details = ua.ReadRawModifiedDetails(False, at(0), at(9), 2, False)
+            for point in (b"x", b"<" + b"\0" * 12, b">" + b"\xff" * 12):
+                result = await bia.node(TEMPERATURE).history_read(details, point)
+                assert result.StatusCode.name == "BadContinuationPointInvalid"
+            level = await bia.node(TEMPERATURE).read_attribute(ua.AttributeIds.AccessLevel)
+            assert level.Value.Value == 5  # CurrentRead, HistoryRead
 
-        async def work() -> None:
-            async with r.client("bia") as bia, r.client("ana") as ana:
-                assert len((await raw(ana, SECRET, at(0), at(9)))[0]) == 1
-                with pytest.raises(ua.uaerrors.BadNodeIdUnknown):
-                    await raw(bia, SECRET, at(0), at(9))
-                with pytest.raises(ua.uaerrors.BadHistoryOperationInvalid):
-                    await raw(bia, TEMPERATURE, at(0), None)
-                status = "acme/prensa-01/_status/status"
-                with pytest.raises(ua.uaerrors.BadHistoryOperationUnsupported):
-                    await raw(bia, status, at(0), at(9))
-                details = ua.ReadRawModifiedDetails(False, at(0), at(9), 2, False)
-                for point in (b"x", b"<" + b"\0" * 12, b">" + b"\xff" * 12):
-                    result = await bia.node(TEMPERATURE).history_read(details, point)
-                    assert result.StatusCode.name == "BadContinuationPointInvalid"
-                level = await bia.node(TEMPERATURE).read_attribute(ua.AttributeIds.AccessLevel)
-                assert level.Value.Value == 5  # CurrentRead, HistoryRead
-
-        go(work)
+    go(work)
 
 
 def test_without_a_historian_that_answers() -> None:
@@ -209,14 +203,13 @@ def test_without_a_historian_that_answers() -> None:
         go(work)
 
 
-def test_node_opcua_reads_the_same() -> None:
-    with world() as r:
-        ends = [at(n).isoformat() for n in (5, 25)]
-        with NodeClient(r.port, r.run, r.own, [TEMPERATURE], user="ana", password="segredo",
-                        past=ends) as other:  # fmt: skip
-            assert other.first("history")["status"] in ("Good", "GoodNoData")
-            found = other.first("past")["values"]
-        shown = [(v["value"], v["status"]) for v in found]
-        assert shown == [stood(n)[1:] for n in range(5, 26)]  # with the bound at the end
-        times = [datetime.fromisoformat(v["source"]) for v in found]
-        assert times == [at(n) for n in range(5, 26)]
+def test_node_opcua_reads_the_same(r: Rig) -> None:
+    ends = [at(n).isoformat() for n in (5, 25)]
+    with NodeClient(r.port, r.run, r.own, [TEMPERATURE], user="ana", password="segredo",
+                    past=ends) as other:  # fmt: skip
+        assert other.first("history")["status"] in ("Good", "GoodNoData")
+        found = other.first("past")["values"]
+    shown = [(v["value"], v["status"]) for v in found]
+    assert shown == [stood(n)[1:] for n in range(5, 26)]  # with the bound at the end
+    times = [datetime.fromisoformat(v["source"]) for v in found]
+    assert times == [at(n) for n in range(5, 26)]
