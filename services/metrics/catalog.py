@@ -39,6 +39,7 @@ HELP = {
     "plc_edge_store_free_bytes": "Space left on the disk of the outbox.",
     "plc_edge_store_disk_full": "1 while the outbox cannot be written.",
     "plc_edge_store_dead_letters": "Messages that an output's destination refuses for ever.",
+    "plc_edge_backfill_sent_total": "Messages of the history that an output was sent once more.",
     "plc_edge_reduced_pending": "Reduced messages of an output not yet delivered.",
     "plc_edge_reduced_oldest_pending_seconds": "Age of the oldest step not yet delivered.",
     "plc_edge_reduced_dead_letters": "Reduced messages that the destination refuses for ever.",
