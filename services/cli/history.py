@@ -65,7 +65,9 @@ def register(app: typer.Typer) -> None:
 
 
 def history(
-    plc: Annotated[str, typer.Argument(help="The PLC's id.")],
+    plc: Annotated[
+        str, typer.Argument(metavar="[PLC]", help="The PLC's id; none: lists all that there is.")
+    ] = "",
     fields: Annotated[
         list[str] | None,
         typer.Argument(
@@ -105,7 +107,8 @@ def history(
     with asker(site) as ask:
         known = [Series.of(s) for s in ask("series", plc=plc)["series"]]
         if not known:
-            fail(f"no value of {plc!r} has been recorded{_instead(plc, site, ask)}")
+            of = f" of {plc!r}" if plc else ""
+            fail(f"no value{of} has been recorded{_instead(plc, site, ask)}")
         if not fields:
             _list(known)
             return
@@ -182,16 +185,16 @@ def _chosen(known: list[Series], fields: list[str], group: str, machine: str) ->
 def _instead(plc: str, site: Site, ask: Ask) -> str:
     there = sorted({s["series"][1] for s in ask("series")["series"]})
     if not there:
-        return ": nothing has been yet"
+        return ": nothing has been, yet"
     hint = "" if any(p.id == plc for p in site.config.plcs) else ", and none is configured"
     return f"{hint}; there are {', '.join(there[:20])}"
 
 
 def _list(known: list[Series]) -> None:
-    table = Table("field", "group", "machine", "type", "unit", "first", "last")
+    table = Table("plc", "field", "group", "machine", "type", "unit", "first", "last")
     for s in known:
         ends = (moments.iso(ms)[:19].replace("T", " ") for ms in (s.first_ms, s.last_ms))
-        table.add_row(s.field, s.group, s.machine, s.type or s.kind, s.unit, *ends)
+        table.add_row(s.plc, s.field, s.group, s.machine, s.type or s.kind, s.unit, *ends)
     console.print(table)
 
 

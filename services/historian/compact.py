@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import numpy as np
@@ -28,7 +29,7 @@ from services.historian.hours import (
 )
 from services.historian.known import Known
 from services.historian.reading import History
-from services.historian.recent import Recent, open_table
+from services.historian.recent import Blocks, Recent
 from services.historian.rolling import Rolling
 from services.historian.shapes import HOUR_MS, Stream
 from services.historian.table import VALUES, Column, Table, joined_tables, ordered
@@ -37,6 +38,10 @@ from services.runtime.failpoints import hit
 Steps = Generator[None, None, None]
 Say = Callable[[str, str, str], None]
 """(level, code, text): something that a person wants to know."""
+
+
+# In one part: as JSON objects 2,000 rows of 200 values take 30 MB.
+PART_ROWS = 2_000
 
 
 class Compactor:
@@ -50,9 +55,9 @@ class Compactor:
     # -- recent.db -> the growing file ----------------------------------------------------------
 
     def flush(self, stream: Stream, hour_ms: int) -> Steps:
-        """Moves a stream's rows of an hour. Raises what SQLite says of the disk."""
-        blocks, table, lost = self._newest(stream, hour_ms)
-        yield
+        """Moves a stream's rows of an hour, the oldest ``PART_ROWS``. Raises what SQLite says."""
+        blocks = self._recent.blocks(stream, hour_ms, PART_ROWS)
+        table = yield from self._newest(blocks)
         if table is not None:
             writer = HourWriter(path_of(self._folder, hour_ms, GROWING), growing=True)
             try:
@@ -60,19 +65,20 @@ class Compactor:
             finally:
                 writer.close()
             hit("historian.flushed")
-        self._tell(lost)
-        self._recent.forget(blocks)
+        self._recent.forget(number for number, _ in blocks)
 
-    def _newest(self, stream: Stream, hour_ms: int) -> tuple[list[int], Table | None, list[str]]:
-        """(blocks, their rows, what is damaged)."""
-        ids, tables, lost = [], [], []
-        for number, block in self._recent.blocks(stream, hour_ms):
-            ids.append(number)
-            try:
-                tables.append(open_table(*block))
-            except ValueError as e:
-                lost.append(f"recent.db: {block[0]} rows of {'/'.join(filter(None, stream))}: {e}")
-        return ids, ordered(joined_tables(tables)) if tables else None, lost
+    def _newest(
+        self, blocks: list[tuple[int, tuple[Any, ...]]]
+    ) -> Generator[None, None, Table | None]:
+        """Their rows."""
+        opened = Blocks()
+        for _, block in blocks:
+            opened.add(block)
+            yield
+        self._tell(opened.lost)
+        table = opened.table()
+        yield
+        return None if table is None else ordered(table)
 
     def _tell(self, lost: list[str]) -> None:
         if lost:
@@ -134,13 +140,13 @@ class Compactor:
     ) -> Steps:
         tables: list[Table] = []
         for file in files:
-            tables += stored_tables(file, stream, lost)
-        ids, newest, also_lost = self._newest(stream, hour_ms)
-        lost += also_lost
-        yield
+            tables += stored_tables(file, stream, lost, whole=True)
+            yield
+        blocks = self._recent.blocks(stream, hour_ms)
+        newest = yield from self._newest(blocks)
         if newest is not None:
             tables.append(newest)
-        used += ids
+        used += [number for number, _ in blocks]
         if not tables:
             return
         table = ordered(joined_tables(tables))
@@ -148,21 +154,22 @@ class Compactor:
         rolling.begin(stream, table, self._tail(stream, hour_ms), self._next(stream, hour_ms))
         yield
 
+        ts = table.ints("ts")
+        at_end = np.array([len(ts) - 1 - int(np.argmax(ts[::-1]))])
+        tail: dict[str, Column] = {}
+
         def columns() -> Iterator[tuple[str, Column]]:
             for name in table.names:
                 column = table.once(name)
                 if column is None:
                     continue
                 yield name, column
+                tail[name] = column.pick(at_end)
                 if name.startswith(VALUES):
                     rolling.add(name[len(VALUES) :], column)
 
-        ts = table.ints("ts")
         yield from writer.add(stream, columns(), table.rows, int(ts.min()), int(ts.max()))
-        last = table.pick(np.array([np.argmax(ts[::-1]) * -1 + len(ts) - 1]))
-        for name in last.names:
-            last.get(name)
-        self._tails[stream] = hour_ms, last.whole()
+        self._tails[stream] = hour_ms, Table(1, tail, tail.get)
 
     def _tail(self, stream: Stream, hour_ms: int) -> Table | None:
         """The last row before an hour, if a value of it can hold into it."""

@@ -85,14 +85,15 @@ class History:
             if ends is None:
                 continue
             kinds = {s.field: kind for s, kind in rolled.items() if s.stream == stream and s.field}
-            newest = self._shelf.table(stream, ends[1], ends[1] + 1)
+            begin_ms = ends[1] - known.hold_ms(stream)
+            newest = self._shelf.table(stream, begin_ms, ends[1] + 1)
             if not list(_fields(newest)):  # a PLC that is away: of its last hour, before that
                 newest = self._shelf.table(stream, hour_of(ends[1]), ends[1])
                 newest = newest.pick(np.flatnonzero(newest.quality == GOOD)[-1:])
             for name in _fields(newest):
                 column = newest.field(name)
                 kinds[name] = _kind(None if column is None else column.values)
-            for name, kind in kinds.items():
+            for name, kind in sorted(kinds.items()):
                 if field and name != field:
                     continue
                 info = known.field(stream, name)
@@ -226,7 +227,7 @@ class History:
             found: list[tuple[tuple[int, int], str, dict[str, Any]]] = []
             for stream in streams:
                 topic = f"plc/{stream.locatario}/{stream.plc}"
-                for m in self._shelf.table(stream, first, last).messages():
+                for m in self._shelf.table(stream, first, last, whole=True).messages():
                     found.append(((m["epoch"], m["seq"]), topic, m))
             for gap in gaps:
                 if first <= gap.message["ts"] < last:

@@ -8,12 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import apsw
-
 from services.historian.compact import Compactor, Say, Steps
 from services.historian.hours import GROWING, places
 from services.historian.keeping import Keeping
-from services.historian.recent import FULL, Recent
+from services.historian.recent import DAMAGE, FULL, Recent
 from services.historian.shapes import HOUR_MS, MINUTE_MS, Stream
 
 # A stream's rows in recent.db before they are moved: a question reads 1,000 rows of JSON in some
@@ -85,16 +83,16 @@ class Work:
         try:
             if self._flushing is not None:
                 worked = True
-                if next(self._flushing[0], _DONE) is _DONE:
+                steps, key = self._flushing
+                if next(steps, _DONE) is _DONE:
                     self._flushing = None
+                    self._restore(key[1])
             if self._condensing is not None:
                 worked = True
                 steps, hour_ms = self._condensing
                 if next(steps, _DONE) is _DONE:
                     self._condensing = None
                     self._condensed[hour_ms] = self._now_ms()
-                    for key in [k for k in self._held if k[1] == hour_ms]:
-                        del self._held[key]
                     self._restore(hour_ms)
             if worked and self.failing:
                 self.failing = ""
@@ -102,7 +100,7 @@ class Work:
             self._fail("disk_full", f"the history waits for the disk: {e}")
         except OSError as e:
             self._fail("disk_full", f"the history waits for the disk: {e}")
-        except (apsw.CorruptError, apsw.NotADBError) as e:
+        except DAMAGE as e:
             self._mend(e)
         return worked
 
@@ -120,8 +118,10 @@ class Work:
         self._flushing = self._condensing = None
         self.begin()
 
-    def _mend(self, error: apsw.Error) -> None:
+    def _mend(self, error: Exception) -> None:
         """A growing file cannot be written: what can be read of it goes to a condensed one."""
+        if not self._recent.is_sound():
+            self._recent.renew(str(error))
         damaged_ms = self._flushing[1][1] if self._flushing is not None else None
         self._fail("damaged", f"a file of the history is damaged: {error}")
         if damaged_ms is not None:
@@ -129,10 +129,10 @@ class Work:
             self._condensing = self._compactor.condense(damaged_ms), damaged_ms
 
     def _restore(self, hour_ms: int) -> None:
-        """What came while the hour was condensed."""
-        for stream, hour, rows, size in self._recent.held():
-            if hour == hour_ms:
-                self._held[stream, hour] = [rows, size]
+        """What is left of an hour, or came meanwhile."""
+        self._held = {key: held for key, held in self._held.items() if key[1] != hour_ms}
+        for stream, _, rows, size in self._recent.held(hour_ms):
+            self._held[stream, hour_ms] = [rows, size]
 
     def _choose(self) -> None:
         if self._flushing is None:
@@ -146,12 +146,17 @@ class Work:
         if self._condensing is None and time.monotonic() >= self._look_s:
             self._look_s = time.monotonic() + LOOK_S
             self._keeping.look()
+            self._recent.prune(self._keeping.raw_from_ms())
             due_ms = self.due()
-            if due_ms is not None:
+            if due_ms is not None and not self._is_large(due_ms):
                 self._look_s = 0.0
                 if self._flushing is not None and self._flushing[1][1] == due_ms:
                     return
                 self._condensing = self._compactor.condense(due_ms), due_ms
+
+    def _is_large(self, hour_ms: int) -> bool:
+        """Whether rows of an hour wait to be moved first."""
+        return any(h == hour_ms and r >= FLUSH_ROWS for (_, h), (r, _) in self._held.items())
 
     def due(self) -> int | None:
         """The oldest hour that is over and not condensed."""

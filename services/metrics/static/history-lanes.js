@@ -33,7 +33,8 @@ export function drawLanes(canvas, data, range, bbox, width) {
   draw.scale(ratio, ratio);
   draw.font = "11px system-ui";
   draw.textBaseline = "middle";
-  const x = (ms) => left + Math.min(1, Math.max(0, (ms - range.begin) / (range.end - range.begin))) * wide;
+  // Whole pixels: neighbours leave no seam.
+  const x = (ms) => Math.round((left + Math.min(1, Math.max(0, (ms - range.begin) / (range.end - range.begin))) * wide) * ratio) / ratio;
   const bar = (begin, end, y, h) => { const a = x(begin), b = x(end); if (end > range.begin && begin < range.end) draw.fillRect(a, y, Math.max(1, b - a), h); };
   const ink = { hatch: hatch(draw), card: css("--card"), warn: css("--warn"), idle: css("--idle-bg"), text: css("--ink"), soft: css("--soft") };
   let y = PAD;

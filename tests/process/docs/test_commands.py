@@ -177,11 +177,12 @@ class Plant:
         return re.sub(pattern, lambda m: SUBSTITUTIONS[m[0]].format(**self.values), command)
 
     def wait_ready(self) -> None:
-        """Returns when every process runs and every PLC is read."""
+        """Returns when every process runs, every PLC is read and its history has begun."""
 
         def ready() -> bool:
             try:
-                return bool(panel.ask(self.box.site.runtime, "/readyz")["ready"])
+                there = panel.ask(self.box.site.runtime, "/api/history/series")["count"]
+                return bool(there and panel.ask(self.box.site.runtime, "/readyz")["ready"])
             except panel.MetricsUnavailable:
                 return False
 
@@ -242,7 +243,7 @@ def _works(folder: Path) -> bool:
 
 @pytest.fixture
 def plant() -> Iterator[Plant]:
-    with Box(plcs=1, alerts=ALERTS) as box:
+    with Box(plcs=1, alerts=ALERTS, history={}) as box:
         yield Plant(box)
 
 
