@@ -64,6 +64,8 @@ WIRES: dict[str, Wire] = {
         Wire("alarms", "reqrep", binds="rep", hwm=10),
         # CLI, metrics, outputs of type opcua -> historian: Request, Reply
         Wire("history", "reqrep", binds="rep", hwm=10),
+        # CLI -> one output: Request, Reply
+        Wire("backfill", "reqrep", binds="rep", hwm=10, per="consumer"),
     )
 }
 

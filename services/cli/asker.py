@@ -15,10 +15,12 @@ ANSWER_S = 30.0
 
 
 class Asker:
-    """Asks the process that binds ``wire``; ``who`` it is, in words."""
+    """Asks the process that binds ``wire`` (an ``item``'s); ``who`` it is, in words."""
 
-    def __init__(self, bus: Bus, wire: str, who: str, wait_s: float = ANSWER_S) -> None:
-        self._port = bus.connect(wire)
+    def __init__(
+        self, bus: Bus, wire: str, who: str, wait_s: float = ANSWER_S, item: str = ""
+    ) -> None:
+        self._port = bus.connect(wire, item)
         self._who = who
         self._wait_s = wait_s
 

@@ -22,6 +22,7 @@ VERBS = (
     "alerts",
     "history",
     "oee",
+    "backfill",
     "fleet",
     "doctor",
     "read",

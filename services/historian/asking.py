@@ -6,6 +6,7 @@ running historian over the wire ``history``.
 ``rolled``   {series, begin_ms, end_ms, step_ms? | points?}
 ``unknown``  {stream: [locatario, plc, group, machine], begin_ms, end_ms}
 ``gaps``     {plc, begin_ms, end_ms, locatario?}
+``messages`` {plc, begin_ms, end_ms, locatario}: the first ones as delivered, and where to go on
 
 Bounded (services/historian/bounds.py). What is refused raises ValueError, which says why.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,9 @@ STEPS_MS = (
     *(DAY_MS * n for n in (1, 2, 7)),
 )
 FINEST_MS = 1_000
+# Of ``messages``: read so long at once, shorter where too many come; one of 200 values has 3 KB.
+PIECE_MS = 10_000
+ENOUGH_MESSAGES, MAX_MESSAGES, MAX_PIECES = 250, 1_000, 200
 
 
 def answer(history: History, verb: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -120,8 +125,43 @@ def _gaps(history: History, args: dict[str, Any]) -> dict[str, Any]:
     return {"gaps": [asdict(g) for g in found[:MAX_POINTS]]}
 
 
+def _messages(history: History, args: dict[str, Any]) -> dict[str, Any]:
+    """The first some hundreds, all up to ``next_ms``: who goes on there gets each once. Where a
+    silence takes too long to look through: none, yet.
+    """
+    plc, locatario = str(args["plc"]), str(args["locatario"])
+    begin_ms, end_ms = int(args["begin_ms"]), int(args["end_ms"])
+    at_ms, length_ms = begin_ms, PIECE_MS
+    found: list[dict[str, Any]] = []
+    for _ in range(MAX_PIECES):
+        if at_ms >= end_ms or len(found) >= ENOUGH_MESSAGES:
+            break
+        until_ms = min(at_ms + length_ms, end_ms)
+        try:
+            said = history.messages(plc, at_ms, until_ms, locatario)
+            page = [message for _, message in islice(said, MAX_MESSAGES + 1)]
+        except TooMuch:
+            if at_ms > begin_ms:
+                break
+            if length_ms <= 1:
+                raise
+            length_ms = max(1, length_ms // 8)
+            history.start(Bound())
+            continue
+        if len(page) > MAX_MESSAGES and length_ms > 1:
+            length_ms = max(1, length_ms // 8)
+            continue
+        found += page
+        at_ms, length_ms = until_ms, length_ms if page else min(length_ms * 4, HOUR_MS)
+    return {
+        "plc": plc, "locatario": locatario, "begin_ms": begin_ms, "next_ms": at_ms,
+        "messages": found,
+    }  # fmt: skip
+
+
 VERBS: dict[str, Callable[[History, dict[str, Any]], dict[str, Any]]] = {
     "series": _series, "raw": _raw, "rolled": _rolled, "unknown": _unknown, "gaps": _gaps,
+    "messages": _messages,
 }  # fmt: skip
 
 

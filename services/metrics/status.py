@@ -34,6 +34,20 @@ class _Seen:
     round: int
 
 
+# Messages of an output that wait, the age of the oldest, and what was refused for ever: in the
+# store, or, where it has `reduce:`, in a queue of its own.
+STORED = (
+    "plc_edge_store_pending",
+    "plc_edge_store_oldest_pending_seconds",
+    "plc_edge_store_dead_letters",
+)
+REDUCED = (
+    "plc_edge_reduced_pending",
+    "plc_edge_reduced_oldest_pending_seconds",
+    "plc_edge_reduced_dead_letters",
+)
+
+
 class Status:
     """Makes the document. Keeps only what rates and "since" need; callers hold ``site.lock``."""
 
@@ -172,8 +186,10 @@ class Status:
     def _output(self, output: dict[str, Any], now_s: float) -> dict[str, Any]:
         name, value = output["name"], self.site.aggregate.value
         status, fields = self._state(output["process"])
-        pending = value("plc_edge_store_pending", output=name)
-        oldest_s = value("plc_edge_store_oldest_pending_seconds", output=name)
+        is_reduced = value(REDUCED[0], output=name) is not None
+        pending, oldest_s, letters = (
+            value(metric, output=name) for metric in (REDUCED if is_reduced else STORED)
+        )
         return {
             "name": name,
             "type": output.get("type", ""),
@@ -183,7 +199,7 @@ class Status:
             "oldest_age_s": None if oldest_s is None else round(oldest_s, 1),
             "rate_per_s": round(self._rate(self._published.get(name)), 1),
             "published": int(value("plc_edge_published_total", output=name, result="ok") or 0),
-            "dead_letters": int(value("plc_edge_store_dead_letters", output=name) or 0),
+            "dead_letters": int(letters or 0),
             "error": _error(status, fields),
         }
 

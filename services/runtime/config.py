@@ -35,6 +35,7 @@ from services.runtime.loopback import is_loopback
 from services.runtime.oee_model import OeeMachine, Shifts
 from services.runtime.opcua_model import OpcuaServing
 from services.runtime.plc_model import PlcBase
+from services.runtime.reduce_model import Reduce as Reduce
 
 # The table of protocols: what a reader speaks is one row here and one folder of services/protocols.
 # Without `protocol:` a PLC is the first.
@@ -164,8 +165,20 @@ class OutputBase(Credentials):
     start: Literal["now", "oldest"] = Field(
         "now", alias="from", description="where a new output begins in what is stored"
     )
+    reduce: Reduce | None = Field(
+        None,
+        description="send what each step was, not every message; of types `mqtt`, `http`, `stdout`",
+    )
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
     secret_keys: ClassVar[tuple[str, ...]] = ("password",)
+    shows_values: ClassVar[str] = ""
+    """What shows each value as it is, and can make no use of sums."""
+
+    @rule
+    def _may_be_reduced(self) -> str | None:
+        if self.reduce is not None and self.shows_values:
+            return f"`reduce:` means nothing here: {self.shows_values}"
+        return None
 
 
 class BrokerOutput(OutputBase):
@@ -213,6 +226,9 @@ class SparkplugOutput(BrokerOutput):
     """To an MQTT broker, as a Sparkplug B 3.0 edge node (docs/sparkplug.md)."""
 
     type: Literal["sparkplug"]
+    shows_values: ClassVar[str] = (
+        "a Sparkplug host is told the PLC's own metrics; for sums give an output `type: mqtt`"
+    )
     qos: Literal[0, 1] = Field(
         0,
         description="of values. The specification wants 0: the broker is asked after them, and what"
@@ -260,6 +276,9 @@ class OpcuaOutput(OpcuaServing, OutputBase):
     """An OPC UA server that shows the newest values (docs/opcua-server.md)."""
 
     type: Literal["opcua"]
+    shows_values: ClassVar[str] = (
+        "an OPC UA server shows the newest values, and sums of any step by its history read"
+    )
 
     @rule
     def _whose_account(self) -> str | None:

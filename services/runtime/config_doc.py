@@ -76,6 +76,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("outputs[].users[] (type: opcua)", opcua_model.OpcuaUser),
     ("outputs[].accounts.<tenant>", config.Credentials),
     ("outputs[].tls", config.Tls),
+    ("outputs[].reduce", config.Reduce),
     ("alerts", alert_model.Alerts),
     ("alerts.receivers[] (type: webhook)", alert_routes.AlertWebhook),
     ("alerts.receivers[] (type: email)", alert_routes.AlertEmail),

@@ -23,7 +23,8 @@ def consumers(config: Config) -> list[dict[str, Any]]:
             "type": o.type,
             "locatarios": o.locatarios,
             "from": o.start,
-            "strict": False,
+            # Sums are made of rows in order.
+            "strict": o.reduce is not None,
         }
         for o in config.outputs
     ]

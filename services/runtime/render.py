@@ -42,6 +42,7 @@ from services.runtime.history_model import History
 from services.runtime.named_files import SECRET_KEYS
 from services.runtime.plc_model import GroupBase, PlcBase
 from services.runtime.site import Site, raw_range
+from services.s7.field import Field
 
 Rendered = dict[str, dict[str, Any]]
 
@@ -108,6 +109,10 @@ def render(site: Site) -> Rendered:
             known = {"plcs": [_with_fields(site, plc, summary) for plc, summary in of]}
         elif isinstance(output, OpcuaOutput):
             known = _shown_by_opcua(site, output)
+        elif output.reduce is not None:
+            known = {"plcs": _reduced(site, plcs)}
+        if not output.shows_values:
+            known["history"] = config.history is not None
         add("publisher", output.name, output=_output(site, output), **known)
     for mirror in config.mirrors:
         add("mirror", mirror.name, mirror=_mirror(mirror), source_group=_source(site, mirror))
@@ -221,6 +226,35 @@ def _with_fields(site: Site, plc: PlcBase, summary: dict[str, Any]) -> dict[str,
     return {**summary, "groups": groups}
 
 
+def _reduced(site: Site, plcs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Summaries with how long a value holds, and which fields are summed up in a way of their own:
+    counters (and how many values each has), and what may come as text, being of 64 bits.
+    """
+    holds_ms = alert_rules.holds_ms(site)
+
+    def more(plc: str, group: str) -> dict[str, Any]:
+        fields = site.fields[plc, group]
+        return {
+            "hold_ms": holds_ms[plc, group],
+            "counters": {f.name: _span(f) for f in fields if f.counts},
+            "wide": [f.name for f in fields if f.type.partition("[")[0] in _WIDE],
+        }
+
+    return [
+        {**plc, "groups": [{**g, **more(plc["id"], g["name"])} for g in plc["groups"]]}
+        for plc in plcs
+    ]
+
+
+_WIDE = ("LINT", "ULINT", "LWORD")
+
+
+def _span(counter: Field) -> int:
+    """How many values it has; 0 where it does not go round."""
+    goes_round = counter.scale is None and counter.type != "COUNTER"
+    return 256**counter.size_bytes if goes_round else 0
+
+
 def _shown_by_opcua(site: Site, output: OpcuaOutput) -> dict[str, Any]:
     """The nodes of a server: PLCs with their fields, and the rules that ring for each tenant."""
     config = site.config
@@ -248,7 +282,7 @@ def _shown_by_opcua(site: Site, output: OpcuaOutput) -> dict[str, Any]:
         for spec in alert_model.specs(config.alerts, alert_rules.units(site))
         if patterns.matches((spec.get("where") or {}).get("locatario") or "*", tenant)
     ]
-    return {"plcs": plcs, "alarms": alarms}
+    return {"plcs": plcs, "alarms": alarms, "history": config.history is not None}
 
 
 # Where a field lies is the reader's business; its change alone changes no node.
@@ -317,6 +351,14 @@ def _output(site: Site, output: Output) -> dict[str, Any]:
     for key in output.secret_keys:
         out.pop(f"{key}_file", None)
         out[key] = _secret(site, output, key, output.name)
+    if output.reduce is None:
+        del out["reduce"]
+    else:
+        out["reduce"] = {
+            "step_ms": round(output.reduce.step * 1_000),
+            "max_size_bytes": output.reduce.max_size,
+            "max_age_ms": round(site.config.store.max_age * 1_000),
+        }
     if isinstance(output, BrokerOutput):
         del out["doctor"]  # none of the publisher's business, and it may hold a password
         out["hosts"] = output.all_hosts

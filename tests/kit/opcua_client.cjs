@@ -1,6 +1,6 @@
 // A client that is not ours: node-opcua (MIT, npm). Prints one JSON line for each thing that happens.
 //   node opcua_client.cjs '{"url", "pki", "cert", "key", "uri", "policy", "mode", "user"?, "password"?,
-//                           "userCert"?, "userKey"?, "namespace", "node"?, "watch": [paths]}'
+//                           "userCert"?, "userKey"?, "namespace", "node"?, "watch": [paths], "past"?: [from, to]}'
 // It browses all that it may see, reads `watch`, asks for history, then watches until its input ends.
 "use strict";
 const fs = require("fs");
@@ -70,6 +70,11 @@ async function main() {
   for (const node of nodes.slice(0, 1)) {
     const past = await session.readHistoryValue(node, new Date(Date.now() - 60000), new Date());
     say("history", { status: past.statusCode.name });
+    if (told.past) {
+      const [from, to] = told.past.map((t) => new Date(t));
+      const read = await session.readHistoryValue(node, from, to);
+      say("past", { values: read.historyData.dataValues.map(plain) });
+    }
     const code = await session.write({ ...node, value: { value: { dataType: "Float", value: 1 } } });
     say("write", { status: code.name });
   }

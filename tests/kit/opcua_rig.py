@@ -54,7 +54,7 @@ def opcua_config(
     run: Path, port: int, plcs: list[dict[str, Any]] | None = None, **options: Any
 ) -> dict[str, Any]:
     """An output named ``scada``."""
-    alarms = options.pop("alarms", [])
+    alarms, history = options.pop("alarms", []), options.pop("history", False)
     output = {
         "name": "scada",
         "type": "opcua",
@@ -72,7 +72,7 @@ def opcua_config(
         **options,
     }
     config = _config(run, output, [plc()] if plcs is None else plcs)
-    return {**config, "alarms": alarms}
+    return {**config, "alarms": alarms, "history": history}
 
 
 def user(

@@ -258,6 +258,7 @@ def _settings(process: Process, config: dict[str, Any]) -> Settings:
         accounts=accounts,
         own=own,
         trust=trust,
+        history=process.runtime if process.config["history"] else None,
     )
 
 

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from asyncua import Server, ua
 from asyncua.common.connection import TransportLimits
@@ -14,9 +15,11 @@ from asyncua.server.binary_server_asyncio import BinaryServer, OPCUAProtocol
 
 from services.opcua.certificates import Own, TrustList
 from services.publisher.opcua.guard import Connection, Policy
+from services.publisher.opcua.history import Past, capabilities
 from services.publisher.opcua.session import MAX_QUEUE, Internal
 from services.publisher.opcua.space import Space
 from services.publisher.opcua.users import Account, Say, Users
+from services.publisher.opcua.values import Reading
 from services.runtime import files
 
 # Of a message in either direction; a Publish of 10,000 values has some 400 KB.
@@ -51,6 +54,8 @@ class Settings:
     accounts: list[Account]
     own: Own
     trust: TrustList
+    history: Path | None
+    """The runtime folder, where the historian can be asked; None where there is none."""
 
 
 class _Binary(BinaryServer):
@@ -184,7 +189,13 @@ class Running:
         server.set_security_policy(endpoints)
         server.set_identity_tokens(list(_tokens(s)))
         inner.namespace = await server.register_namespace(s.namespace)
-        self.space = Space(inner.aspace, inner.namespace)
+        self.space = Space(inner.aspace, inner.namespace, s.history is not None)
+        if s.history is not None:
+            inner.past = Past(s.history)
+            for node, value in capabilities():
+                inner.aspace[ua.NodeId(node)].attributes[ua.AttributeIds.Value].value = Reading(
+                    value
+                )
         server.guard(s.trust, s.insecure, self._say)
         await server.start()
         self._say("info", "listening", "")

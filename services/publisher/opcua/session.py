@@ -14,6 +14,7 @@ from asyncua.server.internal_server import InternalServer
 from asyncua.server.internal_session import InternalSession, SessionState
 from asyncua.ua.uaprotocol_auto import DataChangeFilter  # what is decoded; ua's is a subclass
 
+from services.publisher.opcua.history import MAX_NODES, Past
 from services.publisher.opcua.points import Point
 from services.publisher.opcua.users import NOBODY
 
@@ -50,6 +51,8 @@ class Internal(InternalServer):
     """asyncua's inner server with our sessions. ``namespace`` is the box's."""
 
     namespace = -1
+    past: Past | None = None
+    """The box's history, where it keeps one."""
 
     def create_session(
         self, name: str, user: User = NOBODY, external: bool = False
@@ -176,9 +179,16 @@ class Session(InternalSession):
         return [ua.StatusCode(_C.BadNotWritable) for _ in params.NodesToWrite]
 
     async def history_read(self, params: ua.HistoryReadParameters) -> list[ua.HistoryReadResult]:
-        """Nothing is kept here that could be read."""
-        code = ua.StatusCode(_C.BadHistoryOperationUnsupported)
-        return [ua.HistoryReadResult(StatusCode=code) for _ in params.NodesToRead]
+        """Of the box's history, where it keeps one; what is not his is not there."""
+        if self.iserver.past is None:
+            code = ua.StatusCode(_C.BadHistoryOperationUnsupported)
+            return [ua.HistoryReadResult(StatusCode=code) for _ in params.NodesToRead]
+        if len(params.NodesToRead) > MAX_NODES:
+            raise ServiceError(_C.BadTooManyOperations)
+        for item in params.NodesToRead:
+            if not self.sees(item.NodeId):
+                item.NodeId = self._hidden()
+        return await self.iserver.past.read(self.aspace, params)
 
     # -- subscriptions -------------------------------------------------------------------
 

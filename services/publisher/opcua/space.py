@@ -52,7 +52,8 @@ def _const(value: Any, variant: ua.VariantType) -> AttributeValue:
 class Space:
     """Our part of a server's address space."""
 
-    def __init__(self, aspace: AddressSpace, namespace: int) -> None:
+    def __init__(self, aspace: AddressSpace, namespace: int, has_history: bool = False) -> None:
+        """``has_history``: that of fields can be read."""
         self._aspace = aspace
         self.namespace = namespace
         self.records: dict[Key, Record] = {}
@@ -88,6 +89,16 @@ class Space:
             _A.MinimumSamplingInterval: _const(0.0, _V.Double),
             _A.Historizing: _const(False, _V.Boolean),
         }
+        self._field_attributes = self._variable
+        if has_history:
+            both = ua.AccessLevel.CurrentRead.mask | ua.AccessLevel.HistoryRead.mask
+            level = _const(both, _V.Byte)
+            self._field_attributes = {
+                **self._variable,
+                _A.AccessLevel: level,
+                _A.UserAccessLevel: level,
+                _A.Historizing: _const(True, _V.Boolean),
+            }
         self._types: dict[
             tuple[ua.NodeId, tuple[int, ...]], dict[ua.AttributeIds, AttributeValue]
         ] = {}
@@ -191,7 +202,7 @@ class Space:
             parent,
             field.name,
             _I.AnalogUnitType if is_analog else _I.BaseDataVariableType,
-            {**self._variable, **self._typed(kind.data_type, kind.dims), _A.Value: point},
+            {**self._field_attributes, **self._typed(kind.data_type, kind.dims), _A.Value: point},
             _I.HasComponent,
         )
         if field.description:
