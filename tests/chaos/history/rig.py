@@ -1,0 +1,131 @@
+"""The real historian beside the real store in one process (``tests/kit/store_rig.py``), so that
+hundreds of deaths take seconds. Beside it an ordinary output, ``a``, which is given the same.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import apsw
+import orjson
+
+from services.consumer import durable as durable_module
+from services.consumer import intake as intake_module
+from services.consumer import source as source_module
+from services.consumer.durable import Durable
+from services.historian.keeper import Keeper
+from tests.chaos.history.judge import Held, Identity, Plant, check, held
+from tests.kit.store_rig import Node, Queue, Rig
+
+NAME = "historian"
+_MODULES = (durable_module, intake_module, source_module)
+
+
+class HistorianNode(Node):
+    """As much of ``Process`` as a consumer uses."""
+
+    item = ""
+
+    def connect(self, wire: str, item: str = "") -> Queue:
+        port: Queue = self._rig.wire(f"{wire}-{item}")
+        return port
+
+
+class HistoryRig(Rig):
+    """``start``, ``publish``, ``step``, ``drain`` as its base; ``drop_historian`` is its death."""
+
+    def __init__(self, seed: int, step_ms: int = 60_000, **store: Any) -> None:
+        super().__init__(seed, outputs=("a",), **store)
+        for module in _MODULES:
+            vars(module)["time"] = self.clock
+        self.config["outputs"].append(
+            {"name": NAME, "locatarios": None, "from": "oldest", "strict": True}
+        )
+        self.plant = Plant(random.Random(seed), self.plcs, step_ms)
+        self.historian: HistorianNode | None = None
+        self.keeper: Keeper | None = None
+        self.said: list[str] = []
+        """Events of all its lives."""
+
+    @property
+    def history(self) -> Any:
+        """Its folder."""
+        return self.state / "history"
+
+    def start(self) -> None:
+        """Starts whatever does not run."""
+        super().start()
+        if self.historian is None:
+            self.historian = HistorianNode(self, NAME, {})
+            self.historian.events = self.said
+            self.keeper = Keeper(self.historian)  # type: ignore[arg-type]
+            self._leave = Durable(self.historian, self.keeper).open()  # type: ignore[arg-type]
+
+    def acquire(self, plc: str) -> None:
+        """One message, as a reader would make it."""
+        members = orjson.dumps(self.plant.members(plc)).decode()[1:-1]
+        message = self.source.message(plc, 10, f",{members}")
+        ts_ms = int(self.clock.now_s * 1_000)
+        self.readers[plc][1].publish(ts_ms, lambda e, s: self.plant.take(plc, message(e, s)))
+
+    def step(self, seconds: float = 0.01, lazy: float = 0.0) -> None:
+        """The historian has a turn too."""
+        super().step(seconds, lazy)
+        if self.historian is not None:
+            self.historian.turn()
+
+    def work(self, rounds: int, burst: tuple[int, ...] = (0, 1, 1, 5)) -> None:
+        """So many rounds of messages of every PLC."""
+        for _ in range(rounds):
+            for plc in self.plcs:
+                for _ in range(self.random.choice(burst)):
+                    self.acquire(plc)
+            self.step(self.random.choice((0.002, 0.05, 0.4)), lazy=0.3)
+
+    def drain(self, seconds: float = 120.0) -> None:
+        """Until the historian has all too."""
+        super().drain(seconds)
+        end_s = self.clock.now_s + seconds
+        while self.store is None or self.store.outbox.pending(NAME):
+            self.step(0.1)
+            assert self.clock.now_s < end_s, f"the historian is stuck: {self.said[-5:]}"
+
+    def drop_historian(self) -> None:
+        """It is gone, without a word; its files stay, and what was on its wires is lost."""
+        self.historian = self.keeper = None
+        self.lose_wires(f"dispatch-{NAME}")
+
+    def stop_historian(self) -> None:
+        """SIGTERM."""
+        assert self.keeper is not None
+        self._leave()
+        self.keeper.close()
+        self.drop_historian()
+
+    def connections(self) -> list[Any]:
+        """To the historian's files."""
+        folder = str(self.history)
+        return [c for c in apsw.connections() if c.filename.startswith(folder)]
+
+    def judge(self) -> Held:
+        """What is there is right, and is what the other output was given."""
+        found = held(self.history, self.plant, self.plcs)
+        oracle = self.oracles["a"]
+        assert not oracle.wrong, oracle.wrong[:3]
+        delivered: set[Identity] = set(oracle.delivered.values())
+        check(found, delivered)
+        more = set(found.messages) - delivered
+        assert not more, f"{len(more)} were never delivered: {sorted(more)[:3]}"
+        return found
+
+    def close(self) -> None:
+        """Ends everything."""
+        for connection in self.connections():
+            connection.close()
+        if self.store is not None:
+            self.store.close()
+        for module in _MODULES:
+            vars(module)["time"] = time
+        super().close()
