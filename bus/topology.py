@@ -62,6 +62,8 @@ WIRES: dict[str, Wire] = {
         Wire("control", "reqrep", binds="rep", hwm=10),
         # CLI, outputs of type opcua (at the centre control_plane) -> alerts: Request, Reply
         Wire("alarms", "reqrep", binds="rep", hwm=10),
+        # CLI, metrics, outputs of type opcua -> historian: Request, Reply
+        Wire("history", "reqrep", binds="rep", hwm=10),
     )
 }
 
@@ -109,6 +111,9 @@ PROCESSES: dict[str, ProcessClass] = {
             where="both",
             consumes=True,
             optional=True,
+        ),
+        ProcessClass(
+            "historian", "historian", stop_order=4, priority=36, consumes=True, optional=True
         ),
         # Stops with the first: processes that are told to stop are no fault of a configuration.
         ProcessClass("fleet", "fleet", stop_order=1, priority=60, optional=True),

@@ -6,7 +6,6 @@ the control plane.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,13 +29,6 @@ HOUR_DAYS, PLATFORM_DAYS = 365, 30
 PLATFORM = "plataforma"
 FOLDER = "plc-edge"
 DATA_SOURCE_UID = "plc-edge-influx"
-
-_INTEGERS = {
-    *("BYTE", "SINT", "USINT", "INT", "UINT", "DINT", "UDINT", "LINT", "ULINT"),
-    *("WORD", "DWORD", "LWORD", "COUNTER"),
-}
-# An integer with such a name counts upwards: its increase is kept, not its mean alone.
-_COUNTER = re.compile(r"(?i)contador|contagem|ciclos|pecas|peças|total|count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +127,8 @@ def kinds(site: Site) -> Kinds:
     """Of one box's configuration."""
     fields = [f for group in site.fields.values() for f in group]
     booleans = {f.name for f in fields if f.type == "BOOL"}
-    counters = {f.name for f in fields if f.type in _INTEGERS and _COUNTER.search(f.name)}
-    others = {
-        f.name
-        for f in fields
-        if f.type != "BOOL" and not (f.type in _INTEGERS and _COUNTER.search(f.name))
-    }
+    counters = {f.name for f in fields if f.counts}
+    others = {f.name for f in fields if f.type != "BOOL" and not f.counts}
     return Kinds(frozenset(booleans), frozenset(counters), frozenset(others))
 
 

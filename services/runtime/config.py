@@ -29,6 +29,7 @@ from services.runtime.base_model import Size as Size
 from services.runtime.base_model import Zone as Zone
 from services.runtime.base_model import one_of
 from services.runtime.fleet_model import Fleet
+from services.runtime.history_model import History
 from services.runtime.judged import rule
 from services.runtime.loopback import is_loopback
 from services.runtime.opcua_model import OpcuaServing
@@ -386,6 +387,9 @@ class Config(Model):
     outputs: list[Output] = Field([])
     alerts: Alerts = Field(default_factory=Alerts)
     store: Store = Field(default_factory=Store)
+    history: History | None = Field(
+        None, description="keep what is delivered on this box (docs/historico.md)"
+    )
     quotas: dict[Name, Annotated[int, Field(ge=1)]] = Field(
         {},
         description="points a minute by tenant, one point being one value of one field: over it its"

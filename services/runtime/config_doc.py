@@ -28,6 +28,7 @@ from services.runtime import (
     central_outside,
     config,
     fleet_model,
+    history_model,
     opcua_model,
 )
 
@@ -95,6 +96,8 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("alerts.rules[] (type: all, any)", alert_model.AlertSeveralRule),
     ("store", config.Store),
     ("store.replay", config.Replay),
+    ("history", history_model.History),
+    ("history.max_age", history_model.HistoryAge),
     ("metrics", config.Metrics),
     ("metrics.tls", config.HttpTls),
     ("infra", config.Infra),

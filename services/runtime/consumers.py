@@ -9,7 +9,7 @@ from typing import Any
 from bus.topology import PROCESSES, process_name
 from services.runtime.config import Config
 
-ALERTS = process_name("alerts")
+ALERTS, HISTORIAN = process_name("alerts"), process_name("historian")
 
 
 def consumers(config: Config) -> list[dict[str, Any]]:
@@ -27,8 +27,9 @@ def consumers(config: Config) -> list[dict[str, Any]]:
         }
         for o in config.outputs
     ]
-    if config.alerts.needed:
-        own = {"name": ALERTS, "process": ALERTS, "type": ALERTS, "locatarios": None}
+    wanted = {ALERTS: config.alerts.needed, HISTORIAN: config.history is not None}
+    for name in (name for name, is_wanted in wanted.items() if is_wanted):
+        own = {"name": name, "process": name, "type": name, "locatarios": None}
         outputs.append({**own, "from": "now", "strict": True})
     return outputs
 

@@ -31,6 +31,7 @@ from services.runtime.config import (
 )
 from services.runtime.consumers import consumers
 from services.runtime.fleet_model import Fleet
+from services.runtime.history_model import History
 from services.runtime.named_files import SECRET_KEYS
 from services.runtime.plc_model import GroupBase, PlcBase
 from services.runtime.site import Site, raw_range
@@ -105,6 +106,8 @@ def render(site: Site) -> Rendered:
         add("mirror", mirror.name, mirror=_mirror(mirror), source_group=_source(site, mirror))
     if config.alerts.needed:
         add("alerts", "", **_alerts(site))
+    if config.history is not None:
+        add("historian", "", **_historian(site, config.history))
     if config.fleet is not None:
         add("fleet", "", **_fleet(site, config.fleet))
     elif (kept := _read_json(config.paths.state / FLEET_KEPT)) is not None:
@@ -362,6 +365,36 @@ def _receiver(site: Site, receiver: AnyReceiver) -> dict[str, Any]:
         scheme = "https" if panel.tls else "http"
         out["external_url"] = f"{scheme}://{site.config.site}:{panel.port}"
     return out
+
+
+def _historian(site: Site, history: History) -> dict[str, Any]:
+    holds = alert_rules.holds_ms(site)
+    groups = [
+        {
+            "locatario": site.config.tenant(plc),
+            "plc": plc.id,
+            "group": group.name,
+            "hold_ms": holds[plc.id, group.name],
+            "fields": [
+                {
+                    "name": f.name,
+                    "type": f.type,
+                    "unit": f.unit,
+                    "counts": f.counts,
+                    "scaled": f.scale is not None,
+                }
+                for f in site.fields[plc.id, group.name]
+            ],
+        }
+        for plc in site.config.plcs
+        for group in plc.groups
+    ]
+    return {
+        "max_size_bytes": history.max_size,
+        "min_free_bytes": history.min_free,
+        "max_age_ms": {k: round(v * 1_000) for k, v in history.max_age},
+        "groups": groups,
+    }
 
 
 def _fleet(site: Site, fleet: Fleet) -> dict[str, Any]:

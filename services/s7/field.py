@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
 from services.s7.types import S7Type, parse_type
+
+_INTEGERS = {
+    *("BYTE", "SINT", "USINT", "INT", "UINT", "DINT", "UDINT", "LINT", "ULINT"),
+    *("WORD", "DWORD", "LWORD", "COUNTER"),
+}
+_COUNTER = re.compile(r"(?i)contador|contagem|ciclos|pecas|peças|total|count")
 
 Area = Literal["DB", "M", "I", "Q", "T", "C", "TAG"]
 
@@ -39,6 +46,13 @@ class Field:
     def s7_type(self) -> S7Type:
         """The parsed type."""
         return parse_type(self.type)
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a counter: an integer with such a name. Its increase is what people want,
+        not its mean alone.
+        """
+        return self.type in _INTEGERS and _COUNTER.search(self.name) is not None
 
     @property
     def size_bytes(self) -> int:

@@ -22,6 +22,7 @@ SHARED = {
     "s7": {"runtime"},
     "protocols": {"opcua", "s7", "runtime"},
     "consumer": {"runtime", "s7"},
+    "history": set(),
     "infra": {"runtime", "s7"},
     "mqtt": {"consumer", "runtime"},
     "opcua": {"runtime"},

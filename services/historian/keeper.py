@@ -1,0 +1,151 @@
+"""The historian as a consumer of the store: rows are kept with the position they stand at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from bus.frames import GAP_ROW, Heartbeat
+from services.consumer.durable import Durable
+from services.consumer.row import Row
+from services.historian.answering import Answering
+from services.historian.recent import Block, Commit, Recent, hour_of
+from services.historian.shapes import Stream
+from services.runtime.process import Process
+
+Identity = tuple[int, int]
+
+
+class Sequences:
+    """Which rows follow one another without a hole, by PLC (its groups share one sequence)."""
+
+    def __init__(self) -> None:
+        self._plcs: dict[tuple[str, str], tuple[Identity, Identity]] = {}
+        """(the newest, the first behind the last hole)."""
+        self._streams: dict[Stream, Identity] = {}
+        self.changed: set[tuple[str, str]] = set()
+
+    def restore(self, recent: Recent) -> None:
+        """Takes up what was committed."""
+        for locatario, plc, state in recent.plcs():
+            epoch, seq, since_epoch, since_seq = orjson.loads(state)
+            self._plcs[locatario, plc] = (epoch, seq), (since_epoch, since_seq)
+        self._streams = dict(recent.streams())
+
+    def add(self, stream: Stream, epoch: int, seq: int) -> bool:
+        """A row; whether nothing is missing since its stream's row before."""
+        key, at = (stream.locatario, stream.plc), (epoch, seq)
+        self.changed.add(key)
+        newest, since = self._plcs.get(key, ((0, 0), at))
+        before = self._streams.get(stream, (0, 0))
+        if at <= newest:  # what a damaged outbox gives again; which of it is new is seen later
+            return False
+        if at != (newest[0], newest[1] + 1):
+            since = at
+        self._plcs[key] = at, since
+        self._streams[stream] = at
+        return before >= since
+
+    def dump(self) -> list[tuple[str, str, bytes]]:
+        """Of the PLCs that have changed."""
+        return [
+            (*key, orjson.dumps([*self._plcs[key][0], *self._plcs[key][1]]))
+            for key in self.changed
+            if key in self._plcs
+        ]
+
+
+class Keeper:
+    """One box's history."""
+
+    window = 4_000
+    # Each commit is an fdatasync, and what is together compresses better.
+    commit_s = 1.0
+    target = "history"
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.folder: Path = process.state_dir / "history"
+        self._recent = Recent(self.folder, self._damaged)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._sequences = Sequences()
+        self._blocks: dict[tuple[Stream, int], Block] = {}
+        self._gaps: list[tuple[str, str, int | None, int | None, bytes]] = []
+
+    def _damaged(self, path: Path, why: str) -> None:
+        text = f"{path.stem}.db was damaged and lies in {path}: what it held is lost"
+        self._process.event("error", "history_damaged", text, error=why)
+
+    # -- as a consumer --------------------------------------------------------------------------
+
+    def begin(self) -> bytes:
+        """Takes up what the last commit kept."""
+        self._begin()
+        self._sequences.restore(self._recent)
+        return self._recent.position()
+
+    def take(self, rows: Sequence[Row]) -> None:
+        """Each goes to the block of its stream and hour."""
+        for row in rows:
+            try:
+                message = orjson.loads(row.body)
+                if row.kind == GAP_ROW:
+                    self._gap(row, message)
+                else:
+                    self._sample(row, message)
+            except (ValueError, TypeError, KeyError, AttributeError) as e:
+                text = f"a message of {row.topic} cannot be understood: {e!r}"
+                self._process.event("warning", "history_bad_message", text)
+
+    def _sample(self, row: Row, message: dict[str, Any]) -> None:
+        group, machine = message.get("group") or "", message.get("machine") or ""
+        stream = Stream(row.locatario, row.plc, group, machine)
+        ts_ms, at = message["ts"], (message["epoch"], message["seq"])
+        joined = self._sequences.add(stream, *at)
+        hour_ms = hour_of(ts_ms)
+        block = self._blocks.get((stream, hour_ms))
+        if block is None:
+            block = self._blocks[stream, hour_ms] = Block(stream, hour_ms)
+        block.ts_ms.append(ts_ms)
+        block.identities.append(at)
+        block.joined.append(joined)
+        block.bodies.append(row.body)
+
+    def _gap(self, row: Row, message: dict[str, Any]) -> None:
+        ends = message.get("from_ts"), message.get("to_ts")
+        self._gaps.append((row.locatario, row.plc, *ends, row.body))
+
+    def beat(self, beat: Heartbeat) -> None:
+        """Heartbeats are not kept: a PLC that is offline says it in a message too."""
+
+    def commit(self, position: bytes) -> None:
+        """Keeps what was taken."""
+        plcs = self._sequences.dump()
+        self._recent.save(Commit(position, list(self._blocks.values()), plcs, self._gaps))
+        self._sequences.changed.clear()
+        self._blocks, self._gaps = {}, []
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._recent.close()
+
+
+def setup(process: Process) -> Callable[[], None]:
+    """Joins it with the store, and answers questions."""
+    keeper = Keeper(process)
+    answering = Answering(process, keeper.folder)
+    stop = Durable(process, keeper).open()
+    answering.open()
+    process.ready()
+
+    def close() -> None:
+        answering.close()
+        stop()
+        keeper.close()
+
+    return close

@@ -1,0 +1,176 @@
+"""``recent.db``: how far the historian has come, and the newest messages as they came.
+
+Position, rows and gaps of one moment are committed together. Rows stay here until their hour's file
+has them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import apsw
+import numpy as np
+import orjson
+
+from services.historian.shapes import HOUR_MS, Stream
+from services.historian.table import Table
+from services.runtime.errors import Unavailable
+from services.runtime.failpoints import hit
+
+FILE = "recent.db"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS plc (locatario TEXT, plc TEXT, state BLOB,
+                                PRIMARY KEY (locatario, plc)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stream (id INTEGER PRIMARY KEY, locatario TEXT, plc TEXT, grp TEXT,
+                                   machine TEXT, epoch INTEGER, seq INTEGER);
+CREATE TABLE IF NOT EXISTS block (id INTEGER PRIMARY KEY AUTOINCREMENT, stream INTEGER,
+                                  hour_ms INTEGER, first_ms INTEGER, last_ms INTEGER,
+                                  rows INTEGER, joined BLOB, crc INTEGER, body BLOB);
+CREATE INDEX IF NOT EXISTS block_stream ON block (stream, hour_ms);
+CREATE TABLE IF NOT EXISTS gap (id INTEGER PRIMARY KEY AUTOINCREMENT, locatario TEXT, plc TEXT,
+                                from_ms INTEGER, to_ms INTEGER, body BLOB UNIQUE);
+CREATE INDEX IF NOT EXISTS gap_plc ON gap (locatario, plc, to_ms);
+"""
+DAMAGE = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, ValueError)
+FULL = (apsw.FullError, apsw.IOError, apsw.CantOpenError)
+
+
+def stream_id(stream: Stream) -> int:
+    """The same in every file: 63 bits of a hash of the names."""
+    return int.from_bytes(blake2b("/".join(stream).encode(), digest_size=8).digest()) >> 1
+
+
+@dataclass(slots=True)
+class Block:
+    """Rows of one stream and UTC hour, in the order of the store."""
+
+    stream: Stream
+    hour_ms: int
+    ts_ms: list[int] = field(default_factory=list)
+    identities: list[tuple[int, int]] = field(default_factory=list)
+    joined: list[bool] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+
+    def packed(self) -> bytes:
+        """As one JSON array, compressed."""
+        return zlib.compress(b"[" + b",".join(self.bodies) + b"]", 1)
+
+
+@dataclass(slots=True)
+class Commit:
+    """What one transaction adds."""
+
+    position: bytes
+    blocks: Sequence[Block]
+    plcs: Iterable[tuple[str, str, bytes]]
+    """(locatario, PLC, how far its sequence has come)."""
+    gaps: Iterable[tuple[str, str, int | None, int | None, bytes]]
+    """(locatario, PLC, from, to, body)."""
+
+
+class Recent:
+    """The writer's side; ``on_damage(path, why)`` is told of a file that was put aside."""
+
+    def __init__(self, folder: Path, on_damage: Callable[[Path, str], None]) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / FILE
+        try:
+            self._open(path)
+        except DAMAGE as e:
+            aside = path.with_suffix(".damaged")
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            path.rename(aside)
+            on_damage(aside, str(e))
+            self._open(path)
+
+    def _open(self, path: Path) -> None:
+        self.db = apsw.Connection(str(path))
+        try:
+            self.db.execute("PRAGMA journal_mode=WAL")
+            # What is receipted is not given again: a power cut may take no commit.
+            self.db.execute("PRAGMA synchronous=FULL")
+            self.db.execute(_SCHEMA)
+            self.position()
+        except Exception:
+            with contextlib.suppress(apsw.Error):
+                self.db.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the file."""
+        self.db.close()
+
+    def position(self) -> bytes:
+        """Of the last commit; b"" before the first."""
+        row = self.db.execute("SELECT value FROM meta WHERE key = 'position'").fetchone()
+        return row[0] if row else b""
+
+    def plcs(self) -> Iterator[tuple[str, str, bytes]]:
+        """What ``Commit.plcs`` kept."""
+        yield from self.db.execute("SELECT locatario, plc, state FROM plc")
+
+    def streams(self) -> Iterator[tuple[Stream, tuple[int, int]]]:
+        """Each with the newest (epoch, seq) of it."""
+        sql = "SELECT locatario, plc, grp, machine, epoch, seq FROM stream"
+        for locatario, plc, group, machine, epoch, seq in self.db.execute(sql):
+            yield Stream(locatario, plc, group, machine), (epoch, seq)
+
+    def save(self, commit: Commit) -> None:
+        """All of it, or nothing. Raises Unavailable where the disk does not take it."""
+        try:
+            with self.db:
+                self._save(commit)
+                hit("historian.saving")
+        except FULL as e:
+            raise Unavailable("disk_full", f"{FILE} cannot be written: {e}") from None
+
+    def _save(self, commit: Commit) -> None:
+        sql = "INSERT OR REPLACE INTO meta VALUES ('position', ?)"
+        self.db.execute(sql, (commit.position,))
+        self.db.executemany("INSERT OR REPLACE INTO plc VALUES (?,?,?)", commit.plcs)
+        blocks: list[tuple[Any, ...]] = []
+        streams: dict[int, tuple[Any, ...]] = {}
+        for block in commit.blocks:
+            key, body = stream_id(block.stream), block.packed()
+            newest = max(block.identities)
+            streams[key] = (key, *block.stream, *max(newest, streams.get(key, newest)[-2:]))
+            blocks.append((
+                key, block.hour_ms, min(block.ts_ms), max(block.ts_ms), len(block.bodies),
+                np.packbits(block.joined).tobytes(), zlib.crc32(body), body,
+            ))  # fmt: skip
+        self.db.executemany(
+            "INSERT INTO block (stream, hour_ms, first_ms, last_ms, rows, joined, crc, body)"
+            " VALUES (?,?,?,?,?,?,?,?)",
+            blocks,
+        )
+        self.db.executemany(
+            "INSERT OR REPLACE INTO stream VALUES (?,?,?,?,?,?,?)", streams.values()
+        )
+        self.db.executemany(
+            "INSERT OR IGNORE INTO gap (locatario, plc, from_ms, to_ms, body) VALUES (?,?,?,?,?)",
+            commit.gaps,
+        )
+
+
+def open_table(rows: int, joined: bytes, crc: int, body: bytes) -> Table:
+    """Of a block. Raises ValueError where it is damaged."""
+    if zlib.crc32(body) != crc:
+        raise ValueError("a block's checksum is wrong")
+    messages: list[dict[str, Any]] = orjson.loads(zlib.decompress(body))
+    if len(messages) != rows:
+        raise ValueError("a block has lost rows")
+    bits = np.unpackbits(np.frombuffer(joined, np.uint8), count=rows).astype(bool)
+    return Table.of(messages, bits.tolist())
+
+
+def hour_of(ts_ms: int) -> int:
+    """Where the UTC hour begins."""
+    return ts_ms // HOUR_MS * HOUR_MS

@@ -1,0 +1,278 @@
+"""Messages of one stream as columns, and back.
+
+A message is a flat row: each of its keys is a column, those of ``values`` and ``bad`` too
+(``values/temperatura``). What a row does not have is not ``present`` in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.historian.shapes import BAD, GOOD, QUALITIES, Bools, Codes, Ints
+
+VALUES, REASONS = "values/", "bad/"
+PARTS = ("values", "bad")
+KEYS = ("ts", "epoch", "seq")
+JOINED = "+joined"
+"""Not of the message: nothing is missing since the row before it."""
+_MISSING = object()
+_INT_END = 2**63
+
+
+class Column(NamedTuple):
+    """One key of many messages."""
+
+    values: NDArray[Any]
+    """bool, int64, float64, or object: text, arrays, null, and what has several types."""
+    present: Bools | None
+    """None: in all of them."""
+
+    def pick(self, rows: Any) -> Column:
+        """Of these rows."""
+        return Column(self.values[rows], None if self.present is None else self.present[rows])
+
+    def has(self, count: int) -> Bools:
+        """In which rows it is."""
+        return np.ones(count, np.bool_) if self.present is None else self.present
+
+
+def column(cells: Sequence[Any]) -> Column:
+    """Of JSON values; ``_MISSING`` where there is none."""
+    present = None
+    if _MISSING in cells:
+        present = np.fromiter((c is not _MISSING for c in cells), np.bool_, len(cells))
+        given = [c for c in cells if c is not _MISSING]
+        inner = _dense(given)
+        values = np.zeros(len(cells), inner.dtype)
+        if inner.dtype == object:
+            values.fill(None)
+        values[present] = inner
+        return Column(values, present)
+    return Column(_dense(cells), present)
+
+
+def _dense(cells: Sequence[Any]) -> NDArray[Any]:
+    kinds = set(map(type, cells))
+    if kinds == {float}:
+        return np.array(cells, np.float64)
+    if kinds == {bool}:
+        return np.array(cells, np.bool_)
+    if kinds == {int} and all(-_INT_END <= c < _INT_END for c in (min(cells), max(cells))):
+        return np.array(cells, np.int64)
+    values = np.empty(len(cells), object)
+    values[:] = cells
+    return values
+
+
+class Table:
+    """Rows of one stream, in any order until ``ordered``."""
+
+    def __init__(
+        self, rows: int, names: Iterable[str], load: Callable[[str], Column | None]
+    ) -> None:
+        self.rows = rows
+        self._names = dict.fromkeys(names)
+        self._load = load
+        self._columns: dict[str, Column | None] = {}
+
+    @classmethod
+    def of(cls, messages: Sequence[dict[str, Any]], joined: Sequence[bool]) -> Table:
+        """``joined``: see ``JOINED``."""
+        cells: dict[str, list[Any]] = {}
+        plain = [{k: v for k, v in m.items() if k not in PARTS} for m in messages]
+        _gather(cells, plain, "")
+        for part in PARTS:
+            inner = [m.get(part, _MISSING) for m in messages]
+            if not all(isinstance(p, dict) or p is _MISSING for p in inner):
+                cells[part] = inner  # no message of ours, and kept all the same
+                continue
+            have: list[Any] = [True if p is not _MISSING else _MISSING for p in inner]
+            if any(h is True for h in have):
+                cells[part] = have
+            _gather(cells, [{} if p is _MISSING else p for p in inner], f"{part}/")
+        columns = {name: column(c) for name, c in cells.items()}
+        columns[JOINED] = Column(np.array(joined, np.bool_), None)
+        return cls(len(messages), columns, columns.get)
+
+    @property
+    def names(self) -> Iterable[str]:
+        """Its columns."""
+        return self._names.keys()
+
+    def get(self, name: str) -> Column | None:
+        """A column; None where no row has it."""
+        if name not in self._columns:
+            self._columns[name] = self._load(name) if name in self._names else None
+        return self._columns[name]
+
+    def ints(self, name: str) -> Ints:
+        """One that every row has: ``ts``, ``epoch``, ``seq``."""
+        found = self.get(name)
+        if found is None:
+            return np.zeros(self.rows, np.int64)
+        return found.values
+
+    @property
+    def joined(self) -> Bools:
+        """See ``JOINED``."""
+        found = self.get(JOINED)
+        return np.zeros(self.rows, np.bool_) if found is None else found.values
+
+    @property
+    def quality(self) -> Codes:
+        """Of the whole message: 0 good, 1 uncertain, 2 bad."""
+        found = self.get("quality")
+        if found is None:
+            return np.full(self.rows, GOOD, np.uint8)
+        codes = np.full(self.rows, BAD, np.uint8)
+        for code, word in enumerate(QUALITIES):
+            codes[found.values == word] = code
+        return codes
+
+    def field(self, name: str) -> Column | None:
+        """The values of a field, or of an element of an array (``name.0``)."""
+        found = self.get(VALUES + name)
+        if found is not None:
+            return found
+        head, _, number = name.rpartition(".")
+        if not head or not number.isdigit():
+            return None
+        array = self.field(head)
+        if array is None or array.values.dtype != object:
+            return None
+        at = int(number)
+        return column(
+            [c[at] if isinstance(c, list) and at < len(c) else _MISSING for c in array.values]
+        )
+
+    def reasons(self, name: str) -> NDArray[Any]:
+        """Why a field (or all, ``"*"``) is absent or doubtful, by row; "" where nothing is said."""
+        found = self.get(REASONS + name)
+        if found is None:
+            return np.full(self.rows, "", object)
+        return np.where(found.has(self.rows), found.values, "").astype(object)
+
+    def pick(self, rows: Any) -> Table:
+        """These rows, in that order."""
+
+        def load(name: str) -> Column | None:
+            found = self.get(name)
+            return None if found is None else found.pick(rows)
+
+        return Table(len(np.arange(self.rows)[rows]), self.names, load)
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The JSON objects again."""
+        out: list[dict[str, Any]] = [{} for _ in range(self.rows)]
+        whole = {part for part in PARTS if (VALUES, REASONS)[PARTS.index(part)]}
+        for name in self.names:
+            found = self.get(name)
+            if name == JOINED or found is None:
+                continue
+            part, slash, key = name.partition("/")
+            cells = found.values.tolist()
+            rows = range(self.rows) if found.present is None else np.flatnonzero(found.present)
+            if slash and part in whole:
+                for i in rows:
+                    out[i].setdefault(part, {})[key] = cells[i]
+            elif name in PARTS and all(cells[i] is True for i in rows):
+                for i in rows:
+                    out[i].setdefault(name, {})
+            else:
+                for i in rows:
+                    out[i][name] = cells[i]
+        return out
+
+
+def _gather(cells: dict[str, list[Any]], rows: Sequence[dict[str, Any]], prefix: str) -> None:
+    """Adds a column per key. Rows of one record mostly have the same keys."""
+    if not rows:
+        return
+    names = list(rows[0])
+    if all(list(row) == names for row in rows):
+        for name, held in zip(
+            names, zip(*(row.values() for row in rows), strict=True), strict=True
+        ):
+            cells[prefix + name] = list(held)
+        return
+    every = dict.fromkeys(name for row in rows for name in row)
+    for name in every:
+        cells[prefix + name] = [row.get(name, _MISSING) for row in rows]
+
+
+def joined_tables(tables: Sequence[Table]) -> Table:
+    """All of their rows, one after the other."""
+    if len(tables) == 1:
+        return tables[0]
+    names = dict.fromkeys(name for t in tables for name in t.names)
+    rows = sum(t.rows for t in tables)
+
+    def load(name: str) -> Column | None:
+        parts = [(t, t.get(name)) for t in tables]
+        kinds = {c.values.dtype for _, c in parts if c is not None}
+        if not kinds:
+            return None
+        kind = kinds.pop() if len(kinds) == 1 else np.dtype(object)
+        values = np.zeros(rows, kind)
+        mixed = kind.hasobject
+        if mixed:
+            values.fill(None)
+        present, at, whole = np.zeros(rows, np.bool_), 0, True
+        for table, held in parts:
+            span = slice(at, at + table.rows)
+            at += table.rows
+            if held is not None:
+                # Python's own numbers: in an object column 1 must stay 1, and True True.
+                values[span] = held.values.tolist() if mixed else held.values
+                present[span] = held.has(table.rows)
+            whole = whole and held is not None and held.present is None
+        return Column(values, None if whole else present)
+
+    return Table(rows, names, load)
+
+
+def ordered(table: Table) -> Table:
+    """By (epoch, seq), each once."""
+    epoch, seq = table.ints("epoch"), table.ints("seq")
+    if table.rows < 2:
+        return table
+    later = (epoch[1:] > epoch[:-1]) | ((epoch[1:] == epoch[:-1]) & (seq[1:] > seq[:-1]))
+    if later.all():
+        return table
+    order = np.lexsort((np.arange(table.rows), seq, epoch))
+    same = (epoch[order][1:] == epoch[order][:-1]) & (seq[order][1:] == seq[order][:-1])
+    return table.pick(order[np.concatenate(([True], ~same))])
+
+
+def by_time(table: Table) -> Table:
+    """In order of time (what is ``ordered``); where that is another order than the sequence's,
+    nothing joins.
+    """
+    ts = table.ints("ts")
+    if table.rows < 2 or (ts[1:] >= ts[:-1]).all():
+        return table
+    order = np.argsort(ts, kind="stable")
+    moved = table.pick(order)
+    joined = table.joined[order]
+    joined[0] = joined[0] and order[0] == 0
+    joined[1:] &= order[1:] == order[:-1] + 1
+    picked = moved.get
+
+    def load(name: str) -> Column | None:
+        return Column(joined, None) if name == JOINED else picked(name)
+
+    return Table(table.rows, moved.names, load)
+
+
+def known_quality(table: Table, name: str) -> tuple[Column | None, Codes]:
+    """A field's values, and the quality of each: bad where it is absent."""
+    found, codes = table.field(name), table.quality
+    if found is None:
+        return None, np.full(table.rows, BAD, np.uint8)
+    if found.present is not None:
+        codes = np.where(found.present, codes, BAD).astype(np.uint8)
+    return found, codes

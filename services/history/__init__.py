@@ -1,0 +1,1 @@
+"""What is made of values over time; pure, and without numpy: outputs and the panel load it too."""
