@@ -33,8 +33,9 @@ class DuckdbParquet:
         self._hour_end_ms: dict[str, int] = {}
         for (table,) in tables:
             plc = table.removeprefix("recent_").replace("_", "-")
-            (first,) = self._db.execute(f"SELECT min(ts) FROM {table}").fetchone()
-            if first is not None:
+            for (first,) in self._db.execute(
+                f"SELECT min(ts) AS first FROM {table} HAVING first IS NOT NULL"
+            ).fetchall():
                 self._hour_end_ms[plc] = first // _HOUR_MS * _HOUR_MS + _HOUR_MS
 
     @staticmethod

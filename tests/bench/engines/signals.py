@@ -50,7 +50,7 @@ class Columns:
 
     @property
     def values(self) -> int:
-        return len(self.ts_ms) * sum(m.shape[1] for m in self.arrays()[1:])
+        return self.reals.size + self.ints.size + self.bools.size
 
 
 def columns(

@@ -66,7 +66,8 @@ def unpack(chunk: bytes, kind: str) -> np.ndarray:
         return whole.astype(kind)
     if decimals < 0:
         return whole.astype(f"u{np.dtype(kind).itemsize}").view(kind)
-    return (whole / 10**decimals).astype(kind)
+    values: np.ndarray = (whole / 10**decimals).astype(kind)
+    return values
 
 
 class SqliteChunks:

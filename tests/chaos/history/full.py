@@ -1,5 +1,5 @@
-"""A disk that fills up and gets room again, under outbox and history together; and under the history
-alone. A tmpfs of 24 MB: root only, for the mount.
+"""A disk that fills up and gets room again, under outbox and history or under the
+history alone. A tmpfs of 24 MB: root only, for the mount.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def one(seed: int, tell: Counter[str]) -> None:
         for connection in rig.connections():
             connection.close()
         if rig.store is not None:
-            rig.store.outbox.close()
+            rig.store.close()
+            rig.store = None
         subprocess.run(["umount", "-l", str(disk)], check=True)
         rig.close()
 

@@ -69,7 +69,7 @@ class Plant:
         if group == "lento":
             values |= {"grande": str(2**60 + draw.randint(0, 9)), "inteiro": 2**53 - 1,
                        "eixos": [round(draw.random(), 3) for _ in range(3)],
-                       "motor/1": {"corrente": draw.random() * 1e-7, "n": -draw.randint(0, 9)}}  # fmt: skip
+                       "motor/1": {"i": draw.random() * 1e-7, "n": -7}}  # fmt: skip
         return values
 
     def take(self, plc: str, body: bytes) -> bytes:

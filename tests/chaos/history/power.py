@@ -46,7 +46,7 @@ def _cut(rig: HistoryRig, disk: PowerDisk, tell: Counter[str]) -> None:
         rig.outputs = {}
     tell["days' files at a cut"] += sum(1 for _ in rig.history.glob("*.db")) - 1
     disk.cut(rig.state, rig.random, [*outbox.segments, outbox.state, *rig.connections()])
-    tell["cuts"] += 1
+    tell["cases"] += 1
 
 
 def run(cuts: int, seed: int = 1) -> Counter[str]:
@@ -54,7 +54,7 @@ def run(cuts: int, seed: int = 1) -> Counter[str]:
     tell: Counter[str] = Counter()
     disk = PowerDisk()
     try:
-        while tell["cuts"] < cuts:
+        while tell["cases"] < cuts:
             try:
                 one(seed, disk, tell)
             except Exception as e:
