@@ -1,5 +1,6 @@
-"""``python -m tests.chaos.history [--kills N] [--cuts N] [--full N] [--flips N] [--seed N]``: a
-Markdown table; the first promise that is broken ends it. 0 leaves a kind out.
+"""``python -m tests.chaos.history``: every fault, a Markdown table; the first promise that is broken
+ends it. How many of a kind: ``--kills`` (200), ``--cuts`` (200), ``--pulls`` (50), ``--full`` (20),
+``--flips`` (200); 0 leaves it out. ``--seed``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.chaos.history import flips, full, kills, power
+from tests.chaos.history import flips, full, kills, power, pulls
 
 SAME = "history ∪ gaps = delivered = acquired, nothing twice"
 
@@ -18,7 +19,8 @@ SAME = "history ∪ gaps = delivered = acquired, nothing twice"
 def main() -> None:
     """Runs them."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.history", description=__doc__)
-    for kind, count in (("kills", 200), ("cuts", 200), ("full", 20), ("flips", 200), ("seed", 1)):
+    counts = {"kills": 200, "cuts": 200, "pulls": 50, "full": 20, "flips": 200, "seed": 1}
+    for kind, count in counts.items():
         parser.add_argument(f"--{kind}", type=int, default=count)
     args = parser.parse_args()
     print("| fault | cases | result | figures | seconds |\n|---|---|---|---|---|", flush=True)
@@ -28,6 +30,9 @@ def main() -> None:
     if args.cuts:
         with line("power cut, outbox and history", "history ∪ gaps = delivered") as tell:
             tell |= power.run(args.cuts, args.seed)
+    if args.pulls:
+        with line("power cut of a real file system", SAME) as tell:
+            tell |= pulls.run(args.pulls, args.seed)
     if args.full:
         with line("disk full, and room again", SAME) as tell:
             tell |= full.run(args.full, args.seed)

@@ -26,7 +26,7 @@ _PLC = (
     " fields: [{{name: temperatura, type: REAL, offset: 0}}]}}]}}\n"
 )
 CONFIG = (
-    "site: planta-sp\nlocatario: acme\npaths: {{state: {run}, runtime: {run}}}\nplcs:\n{plcs}"
+    "site: planta-sp\nlocatario: acme\npaths: {{state: {state}, runtime: {run}}}\nplcs:\n{plcs}"
     "store: {{min_free: 0MiB}}\noutputs: []\nhistory: {{min_free: 0MiB}}\n"
 )
 HISTORIAN_POINTS = ("consumer.taken", "consumer.before_commit", "consumer.after_commit",
@@ -35,13 +35,13 @@ STORE_POINTS = ("store.before_commit", "store.after_commit", "store.after_delive
 
 
 class World:
-    """The run directory, two sources, both processes."""
+    """The run directory, two sources, both processes; ``state`` is where these keep their files."""
 
-    def __init__(self, run: Path, draw: random.Random) -> None:
-        self.run, self.draw = run, draw
+    def __init__(self, run: Path, draw: random.Random, state: Path) -> None:
+        self.run, self.draw, self.state = run, draw, state
         file = run / "config.yaml"
         plcs = "".join(_PLC.format(plc=plc) for plc in PLCS)
-        file.write_text(CONFIG.format(run=run, plcs=plcs))
+        file.write_text(CONFIG.format(run=run, state=state, plcs=plcs))
         self.rendered = render.render(loader.load(file, {}))
         (run / "conf").mkdir()
         self.sources = {plc: Source(run, plc) for plc in PLCS}
@@ -73,7 +73,7 @@ class World:
 
     def read(self) -> Held:
         """What is there now; nothing of it is wrong."""
-        found = held(self.run / "history", self.plant, list(PLCS))
+        found = held(self.state / "history", self.plant, list(PLCS))
         check(found, set())
         return found
 
@@ -99,10 +99,10 @@ class World:
 
 
 @contextmanager
-def world(draw: random.Random) -> Iterator[World]:
-    """Both run."""
+def world(draw: random.Random, state: Path | None = None) -> Iterator[World]:
+    """The store runs."""
     with run_folder() as run:
-        it = World(run, draw)
+        it = World(run, draw, state or run)
         try:
             it.start("store_forward").wait_ready()
             yield it
