@@ -9,8 +9,8 @@ one PLC are kept, so all bytes are those of one PLC; a site's are 50 times as ma
 a day of 864,000 raw values of one field, and a month of roll-ups by the minute, as 1,000 points of
 mean, min and max. CPU is the engine's with its encoding, without the making of values.
 
-A power cut is a copy of the disk's file while it runs (``tests/kit/power_disk.py``). DuckDB is measured
-where it is installed (66 MB): ``.venv/bin/pip install duckdb numpy``; it is in no lock file.
+A power cut is a copy of the disk's file while it runs (``tests/kit/power_disk.py``). DuckDB is
+measured where it is installed (66 MB): ``.venv/bin/pip install duckdb numpy``; it is in no lock file.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ import numpy as np
 import orjson
 import psutil
 
-from tests.kit.power_disk import Disk
 from tests.bench.engines.signals import Columns, columns
 from tests.bench.engines.worker import ENGINES, save
 from tests.bench.result import Figures, Options, Result, compare
 from tests.chaos.storage.full import fill
 from tests.kit.common import ROOT
+from tests.kit.power_disk import Disk
 
 OURS = "SQLite chunks"
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000

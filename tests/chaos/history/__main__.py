@@ -1,5 +1,5 @@
-"""``python -m tests.chaos.history``: every fault, a Markdown table; the first promise that is broken
-ends it. How many of a kind: ``--kills`` (200), ``--cuts`` (200), ``--pulls`` (50), ``--full`` (20),
+"""``python -m tests.chaos.history``: every fault, a Markdown table; the first broken promise ends
+it. How many of a kind: ``--kills`` (200), ``--cuts`` (200), ``--pulls`` (50), ``--full`` (20),
 ``--flips`` (200); 0 leaves it out. ``--seed``.
 """
 

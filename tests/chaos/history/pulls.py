@@ -10,8 +10,8 @@ import random
 import time
 from collections import Counter
 
-from tests.kit.power_disk import Disk
 from tests.chaos.history.kills import world
+from tests.kit.power_disk import Disk
 
 DISK_MB = 256
 
