@@ -21,6 +21,8 @@ def one(seed: int, tell: Counter[str]) -> None:
         rig.start()
         rig.work(rng.randint(30, 150))
         rig.drain()
+        for _ in range(rng.choice((0, 40))):
+            rig.step(1)  # hours are condensed
         before = set(rig.judge().messages)
         clean = rng.random() < 0.5
         kept = {p: p.read_bytes() for p in rig.history.rglob("*") if p.is_file()}
@@ -65,7 +67,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _kind(path: Path) -> str:
-    return f"{path.name if path.name.startswith('recent') else 'day' + ''.join(path.suffixes)}"
+    return f"{path.name if path.name.startswith('recent') else path.parent.name + path.suffix}"
 
 
 def run(cases: int, seed: int = 1) -> Counter[str]:

@@ -44,7 +44,8 @@ def _cut(rig: HistoryRig, disk: PowerDisk, tell: Counter[str]) -> None:
             path.unlink()
         rig.drop_readers()
         rig.outputs = {}
-    tell["days' files at a cut"] += sum(1 for _ in rig.history.glob("*.db")) - 1
+    tell["hours' files at a cut"] += sum(1 for _ in rig.history.rglob("*.[0-9].db"))
+    tell["half made at a cut"] += sum(1 for _ in rig.history.rglob("*.building"))
     disk.cut(rig.state, rig.random, [*outbox.segments, outbox.state, *rig.connections()])
     tell["cases"] += 1
 

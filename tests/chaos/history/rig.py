@@ -15,12 +15,32 @@ from services.consumer import durable as durable_module
 from services.consumer import intake as intake_module
 from services.consumer import source as source_module
 from services.consumer.durable import Durable
+from services.historian import work as work_module
 from services.historian.keeper import Keeper
 from tests.chaos.history.judge import Held, Identity, Plant, check, held
 from tests.kit.store_rig import Node, Queue, Rig
 
 NAME = "historian"
+CONFIG: dict[str, Any] = {
+    "groups": [], "max_size_bytes": 2**40, "min_free_bytes": 0,
+    "max_age_ms": {"raw": 2**50, "minute": 2**50, "hour": 2**50},
+}  # fmt: skip
+FLUSH_ROWS = work_module.FLUSH_ROWS
 _MODULES = (durable_module, intake_module, source_module)
+
+
+class WorkClock:
+    """Stands in for the ``time`` of the work beside: a step takes a while, so that a slice of it
+    ends in the middle.
+    """
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self._worked_s = 0.0
+
+    def monotonic(self) -> float:
+        self._worked_s += 0.003
+        return self._rig.clock.now_s + self._worked_s
 
 
 class HistorianNode(Node):
@@ -40,6 +60,9 @@ class HistoryRig(Rig):
         super().__init__(seed, outputs=("a",), **store)
         for module in _MODULES:
             vars(module)["time"] = self.clock
+        vars(work_module)["time"] = WorkClock(self)
+        # Few rows are moved on, so that the files of hours grow in parts.
+        vars(work_module)["FLUSH_ROWS"] = self.random.choice((4, 30, FLUSH_ROWS))
         self.config["outputs"].append(
             {"name": NAME, "locatarios": None, "from": "oldest", "strict": True}
         )
@@ -58,10 +81,11 @@ class HistoryRig(Rig):
         """Starts whatever does not run."""
         super().start()
         if self.historian is None:
-            self.historian = HistorianNode(self, NAME, {})
+            self.historian = HistorianNode(self, NAME, CONFIG)
             self.historian.events = self.said
             self.keeper = Keeper(self.historian)  # type: ignore[arg-type]
             self._leave = Durable(self.historian, self.keeper).open()  # type: ignore[arg-type]
+            self.keeper.open()
 
     def acquire(self, plc: str, pad: int = 10) -> None:
         """One message, as a reader would make it, and so many bytes more."""
@@ -129,6 +153,7 @@ class HistoryRig(Rig):
             connection.close()
         if self.store is not None:
             self.store.close()
-        for module in _MODULES:
+        for module in (*_MODULES, work_module):
             vars(module)["time"] = time
+        vars(work_module)["FLUSH_ROWS"] = FLUSH_ROWS
         super().close()
