@@ -36,7 +36,7 @@ def answer(history: History, verb: str, args: dict[str, Any]) -> dict[str, Any]:
     """The answer. Raises ValueError: unknown verb, wrong arguments, or too much asked for."""
     if verb not in VERBS:
         raise ValueError(f"unknown question {verb!r}; known: {', '.join(VERBS)}")
-    history.bound = Bound()
+    history.start(Bound())
     try:
         return VERBS[verb](history, args)
     except KeyError as e:

@@ -41,6 +41,24 @@ class Buckets:
             floats.copy(), ints.copy(),
         )  # fmt: skip
 
+    @property
+    def size(self) -> int:
+        """How many."""
+        return len(self.count)
+
+    def put(self, at: int, one: Buckets) -> None:
+        """Replaces a row, by the only one of ``one``."""
+        for name in ("count", "total", "low", "high", "last_ms", "known_ms", "area", "increase",
+                     "edges"):  # fmt: skip
+            getattr(self, name)[at] = getattr(one, name)[0]
+        if one.last.dtype.hasobject and not self.last.dtype.hasobject:
+            self.last = _as_objects(self.last)
+        self.last[at] = one.last[0]
+
+    def pick(self, rows: Any) -> Buckets:
+        """These rows."""
+        return Buckets(*(getattr(self, name)[rows] for name in self.__slots__))
+
     def merge(self, bucket: Ints, parts: Buckets) -> None:
         """Adds parts, in order of time; ``bucket`` says into which row each goes."""
         if not len(bucket):
@@ -50,8 +68,8 @@ class Buckets:
         np.fmin.at(self.low, bucket, parts.low)
         np.fmax.at(self.high, bucket, parts.high)
         some = parts.count > 0
-        if parts.last.dtype == object and self.last.dtype != object:
-            self.last = self.last.astype(object)
+        if parts.last.dtype.hasobject and not self.last.dtype.hasobject:
+            self.last = _as_objects(self.last)
         newer = some & (parts.last_ms >= self.last_ms[bucket])
         self.last[bucket[newer]] = parts.last[newer]  # of several the last one stays
         self.last_ms[bucket[newer]] = parts.last_ms[newer]
@@ -65,6 +83,11 @@ class Buckets:
         """Over the known time."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(self.known_ms > 0, self.area / self.known_ms, np.nan)
+
+
+def _as_objects(values: NDArray[Any]) -> NDArray[Any]:
+    """NaN becomes None."""
+    return np.array([None if v != v else v for v in values.tolist()], object)
 
 
 class Times:
@@ -87,6 +110,8 @@ class Times:
     ) -> None:
         self.size = size
         self.good = good
+        self.lead = 0
+        """How many of the messages stand for what was before."""
         at = np.floor_divide(ts_ms - first_ms, step_ms)
         inside = (at >= 0) & (at < size)
         self.picked = np.flatnonzero(good & inside)
@@ -106,8 +131,8 @@ class Times:
         n = len(ts_ms)
         held = np.zeros(n, np.int64)
         if n > 1:
-            dt = np.minimum(ts_ms[1:] - ts_ms[:-1], hold_ms)
-            held[:-1] = np.where(good[:-1] & joined[1:], dt, 0)
+            dt = ts_ms[1:] - ts_ms[:-1]
+            held[:-1] = np.where(good[:-1] & joined[1:] & (dt <= hold_ms), dt, 0)
         starts = np.flatnonzero(held)
         begin, end = ts_ms[starts], ts_ms[starts] + held[starts]
         last_ms = first_ms + size * step_ms
@@ -117,10 +142,10 @@ class Times:
         self.known_ms = np.bincount(
             self.piece_bucket, weights=self.piece_ms, minlength=size
         ).astype(np.int64)
-        # Message i became true as far as i - 1 was good and no hole lies between.
+        # Message i can have become true where the one before it held until then.
         follows = np.zeros(n, np.bool_)
         if n > 1:
-            follows[1:] = joined[1:] & good[:-1]
+            follows[1:] = joined[1:] & good[:-1] & (dt <= hold_ms)
         self.follows = follows[self.picked]
 
     def _pieces(self, of: Ints, begin: Ints, end: Ints, step_ms: int) -> None:

@@ -12,9 +12,17 @@ from bus.frames import GAP_ROW, Heartbeat
 from services.consumer.durable import Durable
 from services.consumer.row import Row
 from services.historian.answering import Answering
+from services.historian.compact import Compactor
+from services.historian.keeping import Keeping
+from services.historian.known import Known
 from services.historian.recent import Block, Commit, Recent, hour_of
 from services.historian.shapes import Stream
+from services.historian.work import Work
+from services.runtime.clock import now_ms
 from services.runtime.process import Process
+
+# How often work is done beside: a slice of it each time.
+WORK_S = 0.05
 
 Identity = tuple[int, int]
 
@@ -69,7 +77,21 @@ class Keeper:
     def __init__(self, process: Process) -> None:
         self._process = process
         self.folder: Path = process.state_dir / "history"
+        config = process.config
         self._recent = Recent(self.folder, self._damaged)
+        known = Known(config["groups"])
+        known.save(self.folder)
+        say = process.event
+        self._keeping = Keeping(
+            self.folder,
+            max_size_bytes=config["max_size_bytes"],
+            min_free_bytes=config["min_free_bytes"],
+            max_age_ms=config["max_age_ms"],
+            say=say,
+            now_ms=now_ms,
+        )
+        compactor = Compactor(self.folder, self._recent, known, say)
+        self._work = Work(self._recent, compactor, self._keeping, say, self.folder, now_ms)
         self._begin()
 
     def _begin(self) -> None:
@@ -87,6 +109,7 @@ class Keeper:
         """Takes up what the last commit kept."""
         self._begin()
         self._sequences.restore(self._recent)
+        self._work.begin()
         return self._recent.position()
 
     def take(self, rows: Sequence[Row]) -> None:
@@ -127,11 +150,25 @@ class Keeper:
         """Keeps what was taken."""
         plcs = self._sequences.dump()
         self._recent.save(Commit(position, list(self._blocks.values()), plcs, self._gaps))
+        for block in self._blocks.values():
+            self._work.added(block.stream, block.hour_ms, len(block.bodies), block.size_bytes)
         self._sequences.changed.clear()
         self._blocks, self._gaps = {}, []
 
+    def open(self) -> None:
+        """Lets work be done beside."""
+        self._process.every(WORK_S, self._work.slice)
+        self._process.every(1.0, self._measure)
+
+    def _measure(self) -> None:
+        gauge = self._process.stats.gauge
+        gauge("plc_edge_history_bytes").set(self._keeping.size_bytes)
+        gauge("plc_edge_history_rows_held").set(self._work.rows_held)
+        gauge("plc_edge_history_oldest_seconds").set(self._keeping.oldest_ms / 1_000)
+
     def close(self) -> None:
         """Closes the files."""
+        self._work.close()
         self._recent.close()
 
 
@@ -140,6 +177,7 @@ def setup(process: Process) -> Callable[[], None]:
     keeper = Keeper(process)
     answering = Answering(process, keeper.folder)
     stop = Durable(process, keeper).open()
+    keeper.open()
     answering.open()
     process.ready()
 

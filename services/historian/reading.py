@@ -9,21 +9,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import apsw
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from services.historian.bounds import Bound
-from services.historian.condense import Buckets, Times, condense, condense_text
-from services.historian.known import Known
-from services.historian.recent import FILE, open_table, stream_id
+from services.historian.known import FieldInfo, Known
+from services.historian.recent import hour_of
+from services.historian.roller import Roller
 from services.historian.shapes import (
     GOOD,
     HOUR_MS,
     MINUTE_MS,
     QUALITIES,
-    Floats,
     Gap,
     Raw,
     Rolled,
@@ -32,14 +29,8 @@ from services.historian.shapes import (
     Stream,
     Unknown,
 )
-from services.historian.table import (
-    VALUES,
-    Table,
-    by_time,
-    joined_tables,
-    known_quality,
-    ordered,
-)
+from services.historian.shelf import Shelf
+from services.historian.table import VALUES, Table, by_time, known_quality
 
 __all__ = ["Gap", "History", "Raw", "Rolled", "Series", "SeriesInfo", "Stream", "Unknown"]
 
@@ -49,60 +40,71 @@ Kind = Literal["number", "bool", "counter", "text"]
 class History:
     """The history in a folder (``<state>/history``). Not for several threads at once.
 
-    ``bound``: what reading may cost; set it anew before each question.
+    ``start`` begins a question with bounds; without it nothing is bounded.
     """
 
     def __init__(self, folder: Path, bound: Bound | None = None) -> None:
         self.folder = folder
-        self.bound = bound or Bound(None, None)
-        self._db: apsw.Connection | None = None
+        self._shelf = Shelf(folder, bound or Bound(None, None))
+
+    @property
+    def damage(self) -> list[str]:
+        """What could not be read since ``start``."""
+        return self._shelf.damage
+
+    def start(self, bound: Bound | None = None) -> None:
+        """A new question: what it may cost, and nothing is known of damage."""
+        self._shelf.bound = bound or Bound(None, None)
+        self._shelf.damage.clear()
 
     # -- what there is --------------------------------------------------------------------------
 
     def streams(self, plc: str = "", locatario: str = "") -> list[Stream]:
         """Those that have something."""
-        sql = "SELECT locatario, plc, grp, machine FROM stream ORDER BY 1, 2, 3, 4"
-        found = [Stream(*row) for row in self._rows(sql)]
         return [
             s
-            for s in found
+            for s in self._shelf.streams()
             if s.plc == (plc or s.plc) and s.locatario == (locatario or s.locatario)
         ]
 
     def series(
-        self, plc: str = "", field: str = "", group: str = "", machine: str = "",
+        self,
+        plc: str = "",
+        field: str = "",
+        group: str = "",
+        machine: str = "",
         locatario: str = "",
-    ) -> list[SeriesInfo]:  # fmt: skip
+    ) -> list[SeriesInfo]:
         """Every series that has something; of what is named, where it is."""
-        known, found = Known.load(self.folder), []
+        self._shelf.refresh()
+        known, rolled, found = Known.load(self.folder), self._shelf.listed(), []
         for stream in self.streams(plc, locatario):
             if (group and stream.group != group) or (machine and stream.machine != machine):
                 continue
-            ends = self._ends(stream)
+            ends = self._shelf.ends(stream)
             if ends is None:
                 continue
-            newest = self._table(stream, ends[1], ends[1] + 1)
+            kinds = {s.field: kind for s, kind in rolled.items() if s.stream == stream and s.field}
+            newest = self._shelf.table(stream, ends[1], ends[1] + 1)
             for name in _fields(newest):
+                column = newest.field(name)
+                kinds[name] = _kind(None if column is None else column.values)
+            for name, kind in kinds.items():
                 if field and name != field:
                     continue
-                column = newest.field(name)
                 info = known.field(stream, name)
-                kind = _kind(None if column is None else column.values, info.counts)
-                found.append(SeriesInfo(Series(*stream, name), kind, info.type, info.unit, *ends))
+                series = Series(*stream, name)
+                found.append(SeriesInfo(series, _counted(kind, info), info.type, info.unit, *ends))
         return found
-
-    def find(self, series: Series) -> SeriesInfo | None:
-        """One of them."""
-        found = self.series(*series.stream[1:2], series.field, locatario=series.locatario)
-        return next((s for s in found if s.series == series), None)
 
     # -- values ---------------------------------------------------------------------------------
 
     def raw(self, series: Sequence[Series], begin_ms: int, end_ms: int, limit: int) -> list[Raw]:
         """The messages of each, the first ``limit`` of them."""
+        self._shelf.refresh()
         out = []
         for one in series:
-            table = by_time(self._table(one.stream, begin_ms, end_ms))
+            table = by_time(self._shelf.table(one.stream, begin_ms, end_ms))
             cut = table.rows > limit
             table = table.pick(slice(limit)) if cut else table
             found, quality = known_quality(table, one.field)
@@ -126,49 +128,42 @@ class History:
         if step_ms % MINUTE_MS == 0:
             begin_ms -= begin_ms % MINUTE_MS
         size = max(0, -(-(end_ms - begin_ms) // step_ms))
-        known, out = Known.load(self.folder), []
+        self._shelf.refresh()
+        known, held, out = Known.load(self.folder), self._shelf.held(), []
         for one in series:
-            info = known.field(one.stream, one.field)
-            kind, buckets = self._buckets(one, begin_ms, step_ms, size, known)
+            roller = Roller(self._shelf, known, one, held)
+            buckets = roller.buckets(begin_ms, step_ms, size)
             starts = begin_ms + step_ms * np.arange(size, dtype=np.int64)
-            kind = "counter" if info.counts and kind == "number" else kind
+            kind = _counted(roller.kind, known.field(one.stream, one.field))
             out.append(
                 Rolled(
-                    one, kind, step_ms, starts, buckets.count, buckets.mean(), buckets.low,
-                    buckets.high, buckets.last, buckets.known_ms, buckets.weighted(),
-                    buckets.increase, buckets.edges,
+                    series=one,
+                    kind=kind,
+                    step_ms=step_ms,
+                    begin_ms=starts,
+                    count=buckets.count,
+                    mean=buckets.mean(),
+                    low=buckets.low,
+                    high=buckets.high,
+                    last=buckets.last,
+                    known_ms=buckets.known_ms,
+                    weighted=buckets.weighted(),
+                    increase=buckets.increase,
+                    edges=buckets.edges,
                 )
-            )  # fmt: skip
+            )
+            if kind == "text":
+                for numbers in (out[-1].mean, out[-1].weighted, out[-1].increase):
+                    numbers.fill(np.nan)
         return out
-
-    def _buckets(
-        self, one: Series, begin_ms: int, step_ms: int, size: int, known: Known
-    ) -> tuple[str, Buckets]:
-        hold_ms = known.hold_ms(one.stream)
-        end_ms = begin_ms + size * step_ms
-        around = max(hold_ms, HOUR_MS)
-        table = by_time(self._table(one.stream, begin_ms - around, end_ms + around))
-        found, quality = known_quality(table, one.field)
-        good = quality == GOOD
-        times = Times(table.ints("ts"), good, table.joined, begin_ms, step_ms, size, hold_ms)
-        if found is None:
-            return "number", Buckets.empty(size)
-        kind = _kind(found.values, False)
-        if kind == "text":
-            buckets = condense_text(times, found.values)
-            buckets.total.fill(np.nan)
-            buckets.area.fill(np.nan)
-            buckets.increase.fill(np.nan)
-            return kind, buckets
-        values: Floats = np.where(good, found.values, 0).astype(np.float64)
-        return kind, condense(times, values, known.field(one.stream, one.field).span)
 
     # -- what is not known ----------------------------------------------------------------------
 
     def known(self, stream: Stream, begin_ms: int, end_ms: int) -> list[Unknown]:
         """The times between of which its values are **not** known, in order, touching or not."""
         hold_ms = Known.load(self.folder).hold_ms(stream)
-        table = by_time(self._table(stream, begin_ms - hold_ms, end_ms + hold_ms))
+        self._shelf.refresh()
+        table = by_time(self._shelf.table(stream, begin_ms - hold_ms, end_ms + hold_ms))
         ts, quality, joined = table.ints("ts").tolist(), table.quality.tolist(), table.joined
         reasons = table.reasons("*")
         found: list[Unknown] = []
@@ -190,8 +185,8 @@ class History:
                 add(at, t, str(reasons[i - 1] or QUALITIES[quality[i - 1]]))
             elif not joined[i]:
                 add(at, t, "gap")
-            else:
-                add(at + hold_ms, t, "silent")
+            elif t - at > hold_ms:
+                add(at, t, "silent")
             at = t
         if not ts:
             add(begin_ms, end_ms, "silent")
@@ -203,12 +198,11 @@ class History:
 
     def gaps(self, plc: str, begin_ms: int, end_ms: int, locatario: str = "") -> list[Gap]:
         """Gap messages whose time touches the range, or is not known."""
-        sql = (
-            "SELECT locatario, plc, from_ms, to_ms, body FROM gap WHERE plc = ?"
-            " AND coalesce(to_ms, from_ms, ?) >= ? AND coalesce(from_ms, to_ms, ?) < ? ORDER BY id"
+        found = self._shelf.gaps(
+            "plc = ? AND coalesce(to_ms, from_ms, ?) >= ? AND coalesce(from_ms, to_ms, ?) < ?",
+            (plc, begin_ms, begin_ms, begin_ms, end_ms),
         )
-        rows = self._rows(sql, (plc, begin_ms, begin_ms, begin_ms, end_ms))
-        return [_gap(row) for row in rows if row[0] == (locatario or row[0])]
+        return [g for g in found if g.locatario == (locatario or g.locatario)]
 
     def messages(
         self, plc: str, begin_ms: int, end_ms: int, locatario: str = ""
@@ -216,69 +210,49 @@ class History:
         """(topic, message) as delivered, samples and gaps whose ``ts`` lies in the range: those of
         an hour after those of the hour before, each in order of (epoch, seq).
         """
-        for hour_ms in range(begin_ms - begin_ms % HOUR_MS, end_ms, HOUR_MS):
+        self._shelf.refresh()
+        gaps = [
+            g
+            for g in self._shelf.gaps("plc = ?", (plc,))
+            if g.locatario == (locatario or g.locatario)
+        ]
+        streams = self.streams(plc, locatario)
+        for hour_ms in self._hours(streams, begin_ms, end_ms, gaps):
+            self._shelf.refresh()
             first, last = max(hour_ms, begin_ms), min(hour_ms + HOUR_MS, end_ms)
             found: list[tuple[tuple[int, int], str, dict[str, Any]]] = []
-            for stream in self.streams(plc, locatario):
+            for stream in streams:
                 topic = f"plc/{stream.locatario}/{stream.plc}"
-                for m in self._table(stream, first, last).messages():
+                for m in self._shelf.table(stream, first, last).messages():
                     found.append(((m["epoch"], m["seq"]), topic, m))
-            for gap in self._gap_messages(plc, first, last, locatario):
-                identity = gap.message["epoch"], gap.message["first_seq"]
-                found.append((identity, f"plc/{gap.locatario}/{plc}/gap", gap.message))
+            for gap in gaps:
+                if first <= gap.message["ts"] < last:
+                    identity = gap.message["epoch"], gap.message["first_seq"]
+                    found.append((identity, f"plc/{gap.locatario}/{plc}/gap", gap.message))
             for _, topic, message in sorted(found, key=lambda f: f[0]):
                 yield topic, message
 
-    def _gap_messages(self, plc: str, first_ms: int, last_ms: int, locatario: str) -> list[Gap]:
-        sql = "SELECT locatario, plc, from_ms, to_ms, body FROM gap WHERE plc = ? ORDER BY id"
-        gaps = [_gap(row) for row in self._rows(sql, (plc,))]
-        return [
-            g for g in gaps
-            if first_ms <= g.message["ts"] < last_ms and g.locatario == (locatario or g.locatario)
-        ]  # fmt: skip
+    def _hours(
+        self, streams: Sequence[Stream], begin_ms: int, end_ms: int, gaps: Sequence[Gap]
+    ) -> list[int]:
+        """Those of a range that have something."""
+        hours = {hour_ms for _, hour_ms in self._shelf.held()}
+        hours |= {hour_of(g.message["ts"]) for g in gaps} | self._shelf.hours().keys()
+        return sorted(h for h in hours if begin_ms - HOUR_MS < h < end_ms)
 
-    # -- files ----------------------------------------------------------------------------------
+    def last_before(self, stream: Stream, ts_ms: int, within_ms: int) -> Table | None:
+        """A stream's last row before a time, by time; None where that is longer ago."""
+        table = by_time(self._shelf.table(stream, ts_ms - within_ms, ts_ms))
+        return table.pick(slice(table.rows - 1, None)).whole() if table.rows else None
 
-    def _rows(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        if self._db is None:
-            path = self.folder / FILE
-            if not path.exists():
-                return []
-            self._db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-            self._db.set_busy_timeout(1_000)
-        return list(self._db.execute(sql, tuple(args)))
-
-    def _ends(self, stream: Stream) -> tuple[int, int] | None:
-        sql = "SELECT min(first_ms), max(last_ms) FROM block WHERE stream = ?"
-        ((first, last),) = self._rows(sql, (stream_id(stream),)) or [(None, None)]
-        return None if first is None else (first, last)
-
-    def _table(self, stream: Stream, begin_ms: int, end_ms: int) -> Table:
-        """Its rows of that time, by (epoch, seq)."""
-        sql = (
-            "SELECT rows, joined, crc, body FROM block WHERE stream = ? AND first_ms < ?"
-            " AND last_ms >= ? ORDER BY id"
-        )
-        tables = []
-        for row in self._rows(sql, (stream_id(stream), end_ms, begin_ms)):
-            self.bound.spend()
-            tables.append(open_table(*row))
-        if not tables:
-            return Table.of([], [])
-        table = ordered(joined_tables(tables))
-        ts = table.ints("ts")
-        inside = (ts >= begin_ms) & (ts < end_ms)
-        return table if inside.all() else table.pick(np.flatnonzero(inside))
+    def first_after(self, stream: Stream, ts_ms: int, within_ms: int) -> tuple[int, bool] | None:
+        """(ts, joined) of its first row from a time on; None where that comes later."""
+        table = by_time(self._shelf.table(stream, ts_ms, ts_ms + within_ms))
+        return (int(table.ints("ts")[0]), bool(table.joined[0])) if table.rows else None
 
     def close(self) -> None:
         """Closes what is open."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
-
-
-def _gap(row: tuple[Any, ...]) -> Gap:
-    return Gap(row[0], row[1], row[2], row[3], orjson.loads(row[4]))
+        self._shelf.close()
 
 
 def _fields(table: Table) -> Iterator[str]:
@@ -295,9 +269,13 @@ def _fields(table: Table) -> Iterator[str]:
             yield field
 
 
-def _kind(values: NDArray[Any] | None, counts: bool) -> Kind:
-    if values is None or values.dtype == object:
+def _kind(values: NDArray[Any] | None) -> str:
+    if values is None or values.dtype.hasobject:
         return "text"
-    if values.dtype == np.bool_:
-        return "bool"
-    return "counter" if counts else "number"
+    return "bool" if values.dtype == np.bool_ else "number"
+
+
+def _counted(kind: str, info: FieldInfo) -> Kind:
+    if kind == "number":
+        return "counter" if info.counts else "number"
+    return "bool" if kind == "bool" else "text"

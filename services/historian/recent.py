@@ -57,10 +57,14 @@ class Block:
     identities: list[tuple[int, int]] = field(default_factory=list)
     joined: list[bool] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
+    size_bytes: int = 0
+    """Packed."""
 
     def packed(self) -> bytes:
         """As one JSON array, compressed."""
-        return zlib.compress(b"[" + b",".join(self.bodies) + b"]", 1)
+        body = zlib.compress(b"[" + b",".join(self.bodies) + b"]", 1)
+        self.size_bytes = len(body)
+        return body
 
 
 @dataclass(slots=True)
@@ -158,6 +162,35 @@ class Recent:
             "INSERT OR IGNORE INTO gap (locatario, plc, from_ms, to_ms, body) VALUES (?,?,?,?,?)",
             commit.gaps,
         )
+
+    # -- rows on their way to their hour's file -------------------------------------------------
+
+    def held(self) -> Iterator[tuple[Stream, int, int, int]]:
+        """(stream, hour, rows, bytes) of what lies here."""
+        yield from held(self.db)
+
+    def blocks(self, stream: Stream, hour_ms: int) -> list[tuple[int, tuple[Any, ...]]]:
+        """(id, what ``open_table`` takes) of a stream's rows of an hour."""
+        sql = (
+            "SELECT id, rows, joined, crc, body FROM block WHERE (stream, hour_ms) = (?,?)"
+            " ORDER BY id"
+        )
+        return [(row[0], row[1:]) for row in self.db.execute(sql, (stream_id(stream), hour_ms))]
+
+    def forget(self, blocks: Iterable[int]) -> None:
+        """An hour's file has them. What cannot be written is seen twice, and counts once."""
+        with contextlib.suppress(*FULL), self.db:
+            self.db.executemany("DELETE FROM block WHERE id = ?", [(b,) for b in blocks])
+
+
+def held(db: apsw.Connection) -> Iterator[tuple[Stream, int, int, int]]:
+    """See ``Recent.held``."""
+    sql = (
+        "SELECT locatario, plc, grp, machine, hour_ms, sum(rows), sum(length(body)) FROM block"
+        " JOIN stream ON stream.id = block.stream GROUP BY block.stream, hour_ms"
+    )
+    for *names, hour_ms, rows, size_bytes in db.execute(sql):
+        yield Stream(*names), hour_ms, rows, size_bytes
 
 
 def open_table(rows: int, joined: bytes, crc: int, body: bytes) -> Table:

@@ -68,6 +68,12 @@ def _dense(cells: Sequence[Any]) -> NDArray[Any]:
     return values
 
 
+def element(array: Column, at: int) -> Column:
+    """One element of arrays."""
+    cells = array.values.tolist()
+    return column([c[at] if isinstance(c, list) and at < len(c) else _MISSING for c in cells])
+
+
 class Table:
     """Rows of one stream, in any order until ``ordered``."""
 
@@ -90,9 +96,9 @@ class Table:
             if not all(isinstance(p, dict) or p is _MISSING for p in inner):
                 cells[part] = inner  # no message of ours, and kept all the same
                 continue
-            have: list[Any] = [True if p is not _MISSING else _MISSING for p in inner]
-            if any(h is True for h in have):
-                cells[part] = have
+            empty: list[Any] = [True if p == {} else _MISSING for p in inner]
+            if True in empty:
+                cells[part] = empty
             _gather(cells, [{} if p is _MISSING else p for p in inner], f"{part}/")
         columns = {name: column(c) for name, c in cells.items()}
         columns[JOINED] = Column(np.array(joined, np.bool_), None)
@@ -108,6 +114,12 @@ class Table:
         if name not in self._columns:
             self._columns[name] = self._load(name) if name in self._names else None
         return self._columns[name]
+
+    def once(self, name: str) -> Column | None:
+        """The same, and not kept: of a whole hour all columns at once would not fit in memory."""
+        if name in self._columns:
+            return self._columns[name]
+        return self._load(name) if name in self._names else None
 
     def ints(self, name: str) -> Ints:
         """One that every row has: ``ts``, ``epoch``, ``seq``."""
@@ -144,10 +156,7 @@ class Table:
         array = self.field(head)
         if array is None or array.values.dtype != object:
             return None
-        at = int(number)
-        return column(
-            [c[at] if isinstance(c, list) and at < len(c) else _MISSING for c in array.values]
-        )
+        return element(array, int(number))
 
     def reasons(self, name: str) -> NDArray[Any]:
         """Why a field (or all, ``"*"``) is absent or doubtful, by row; "" where nothing is said."""
@@ -160,10 +169,15 @@ class Table:
         """These rows, in that order."""
 
         def load(name: str) -> Column | None:
-            found = self.get(name)
+            found = self.once(name)
             return None if found is None else found.pick(rows)
 
         return Table(len(np.arange(self.rows)[rows]), self.names, load)
+
+    def whole(self) -> Table:
+        """The same rows, of which nothing has to be read any more."""
+        columns = {name: c for name in self.names if (c := self.get(name)) is not None}
+        return Table(self.rows, columns, columns.get)
 
     def messages(self) -> list[dict[str, Any]]:
         """The JSON objects again."""
@@ -212,7 +226,7 @@ def joined_tables(tables: Sequence[Table]) -> Table:
     rows = sum(t.rows for t in tables)
 
     def load(name: str) -> Column | None:
-        parts = [(t, t.get(name)) for t in tables]
+        parts = [(t, t.once(name)) for t in tables]
         kinds = {c.values.dtype for _, c in parts if c is not None}
         if not kinds:
             return None
@@ -248,22 +262,29 @@ def ordered(table: Table) -> Table:
     return table.pick(order[np.concatenate(([True], ~same))])
 
 
-def by_time(table: Table) -> Table:
-    """In order of time (what is ``ordered``); where that is another order than the sequence's,
-    nothing joins.
+def time_order(table: Table) -> tuple[Ints, Bools]:
+    """The order of time (of what is ``ordered``), and which rows join to the one before them then:
+    where it is another than the sequence's, nothing does.
     """
+    ts, joined = table.ints("ts"), table.joined
+    order = np.argsort(ts, kind="stable")
+    follows = np.zeros(table.rows, np.bool_)
+    if table.rows:
+        follows[0] = order[0] == 0
+        follows[1:] = order[1:] == order[:-1] + 1
+    return order, joined[order] & follows
+
+
+def by_time(table: Table) -> Table:
+    """In order of time."""
     ts = table.ints("ts")
     if table.rows < 2 or (ts[1:] >= ts[:-1]).all():
         return table
-    order = np.argsort(ts, kind="stable")
+    order, joined = time_order(table)
     moved = table.pick(order)
-    joined = table.joined[order]
-    joined[0] = joined[0] and order[0] == 0
-    joined[1:] &= order[1:] == order[:-1] + 1
-    picked = moved.get
 
     def load(name: str) -> Column | None:
-        return Column(joined, None) if name == JOINED else picked(name)
+        return Column(joined, None) if name == JOINED else moved.once(name)
 
     return Table(table.rows, moved.names, load)
 

@@ -1,8 +1,8 @@
 """Roll-ups of one series: what is kept of a span of time. Pure: no clock, no file.
 
-A value counts from its message to the next one of its record, where the PLC's sequence has no hole
-between the two, and at most ``hold_ms``. All else (a gap, bad or uncertain quality, an offline PLC)
-is *not known*, which is not zero. Parts merge to the whole, in order of time.
+A value counts from its message to the next one of its record, where that comes within ``hold_ms``
+and the PLC's sequence has no hole between the two. All else (a gap, bad or uncertain quality, an
+offline PLC, silence) is *not known*, which is not zero. Parts merge to the whole, in order of time.
 
 services/historian/condense.py computes the same of whole columns; a test holds it against this.
 """
@@ -52,7 +52,7 @@ class Rollup:
     was.
     """
     edges: int = 0
-    """How often it became true (rose above 0), as far as no hole hides it."""
+    """How often it became true (rose above 0) while it was known."""
 
     @property
     def mean(self) -> float | None:
@@ -109,8 +109,9 @@ class Reducer:
         PLC's sequence is missing since the record's message before.
         """
         before = self._value
-        if before is not None and joined:
-            self._hold(before, self._ts_ms, min(ts_ms, self._ts_ms + self._hold_ms))
+        holds = joined and ts_ms - self._ts_ms <= self._hold_ms
+        if before is not None and holds:
+            self._hold(before, self._ts_ms, ts_ms)
         if value is not None:
             number = float(value)
             bucket = self._bucket(ts_ms)
@@ -121,7 +122,7 @@ class Reducer:
             bucket.last, bucket.last_ms = value, ts_ms
             if self._good is not None:
                 bucket.increase += increase(self._good, number, self._span)
-            if joined and before is not None and before <= 0 < number:
+            if holds and before is not None and before <= 0 < number:
                 bucket.edges += 1
             self._good = number
         self._value = None if value is None else float(value)

@@ -1,0 +1,188 @@
+"""Stored roll-ups: ``minute/2026-11-30.db`` holds minutes, an hour of a series in each row;
+``hour/2026-11.db`` hours, a day in each row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+import numpy as np
+
+from services.historian.codec import Damaged, decode, encode
+from services.historian.condense import Buckets
+from services.historian.hours import sync_folder
+from services.historian.shapes import DAY_MS, HOUR_MS, MINUTE_MS, Series
+from services.historian.table import Column
+
+
+class Level(NamedTuple):
+    """One resolution."""
+
+    name: str
+    step_ms: int
+    row_ms: int
+    """What one row holds."""
+    file: str
+    """strftime of a file's name."""
+
+    @property
+    def size(self) -> int:
+        """Buckets in a row."""
+        return self.row_ms // self.step_ms
+
+    def path(self, folder: Path, ts_ms: int) -> Path:
+        """The file for a time."""
+        day = datetime.fromtimestamp(ts_ms / 1_000, UTC)
+        return folder / self.name / f"{day.strftime(self.file)}.db"
+
+
+MINUTE = Level("minute", MINUTE_MS, HOUR_MS, "%Y-%m-%d")
+HOUR = Level("hour", HOUR_MS, DAY_MS, "%Y-%m")
+LEVELS = (MINUTE, HOUR)
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS series (id INTEGER PRIMARY KEY, locatario TEXT, plc TEXT, grp TEXT,
+                                   machine TEXT, field TEXT, kind TEXT);
+CREATE TABLE IF NOT EXISTS roll (series INTEGER, row_ms INTEGER, crc INTEGER, body BLOB,
+                                 PRIMARY KEY (series, row_ms)) WITHOUT ROWID;
+"""
+ROLL_ERRORS = (apsw.Error,)
+_NUMBERS = ("total", "low", "high", "last", "area", "increase")
+_WHOLE = ("count", "last_ms", "known_ms", "edges")
+
+
+def series_id(series: Series) -> int:
+    """The same in every file."""
+    name = "/".join((*series.stream, series.field)).encode()
+    return int.from_bytes(blake2b(name, digest_size=8).digest()) >> 1
+
+
+def pack(buckets: Buckets) -> bytes:
+    """As bytes, exact."""
+    out = []
+    came = buckets.count > 0
+    for name in (*_WHOLE, *_NUMBERS):
+        values = getattr(buckets, name)
+        if name in ("low", "high", "last") and values.dtype == np.float64:
+            there = came & ~np.isnan(values)
+            column = Column(values, None if there.all() else there)
+        else:
+            column = Column(values, None)
+        body = encode(column)
+        out.append(len(body).to_bytes(4, "little") + body)
+    return b"".join(out)
+
+
+def unpack(body: bytes, size: int) -> Buckets:
+    """What ``pack`` gave. Raises Damaged."""
+    found: dict[str, Any] = {}
+    at = 0
+    for name in (*_WHOLE, *_NUMBERS):
+        length = int.from_bytes(body[at : at + 4], "little")
+        column = decode(body[at + 4 : at + 4 + length], size)
+        at += 4 + length
+        values = column.values
+        if name in ("low", "high", "last") and not values.dtype.hasobject:
+            values = values.astype(np.float64)
+            if column.present is not None:
+                values[~column.present] = np.nan
+        found[name] = values
+    return Buckets(**found)
+
+
+class Rolls:
+    """One file. Raises apsw.Error."""
+
+    def __init__(self, path: Path, *, write: bool = False) -> None:
+        if write:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        elif not path.exists():
+            raise FileNotFoundError(path)
+        self.path = path
+        new = write and not path.exists()
+        flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if write else 0)
+        self.db = apsw.Connection(str(path), flags=flags)
+        self.db.set_busy_timeout(1_000)
+        if write:
+            try:
+                self.db.execute("PRAGMA synchronous=FULL")
+                self.db.execute(_SCHEMA)
+                if new:
+                    sync_folder(path.parent)
+            except Exception:
+                self.db.close()
+                raise
+
+    def get(self, level: Level, series: Series, row_ms: int) -> Buckets | None:
+        """A row; None where there is none. Raises Damaged."""
+        sql = "SELECT crc, body FROM roll WHERE (series, row_ms) = (?,?)"
+        row = self.db.execute(sql, (series_id(series), row_ms)).fetchone()
+        if row is None:
+            return None
+        if zlib.crc32(row[1]) != row[0]:
+            raise Damaged(f"{self.path.name}: {series.field}")
+        return unpack(row[1], level.size)
+
+    def kind(self, series: Series) -> str | None:
+        """What it is, where it is known here."""
+        sql = "SELECT kind FROM series WHERE id = ?"
+        row = self.db.execute(sql, (series_id(series),)).fetchone()
+        return row[0] if row else None
+
+    def end(self, series: Series, which: str) -> int | None:
+        """Its first (``min``) or last (``max``) row; None where it has none, or that is damaged."""
+        sql = f"SELECT {which}(row_ms) FROM roll WHERE series = ?"
+        try:
+            row = self.db.execute(sql, (series_id(series),)).fetchone()
+        except ROLL_ERRORS:
+            return None
+        return row[0] if row else None
+
+    def series(self) -> list[tuple[Series, str]]:
+        """Every series with its kind."""
+        sql = "SELECT locatario, plc, grp, machine, field, kind FROM series"
+        return [(Series(*row[:5]), row[5]) for row in self.db.execute(sql)]
+
+    def put(self, rows: Iterable[tuple[Series, str, int, bytes]]) -> None:
+        """(series, kind, row_ms, ``pack``ed), in one transaction."""
+        with self.db:
+            for series, kind, row_ms, body in rows:
+                number = series_id(series)
+                self.db.execute(
+                    "INSERT OR REPLACE INTO series VALUES (?,?,?,?,?,?,?)",
+                    (number, *series.stream, series.field, kind),
+                )
+                self.db.execute(
+                    "INSERT OR REPLACE INTO roll VALUES (?,?,?,?)",
+                    (number, row_ms, zlib.crc32(body), body),
+                )
+
+    def close(self) -> None:
+        """Closes it."""
+        with contextlib.suppress(apsw.Error):
+            self.db.close()
+
+
+def files(folder: Path, level: Level) -> list[tuple[int, Path, int]]:
+    """(when it ends, path, bytes) of each file of a level, the oldest first."""
+    found = []
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder / level.name) as entries:
+        for entry in entries:
+            stem, _, suffix = entry.name.partition(".")
+            if suffix != "db":
+                continue
+            with contextlib.suppress(ValueError, FileNotFoundError):
+                begin = datetime.strptime(stem, level.file).replace(tzinfo=UTC)
+                month = begin.month % 12 + 1
+                year = begin.year + (month == 1)
+                end = begin.replace(year=year, month=month) if level is HOUR else None
+                end_ms = round((end or begin).timestamp() * 1_000) + (0 if end else DAY_MS)
+                found.append((end_ms, Path(entry.path), entry.stat().st_size))
+    return sorted(found)
