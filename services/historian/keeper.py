@@ -80,8 +80,11 @@ class Keeper:
         config = process.config
         self._recent = Recent(self.folder, self._damaged)
         known = Known(config["groups"])
-        known.save(self.folder)
         say = process.event
+        try:
+            known.save(self.folder)
+        except OSError as e:  # a full disk: the old one serves until the next start
+            say("warning", "history_disk_full", f"fields' names and units cannot be kept: {e}")
         self._keeping = Keeping(
             self.folder,
             max_size_bytes=config["max_size_bytes"],

@@ -61,10 +61,13 @@ class Known:
             return cls()
 
     def save(self, folder: Path) -> None:
-        """For who reads without the historian."""
+        """For who reads without the historian. Raises OSError; the old one is still there then."""
         temporary = folder / f"{FILE}.{os.getpid()}"
-        temporary.write_bytes(orjson.dumps(list(self._groups.values())))
-        temporary.replace(folder / FILE)
+        try:
+            temporary.write_bytes(orjson.dumps(list(self._groups.values())))
+            temporary.replace(folder / FILE)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def hold_ms(self, stream: Stream) -> int:
         """How long a value counts as held."""

@@ -31,8 +31,7 @@ def one(seed: int, tell: Counter[str]) -> None:
             held = sum("disk_full" in event for event in rig.said)
             tell["times the historian said so"] += held > 0
             if rng.random() < 0.3:
-                for connection in rig.connections():
-                    connection.close()
+                rig.abandoned().close()
                 rig.drop_historian()
                 rig.start()
                 tell["restarts while full"] += 1
@@ -48,8 +47,9 @@ def one(seed: int, tell: Counter[str]) -> None:
         tell["cases"] += 1
         tell["of the history's disk alone"] += alone
     finally:
-        for connection in rig.connections():
-            connection.close()
+        if rig.keeper is not None:
+            rig.abandoned().close()
+            rig.drop_historian()
         if rig.store is not None:
             rig.store.close()
             rig.store = None

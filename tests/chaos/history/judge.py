@@ -17,6 +17,8 @@ from services.runtime.clock import now_ms
 Identity = tuple[str, int, int]
 """(PLC, epoch, seq)."""
 HOUR_MS = 3_600_000
+DAMAGED = "history_damaged"
+"""Why a field is absent that a damaged file held."""
 # Messages begin so long ago and come to today: whole hours, and the end of two days.
 SPAN_MS = 50 * HOUR_MS
 _WORDS = ("PEÇA-A", "", "a/b", '"', "LOTE 17", "\N{OHM SIGN}")
@@ -86,6 +88,10 @@ class Held:
     messages: dict[Identity, dict[str, Any]] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     gaps: list[dict[str, Any]] = field(default_factory=list)
+    partial: set[Identity] = field(default_factory=set)
+    """Messages that say themselves which of their fields damage has taken."""
+    damage: list[str] = field(default_factory=list)
+    """What the reading has said of it."""
 
     def told(self, identity: Identity) -> bool:
         """Whether a gap names it."""
@@ -110,14 +116,36 @@ def held(folder: Path, plant: Plant, plcs: list[str]) -> Held:
                 identity = (plc, message["epoch"], message["seq"])
                 if topic != f"plc/acme/{plc}":
                     found.wrong.append(f"{identity} under {topic}")
-                if identity in found.messages:
+                if identity in found.messages or identity in found.partial:
                     found.wrong.append(f"{identity} is there twice")
-                elif not same(message, plant.fed.get(identity)):
-                    found.wrong.append(f"{identity} is {message}, was {plant.fed.get(identity)}")
-                found.messages[identity] = message
+                fed = plant.fed.get(identity)
+                if same(message, fed):
+                    found.messages[identity] = message
+                elif fed is not None and same(message, without(fed, message)):
+                    found.partial.add(identity)
+                else:
+                    found.wrong.append(f"{identity} is {differences(message, fed or {})}")
+            found.damage += history.damage
     finally:
         history.close()
     return found
+
+
+def without(fed: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
+    """What was fed, without the fields that the message names as taken by damage."""
+    taken = {k: why for k, why in message.get("bad", {}).items() if why == DAMAGED}
+    values = {k: v for k, v in fed["values"].items() if k not in taken}
+    return {**fed, "values": values, "bad": {**fed.get("bad", {}), **taken}, "quality": "bad"}
+
+
+def differences(message: dict[str, Any], fed: dict[str, Any]) -> str:
+    """Which members are others than they were."""
+    names = sorted(message.keys() | fed.keys())
+    return ", ".join(
+        f"{n}: {message.get(n)!r} instead of {fed.get(n)!r}"
+        for n in names
+        if not same(message.get(n), fed.get(n))
+    )
 
 
 def same(one: Any, other: Any) -> bool:

@@ -36,7 +36,7 @@ def one(seed: int, disk: PowerDisk, tell: Counter[str]) -> None:
 def _cut(rig: HistoryRig, disk: PowerDisk, tell: Counter[str]) -> None:
     store = rig.store
     assert store is not None
-    outbox = store.outbox
+    outbox, abandoned = store.outbox, rig.abandoned()
     rig.drop_store()
     rig.drop_historian()
     if rig.random.random() < 0.7:  # tmpfs: the rings are gone with the power
@@ -46,7 +46,7 @@ def _cut(rig: HistoryRig, disk: PowerDisk, tell: Counter[str]) -> None:
         rig.outputs = {}
     tell["hours' files at a cut"] += sum(1 for _ in rig.history.rglob("*.[0-9].db"))
     tell["half made at a cut"] += sum(1 for _ in rig.history.rglob("*.building"))
-    disk.cut(rig.state, rig.random, [*outbox.segments, outbox.state, *rig.connections()])
+    disk.cut(rig.state, rig.random, [*outbox.segments, outbox.state, abandoned])
     tell["cases"] += 1
 
 

@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Generator
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import apsw
@@ -51,6 +54,22 @@ class HistorianNode(Node):
     def connect(self, wire: str, item: str = "") -> Queue:
         port: Queue = self._rig.wire(f"{wire}-{item}")
         return port
+
+
+@dataclass
+class Abandoned:
+    """Connections, and the steps of work that were under way on them."""
+
+    connections: list[Any]
+    steps: list[Generator[None, None, None]]
+
+    def close(self) -> None:
+        """Nothing of it can write any more."""
+        for connection in self.connections:
+            connection.close()
+        for step in self.steps:
+            with suppress(apsw.ConnectionClosedError):
+                step.close()
 
 
 class HistoryRig(Rig):
@@ -128,10 +147,15 @@ class HistoryRig(Rig):
         self.keeper.close()
         self.drop_historian()
 
-    def connections(self) -> list[Any]:
-        """To the historian's files."""
+    def abandoned(self) -> Abandoned:
+        """What a dead historian had open."""
         folder = str(self.history)
-        return [c for c in apsw.connections() if c.filename.startswith(folder)]
+        assert self.keeper is not None
+        work = self.keeper._work
+        return Abandoned(
+            [c for c in apsw.connections() if c.filename.startswith(folder)],
+            [job[0] for job in (work._flushing, work._condensing) if job is not None],
+        )
 
     def judge(self) -> Held:
         """What is there is right, and is what the other output was given, gaps apart."""
@@ -149,8 +173,8 @@ class HistoryRig(Rig):
 
     def close(self) -> None:
         """Ends everything."""
-        for connection in self.connections():
-            connection.close()
+        if self.keeper is not None:
+            self.abandoned().close()
         if self.store is not None:
             self.store.close()
         for module in (*_MODULES, work_module):
