@@ -106,7 +106,7 @@ def _floats(values: Floats, level: int) -> bytes:
         forms.append(b"d" + bytes([scaled[0]]) + _ints(scaled[1], level))
     with np.errstate(over="ignore"):
         short = values.astype(np.float32)
-    if not forms and same(widened(short), values):
+    if not forms and same(widened(short[:8]), values[:8]) and same(widened(short), values):
         forms.append(b"r" + _ints(short.view(np.int32).astype(np.int64), level))
     if not forms:
         forms.append(b"f" + _ints(values.view(np.int64), level))
@@ -115,23 +115,26 @@ def _floats(values: Floats, level: int) -> bytes:
 
 def _as_decimals(values: Floats) -> tuple[int, Ints] | None:
     """(digits behind the point, whole numbers) where that is exact for all."""
-    if not len(values) or not np.isfinite(values).all() or np.abs(values).max() > 1e12:
+    if not len(values):
         return None
-    for digits in range(_DECIMALS + 1):
+    # A sample tells soon how many there are at least.
+    few = values[:: max(1, len(values) // 8)][:8, None]
+    powers = _POWERS[: _DECIMALS + 1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        fits = (np.rint(few * powers) / powers == few).all(axis=0)
+    if not fits.any():
+        return None
+    for digits in range(int(fits.argmax()), _DECIMALS + 1):
         power = _POWERS[digits]
-        # A sample tells soon that there are more digits.
-        if digits < _DECIMALS and not _is_whole(values[:8], power):
-            continue
-        if _is_whole(values, power):
-            return digits, np.rint(values * power).astype(np.int64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = np.rint(values * power)
+        # NaN compares as greater than nothing, so it is not below either.
+        if not (np.abs(scaled) < _EXACT).all():
+            return None
+        whole = scaled.astype(np.int64)
+        if same(whole / power, values):
+            return digits, whole
     return None
-
-
-def _is_whole(values: Floats, power: float) -> bool:
-    scaled = np.rint(values * power)
-    if len(scaled) and np.abs(scaled).max() >= _EXACT:
-        return False
-    return same((scaled.astype(np.int64) / power).astype(np.float64), values)
 
 
 def same(a: Floats, b: Floats) -> bool:
@@ -189,14 +192,16 @@ def _object_array(cells: list[Any]) -> NDArray[Any]:
 
 def _ints(values: Ints, level: int) -> bytes:
     """Plain, their differences, or those of these: what spans least. Then as narrow as fits."""
-    best = (0, values)
+    order, chosen = 0, values
     if len(values) > 2:
-        once = np.diff(values, prepend=np.int64(0))
-        twice = np.diff(once, prepend=np.int64(0))
-        spans = [_span(values), _span(once[1:]), _span(twice[2:])]
+        once = values[1:] - values[:-1]
+        twice = once[1:] - once[:-1]
+        spans = (_span(values), _span(once), _span(twice))
         order = spans.index(min(spans))
-        best = (order, (values, once, twice)[order])
-    order, chosen = best
+        if order == 1:
+            chosen = np.concatenate((values[:1], once))
+        elif order == 2:
+            chosen = np.concatenate((values[:1], once[:1] - values[:1], twice))
     heads, rest = chosen[:order], chosen[order:]
     low = int(rest.min()) if len(rest) else 0
     span = int(rest.max()) - low if len(rest) else 0

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import numpy as np
@@ -28,7 +29,7 @@ from services.historian.hours import (
 )
 from services.historian.known import Known
 from services.historian.reading import History
-from services.historian.recent import Recent, open_table
+from services.historian.recent import Blocks, Recent
 from services.historian.rolling import Rolling
 from services.historian.shapes import HOUR_MS, Stream
 from services.historian.table import VALUES, Column, Table, joined_tables, ordered
@@ -51,8 +52,8 @@ class Compactor:
 
     def flush(self, stream: Stream, hour_ms: int) -> Steps:
         """Moves a stream's rows of an hour. Raises what SQLite says of the disk."""
-        blocks, table, lost = self._newest(stream, hour_ms)
-        yield
+        blocks = self._recent.blocks(stream, hour_ms)
+        table = yield from self._newest(blocks)
         if table is not None:
             writer = HourWriter(path_of(self._folder, hour_ms, GROWING), growing=True)
             try:
@@ -60,19 +61,20 @@ class Compactor:
             finally:
                 writer.close()
             hit("historian.flushed")
-        self._tell(lost)
-        self._recent.forget(blocks)
+        self._recent.forget(number for number, _ in blocks)
 
-    def _newest(self, stream: Stream, hour_ms: int) -> tuple[list[int], Table | None, list[str]]:
-        """(blocks, their rows, what is damaged)."""
-        ids, tables, lost = [], [], []
-        for number, block in self._recent.blocks(stream, hour_ms):
-            ids.append(number)
-            try:
-                tables.append(open_table(*block))
-            except ValueError as e:
-                lost.append(f"recent.db: {block[0]} rows of {'/'.join(filter(None, stream))}: {e}")
-        return ids, ordered(joined_tables(tables)) if tables else None, lost
+    def _newest(
+        self, blocks: list[tuple[int, tuple[Any, ...]]]
+    ) -> Generator[None, None, Table | None]:
+        """Their rows."""
+        opened = Blocks()
+        for _, block in blocks:
+            opened.add(block)
+            yield
+        self._tell(opened.lost)
+        table = opened.table()
+        yield
+        return None if table is None else ordered(table)
 
     def _tell(self, lost: list[str]) -> None:
         if lost:
@@ -134,13 +136,13 @@ class Compactor:
     ) -> Steps:
         tables: list[Table] = []
         for file in files:
-            tables += stored_tables(file, stream, lost)
-        ids, newest, also_lost = self._newest(stream, hour_ms)
-        lost += also_lost
-        yield
+            tables += stored_tables(file, stream, lost, whole=True)
+            yield
+        blocks = self._recent.blocks(stream, hour_ms)
+        newest = yield from self._newest(blocks)
         if newest is not None:
             tables.append(newest)
-        used += ids
+        used += [number for number, _ in blocks]
         if not tables:
             return
         table = ordered(joined_tables(tables))

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from services.historian.codec import Damaged, decode, encode
 from services.historian.recent import stream_id
 from services.historian.shapes import HOUR_MS, Stream
-from services.historian.table import Column, Table
+from services.historian.table import DAMAGED, KEYS, Column, Table
 
 FOLDER = "raw"
 GROWING = 0
@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS part (id INTEGER PRIMARY KEY, stream INTEGER, first_m
 CREATE INDEX IF NOT EXISTS part_stream ON part (stream);
 CREATE TABLE IF NOT EXISTS cell (id INTEGER PRIMARY KEY, crc INTEGER, body BLOB);
 """
-READ_ERRORS = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.IOError)
+READ_ERRORS = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.IOError, ValueError)
 
 
 class Place(NamedTuple):
@@ -127,7 +127,7 @@ class HourFile:
             except ValueError:
                 yield Damaged(f"{self.path.name}: the names of part {number}")
                 continue
-            same = msgpack.unpackb(zlib.decompress(head))
+            same: dict[str, Any] = msgpack.unpackb(zlib.decompress(head))
             yield Part(number, stream, first, last, rows, listed, same)
 
     def _named(self, number: int) -> list[str]:
@@ -140,6 +140,17 @@ class HourFile:
             except (zlib.error, msgpack.UnpackException, ValueError) as e:
                 raise ValueError(str(e)) from None
         return self._names[number]
+
+    def damaged(self, part: Part) -> Iterator[str]:
+        """Its columns that cannot be read."""
+        for i, name in enumerate(part.names):
+            sql = "SELECT crc, body FROM cell WHERE id = ?"
+            try:
+                row = self.db.execute(sql, (part.id * _CELLS + i,)).fetchone()
+            except READ_ERRORS:
+                row = None
+            if row is None or zlib.crc32(row[1]) != row[0]:
+                yield name
 
     def cell(self, part: Part, name: str) -> Column:
         """A column of a part. Raises Damaged."""
@@ -271,22 +282,41 @@ def part_table(file: HourFile, part: Part, damage: list[str]) -> Table:
     return Table(part.rows, [*part.names, *part.same], load)
 
 
-def stored_tables(file: HourFile, stream: Stream, lost: list[str]) -> list[Table]:
-    """A stream's parts of a file; what cannot be read is told."""
-    return list(_stored(file, stream, lost))
+def stored_tables(
+    file: HourFile, stream: Stream, lost: list[str], *, whole: bool = False
+) -> list[Table]:
+    """A stream's parts of a file; what cannot be read is told. ``whole``: every column is looked
+    at, and rows of which one is damaged are marked (``DAMAGED``).
+    """
+    return list(_stored(file, stream, lost, whole))
 
 
-def _stored(file: HourFile, stream: Stream, lost: list[str]) -> Iterator[Table]:
+def _stored(file: HourFile, stream: Stream, lost: list[str], whole: bool) -> Iterator[Table]:
     try:
         for part in file.parts(stream_id(stream)):
             if isinstance(part, ValueError):
                 lost.append(str(part))
+                continue
+            gone = set(file.damaged(part)) if whole else set()
+            lost += [f"{file.path.name}: {name} of part {part.id}" for name in sorted(gone)]
+            if gone:
+                marked = [n for n in part.names if n not in gone]
+                part = part._replace(names=part.names, same={**part.same, DAMAGED: True})
+                yield from _usable(_only(part_table(file, part, lost), [*marked, *part.same]))
             else:
-                table = part_table(file, part, lost)
-                if all(table.get(key) is not None for key in ("ts", "epoch", "seq")):
-                    yield table
+                yield from _usable(part_table(file, part, lost))
     except READ_ERRORS as e:
         lost.append(f"{file.path.name}: {e}")
+
+
+def _usable(table: Table) -> Iterator[Table]:
+    """Without its time or its identity a row is nothing."""
+    if all(table.get(key) is not None for key in KEYS):
+        yield table
+
+
+def _only(table: Table, names: list[str]) -> Table:
+    return Table(table.rows, names, table.once)
 
 
 def sync_folder(folder: Path) -> None:

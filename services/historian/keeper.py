@@ -15,10 +15,11 @@ from services.historian.answering import Answering
 from services.historian.compact import Compactor
 from services.historian.keeping import Keeping
 from services.historian.known import Known
-from services.historian.recent import Block, Commit, Recent, hour_of
+from services.historian.recent import DAMAGE, FULL, Block, Commit, Recent, hour_of
 from services.historian.shapes import Stream
 from services.historian.work import Work
 from services.runtime.clock import now_ms
+from services.runtime.errors import Unavailable
 from services.runtime.process import Process
 
 # How often work is done beside: a slice of it each time.
@@ -77,14 +78,8 @@ class Keeper:
     def __init__(self, process: Process) -> None:
         self._process = process
         self.folder: Path = process.state_dir / "history"
-        config = process.config
-        self._recent = Recent(self.folder, self._damaged)
-        known = Known(config["groups"])
-        say = process.event
-        try:
-            known.save(self.folder)
-        except OSError as e:  # a full disk: the old one serves until the next start
-            say("warning", "history_disk_full", f"fields' names and units cannot be kept: {e}")
+        config, say = process.config, process.event
+        self._known = Known(config["groups"])
         self._keeping = Keeping(
             self.folder,
             max_size_bytes=config["max_size_bytes"],
@@ -93,27 +88,47 @@ class Keeper:
             say=say,
             now_ms=now_ms,
         )
-        compactor = Compactor(self.folder, self._recent, known, say)
-        self._work = Work(self._recent, compactor, self._keeping, say, self.folder, now_ms)
-        self._begin()
+        self._recent: Recent | None = None
+        self._work: Work | None = None
+        self._forget()
 
-    def _begin(self) -> None:
+    def _open(self) -> tuple[Recent, Work]:
+        """Files; Unavailable where the disk does not take them."""
+        if self._recent is None or self._work is None:
+            try:
+                recent = self._recent or Recent(self.folder, self._damaged)
+                self._recent = recent
+                self._known.save(self.folder)
+            except (*FULL, OSError) as e:
+                text = f"the history cannot be opened: {e}"
+                raise Unavailable("disk_full", text) from None
+            say = self._process.event
+            compactor = Compactor(self.folder, recent, self._known, say)
+            self._work = Work(recent, compactor, self._keeping, say, self.folder, now_ms)
+        return self._recent, self._work
+
+    def _forget(self) -> None:
         self._sequences = Sequences()
         self._blocks: dict[tuple[Stream, int], Block] = {}
         self._gaps: list[tuple[str, str, int | None, int | None, bytes]] = []
 
     def _damaged(self, path: Path, why: str) -> None:
-        text = f"{path.stem}.db was damaged and lies in {path}: what it held is lost"
+        text = f"{path.stem}.db was damaged and lies in {path}"
         self._process.event("error", "history_damaged", text, error=why)
 
     # -- as a consumer --------------------------------------------------------------------------
 
     def begin(self) -> bytes:
         """Takes up what the last commit kept."""
-        self._begin()
-        self._sequences.restore(self._recent)
-        self._work.begin()
-        return self._recent.position()
+        self._forget()
+        recent, work = self._open()
+        try:
+            self._sequences.restore(recent)
+            work.begin()
+            return recent.position()
+        except DAMAGE as e:
+            recent.renew(str(e))
+            raise Unavailable("damaged", f"recent.db was damaged: {e}") from None
 
     def take(self, rows: Sequence[Row]) -> None:
         """Each goes to the block of its stream and hour."""
@@ -151,28 +166,35 @@ class Keeper:
 
     def commit(self, position: bytes) -> None:
         """Keeps what was taken."""
+        recent, work = self._open()
         plcs = self._sequences.dump()
-        self._recent.save(Commit(position, list(self._blocks.values()), plcs, self._gaps))
+        recent.save(Commit(position, list(self._blocks.values()), plcs, self._gaps))
         for block in self._blocks.values():
-            self._work.added(block.stream, block.hour_ms, len(block.bodies), block.size_bytes)
+            work.added(block.stream, block.hour_ms, len(block.bodies), block.size_bytes)
         self._sequences.changed.clear()
         self._blocks, self._gaps = {}, []
 
     def open(self) -> None:
         """Lets work be done beside."""
-        self._process.every(WORK_S, self._work.slice)
+        self._process.every(WORK_S, self._slice)
         self._process.every(1.0, self._measure)
+
+    def _slice(self) -> None:
+        if self._work is not None:
+            self._work.slice()
 
     def _measure(self) -> None:
         gauge = self._process.stats.gauge
         gauge("plc_edge_history_bytes").set(self._keeping.size_bytes)
-        gauge("plc_edge_history_rows_held").set(self._work.rows_held)
+        gauge("plc_edge_history_rows_held").set(self._work.rows_held if self._work else 0)
         gauge("plc_edge_history_oldest_seconds").set(self._keeping.oldest_ms / 1_000)
 
     def close(self) -> None:
         """Closes the files."""
-        self._work.close()
-        self._recent.close()
+        if self._work is not None:
+            self._work.close()
+        if self._recent is not None:
+            self._recent.close()
 
 
 def setup(process: Process) -> Callable[[], None]:

@@ -74,7 +74,7 @@ class Keeping:
             excess = self.excess_bytes()
             if excess <= 0:
                 break
-            if piece.end_ms >= newest or piece.end_ms > now_ms:
+            if piece.rank >= 0 and (piece.end_ms >= newest or piece.end_ms > now_ms):
                 continue
             self._drop(piece)
             self.size_bytes -= piece.size_bytes
@@ -90,12 +90,22 @@ class Keeping:
         raw = places(self._folder)
         self.oldest_ms = raw[0].hour_ms if raw else 0
 
+    def raw_from_ms(self) -> int:
+        """Of what is older no message is kept."""
+        if time.monotonic() - self._started_s <= SETTLED_S:
+            return 0
+        return self._now_ms() - self._max_age_ms[FOLDER]
+
     def excess_bytes(self) -> int:
         """By how much it is too large; ≤ 0 where it is not."""
         free = shutil.disk_usage(self._folder).free
         return max(self.size_bytes - self._max_size_bytes, self._min_free_bytes - free)
 
     def _pieces(self) -> Iterator[Piece]:
+        for path in self._folder.rglob("*.damaged*"):  # for who wants to look; first to go
+            with contextlib.suppress(FileNotFoundError):
+                stat = path.stat()
+                yield Piece(-1, int(stat.st_mtime * 1_000), FOLDER, path, stat.st_size)
         for place in places(self._folder):
             end_ms = place.hour_ms + HOUR_MS
             yield Piece(0, end_ms, FOLDER, place.path, place.size_bytes)
@@ -104,6 +114,6 @@ class Keeping:
                 yield Piece(rank, end_ms, level.name, path, size_bytes)
 
     def _drop(self, piece: Piece) -> None:
-        for suffix in ("-wal", "-shm", "-journal", ""):
+        for suffix in ("-wal", "-shm", "-journal", ""):  # its data last
             with contextlib.suppress(FileNotFoundError):
                 piece.path.with_name(piece.path.name + suffix).unlink()

@@ -61,13 +61,10 @@ class Known:
             return cls()
 
     def save(self, folder: Path) -> None:
-        """For who reads without the historian. Raises OSError; the old one is still there then."""
+        """For who reads without the historian."""
         temporary = folder / f"{FILE}.{os.getpid()}"
-        try:
-            temporary.write_bytes(orjson.dumps(list(self._groups.values())))
-            temporary.replace(folder / FILE)
-        finally:
-            temporary.unlink(missing_ok=True)
+        temporary.write_bytes(orjson.dumps(list(self._groups.values())))
+        temporary.replace(folder / FILE)
 
     def hold_ms(self, stream: Stream) -> int:
         """How long a value counts as held."""

@@ -223,7 +223,7 @@ class History:
             found: list[tuple[tuple[int, int], str, dict[str, Any]]] = []
             for stream in streams:
                 topic = f"plc/{stream.locatario}/{stream.plc}"
-                for m in self._shelf.table(stream, first, last).messages():
+                for m in self._shelf.table(stream, first, last, whole=True).messages():
                     found.append(((m["epoch"], m["seq"]), topic, m))
             for gap in gaps:
                 if first <= gap.message["ts"] < last:

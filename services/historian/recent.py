@@ -84,19 +84,33 @@ class Recent:
 
     def __init__(self, folder: Path, on_damage: Callable[[Path, str], None]) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / FILE
+        self._path, self._on_damage = folder / FILE, on_damage
         try:
-            self._open(path)
+            self._open()
         except DAMAGE as e:
-            aside = path.with_suffix(".damaged")
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            path.rename(aside)
-            on_damage(aside, str(e))
-            self._open(path)
+            self.renew(str(e))
 
-    def _open(self, path: Path) -> None:
-        self.db = apsw.Connection(str(path))
+    def renew(self, why: str) -> None:
+        """Puts a damaged file aside; a new one holds what can be read of it."""
+        with contextlib.suppress(AttributeError, apsw.Error):
+            self.db.close()
+        aside = self._path.with_suffix(".damaged")
+        for suffix in ("-wal", "-shm", ""):
+            old = self._path.with_name(self._path.name + suffix)
+            with contextlib.suppress(FileNotFoundError):
+                old.replace(aside.with_name(aside.name + suffix))
+        self._open()
+        self._on_damage(aside, f"{why}; {_salvage(aside, self.db)}")
+
+    def is_sound(self) -> bool:
+        """Whether SQLite finds nothing wrong with it."""
+        try:
+            return bool(self.db.execute("PRAGMA quick_check(1)").get == "ok")
+        except DAMAGE:
+            return False
+
+    def _open(self) -> None:
+        self.db = apsw.Connection(str(self._path))
         try:
             self.db.execute("PRAGMA journal_mode=WAL")
             # What is receipted is not given again: a power cut may take no commit.
@@ -135,6 +149,15 @@ class Recent:
                 hit("historian.saving")
         except FULL as e:
             raise Unavailable("disk_full", f"{FILE} cannot be written: {e}") from None
+        except DAMAGE as e:
+            self.renew(str(e))
+            raise Unavailable("damaged", f"{FILE} was damaged: {e}") from None
+
+    def prune(self, before_ms: int) -> None:
+        """Forgets gaps that end before."""
+        with contextlib.suppress(*FULL, *DAMAGE):
+            sql = "DELETE FROM gap WHERE coalesce(to_ms, from_ms, 0) < ?"
+            self.db.execute(sql, (before_ms,))
 
     def _save(self, commit: Commit) -> None:
         sql = "INSERT OR REPLACE INTO meta VALUES ('position', ?)"
@@ -170,7 +193,7 @@ class Recent:
         yield from held(self.db)
 
     def blocks(self, stream: Stream, hour_ms: int) -> list[tuple[int, tuple[Any, ...]]]:
-        """(id, what ``open_table`` takes) of a stream's rows of an hour."""
+        """(id, what ``Blocks.add`` takes) of a stream's rows of an hour."""
         sql = (
             "SELECT id, rows, joined, crc, body FROM block WHERE (stream, hour_ms) = (?,?)"
             " ORDER BY id"
@@ -183,6 +206,46 @@ class Recent:
             self.db.executemany("DELETE FROM block WHERE id = ?", [(b,) for b in blocks])
 
 
+def _salvage(path: Path, into: apsw.Connection) -> str:
+    """Copies what can be read, table by table and row by row; says how much that was."""
+    counts = dict.fromkeys(("meta", "plc", "stream", "gap", "block"), 0)
+    try:
+        damaged = apsw.Connection(str(path))
+    except apsw.Error as e:
+        return f"nothing of it can be read: {e}"
+    try:
+        for table in counts:
+            for row in _readable(damaged, table):
+                marks = ",".join("?" * len(row))
+                with contextlib.suppress(apsw.ConstraintError), into:
+                    into.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)
+                    counts[table] += 1
+    finally:
+        with contextlib.suppress(apsw.Error):
+            damaged.close()
+    return f"{counts['block']} blocks and {counts['gap']} gaps of it could be read"
+
+
+def _readable(db: apsw.Connection, table: str) -> Iterator[tuple[Any, ...]]:
+    """Rows of a damaged table; with numbers, those behind a damaged page too."""
+    last = 0
+    try:
+        for row in db.execute(f"SELECT * FROM {table}"):
+            last = row[0] if type(row[0]) is int else 0
+            yield row
+        return
+    except DAMAGE:
+        if table not in ("gap", "block"):
+            return
+    try:
+        ((end,),) = db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
+    except (*DAMAGE, ValueError):
+        return
+    for number in range(last + 1, end + 1):
+        with contextlib.suppress(*DAMAGE):
+            yield from db.execute(f"SELECT * FROM {table} WHERE id = ?", (number,))
+
+
 def held(db: apsw.Connection) -> Iterator[tuple[Stream, int, int, int]]:
     """See ``Recent.held``."""
     sql = (
@@ -193,15 +256,45 @@ def held(db: apsw.Connection) -> Iterator[tuple[Stream, int, int, int]]:
         yield Stream(*names), hour_ms, rows, size_bytes
 
 
-def open_table(rows: int, joined: bytes, crc: int, body: bytes) -> Table:
-    """Of a block. Raises ValueError where it is damaged."""
+def open_block(
+    rows: int, joined: bytes, crc: int, body: bytes
+) -> tuple[list[dict[str, Any]], list[bool]]:
+    """(messages, joined) of a block. Raises ValueError where it is damaged."""
     if zlib.crc32(body) != crc:
         raise ValueError("a block's checksum is wrong")
     messages: list[dict[str, Any]] = orjson.loads(zlib.decompress(body))
     if len(messages) != rows:
         raise ValueError("a block has lost rows")
-    bits = np.unpackbits(np.frombuffer(joined, np.uint8), count=rows).astype(bool)
-    return Table.of(messages, bits.tolist())
+    bits = np.unpackbits(np.frombuffer(joined, np.uint8), count=rows)
+    return messages, bits.astype(np.bool_).tolist()
+
+
+class Blocks:
+    """The rows of several blocks, as one table."""
+
+    def __init__(self) -> None:
+        self._messages: list[dict[str, Any]] = []
+        self._joined: list[bool] = []
+        self._lost = False
+        self.lost: list[str] = []
+        """What is damaged."""
+
+    def add(self, block: tuple[Any, ...]) -> None:
+        """What ``block`` holds; what is lost is told, and the next row joins to nothing."""
+        try:
+            messages, joined = open_block(*block)
+        except (ValueError, zlib.error) as e:
+            self.lost.append(f"{FILE}: {block[0]} rows: {e}")
+            self._lost = True
+            return
+        if self._lost:
+            joined[0] = self._lost = False
+        self._messages += messages
+        self._joined += joined
+
+    def table(self) -> Table | None:
+        """All of them; None where there are none."""
+        return Table.of(self._messages, self._joined) if self._messages else None
 
 
 def hour_of(ts_ms: int) -> int:

@@ -17,6 +17,8 @@ from services.historian.table import Column, Table, element, known_quality, time
 
 # Roll-ups in one transaction.
 _AT_ONCE = 200
+# How far a counter is followed back over a silence.
+_DAYS = 8
 WHOLE = ""
 """A series of each stream that has no field: true while its messages are good."""
 
@@ -111,7 +113,11 @@ class Rolling:
             rolls = Rolls(level.path(self._folder, self._hour_ms), write=True)
             try:
                 for at in range(0, len(self._rows), _AT_ONCE):
-                    rolls.put(self._packed(rolls, level, at))
+                    rows = []
+                    for row in self._packed(rolls, level, at):
+                        rows.append(row)
+                        yield
+                    rolls.put(rows)
                     yield
             finally:
                 rolls.close()
@@ -121,7 +127,7 @@ class Rolling:
     ) -> Iterator[tuple[Series, str, int, bytes]]:
         for series, kind, buckets in self._rows[at : at + _AT_ONCE]:
             if level is MINUTE:
-                yield series, kind, self._hour_ms, pack(buckets)
+                yield series, kind, self._hour_ms, pack(buckets, self._hour_ms)
                 continue
             day_ms = self._hour_ms // DAY_MS * DAY_MS
             try:
@@ -131,7 +137,7 @@ class Rolling:
             hour = Buckets.empty(1)
             hour.merge(np.zeros(buckets.size, np.int64), buckets)
             day.put((self._hour_ms - day_ms) // HOUR_MS, hour)
-            yield series, kind, day_ms, pack(day)
+            yield series, kind, day_ms, pack(day, day_ms)
 
     def close(self) -> None:
         """Closes what was opened to look back."""
@@ -142,38 +148,38 @@ class Earlier:
     """The last good value of a series before a time, as far as roll-ups know it."""
 
     def __init__(self, folder: Path, before_ms: int) -> None:
-        self._folder, self._before_ms = folder, before_ms
+        self._before_ms = before_ms
         self._files: dict[Path, Rolls | None] = {}
-
-    def last(self, series: Series) -> tuple[int, float] | None:
-        """(ts, value); of the month before at most."""
-        hour_ms = (self._before_ms - 1) // HOUR_MS * HOUR_MS
-        if found := self._last(MINUTE, series, hour_ms, self._before_ms):
-            return found
+        hour_ms = (before_ms - 1) // HOUR_MS * HOUR_MS
         day_ms = hour_ms // DAY_MS * DAY_MS
-        for back in range(31):
-            if found := self._last(HOUR, series, day_ms - back * DAY_MS, self._before_ms):
-                return found
-        return None
+        wanted = [(MINUTE, hour_ms), *((HOUR, day_ms - back * DAY_MS) for back in range(_DAYS))]
+        self._rows = [
+            (level, row_ms, rolls)
+            for level, row_ms in wanted
+            if (rolls := self._open(level.path(folder, row_ms))) is not None
+        ]
 
-    def _last(
-        self, level: Level, series: Series, row_ms: int, before_ms: int
-    ) -> tuple[int, float] | None:
-        path = level.path(self._folder, row_ms)
+    def _open(self, path: Path) -> Rolls | None:
         if path not in self._files:
             try:
                 self._files[path] = Rolls(path)
             except (FileNotFoundError, *ROLL_ERRORS):
                 self._files[path] = None
-        rolls = self._files[path]
-        try:
-            row = None if rolls is None else rolls.get(level, series, row_ms)
-        except (ValueError, *ROLL_ERRORS):
-            return None
-        if row is None or row.last.dtype.hasobject:
-            return None
-        known = np.flatnonzero((row.count > 0) & (row.last_ms < before_ms))
-        return (int(row.last_ms[known[-1]]), float(row.last[known[-1]])) if len(known) else None
+        return self._files[path]
+
+    def last(self, series: Series) -> tuple[int, float] | None:
+        """(ts, value); of the days before, as many as ``_DAYS``."""
+        for level, row_ms, rolls in self._rows:
+            try:
+                row = rolls.get(level, series, row_ms)
+            except (ValueError, *ROLL_ERRORS):
+                continue
+            if row is None or row.last.dtype.hasobject:
+                continue
+            known = np.flatnonzero((row.count > 0) & (row.last_ms < self._before_ms))
+            if len(known):
+                return int(row.last_ms[known[-1]]), float(row.last[known[-1]])
+        return None
 
     def close(self) -> None:
         """Closes the files."""

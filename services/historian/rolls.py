@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import apsw
 import numpy as np
@@ -54,8 +54,8 @@ CREATE TABLE IF NOT EXISTS roll (series INTEGER, row_ms INTEGER, crc INTEGER, bo
                                  PRIMARY KEY (series, row_ms)) WITHOUT ROWID;
 """
 ROLL_ERRORS = (apsw.Error,)
-_NUMBERS = ("total", "low", "high", "last", "area", "increase")
-_WHOLE = ("count", "last_ms", "known_ms", "edges")
+_WHOLE = ("count", "edges", "known_ms", "last_ms")
+_SEEN, _SUMS = ("low", "high", "last"), ("total", "area", "increase")
 
 
 def series_id(series: Series) -> int:
@@ -64,37 +64,46 @@ def series_id(series: Series) -> int:
     return int.from_bytes(blake2b(name, digest_size=8).digest()) >> 1
 
 
-def pack(buckets: Buckets) -> bytes:
-    """As bytes, exact."""
-    out = []
-    came = buckets.count > 0
-    for name in (*_WHOLE, *_NUMBERS):
-        values = getattr(buckets, name)
-        if name in ("low", "high", "last") and values.dtype == np.float64:
-            there = came & ~np.isnan(values)
-            column = Column(values, None if there.all() else there)
-        else:
-            column = Column(values, None)
-        body = encode(column)
-        out.append(len(body).to_bytes(4, "little") + body)
-    return b"".join(out)
+def pack(buckets: Buckets, row_ms: int) -> bytes:
+    """As bytes, exact: whole numbers, values as they came, sums."""
+    came, size = buckets.count > 0, buckets.size
+    whole = [getattr(buckets, name) for name in _WHOLE]
+    whole[3] = np.where(came, buckets.last_ms - row_ms, 0)
+    text = buckets.last.dtype.hasobject
+    seen = [buckets.last] if text else [getattr(buckets, name) for name in _SEEN]
+    there = None if came.all() else np.tile(came, len(seen))
+    columns = (
+        Column(np.concatenate(whole).astype(np.int64), None),
+        Column(np.concatenate(seen), there),
+        Column(np.zeros(0) if text else np.concatenate([getattr(buckets, n) for n in _SUMS]), None),
+    )
+    bodies = [encode(column) for column in columns]
+    sizes = b"".join(len(body).to_bytes(3, "little") for body in bodies)
+    return bytes([size, text]) + sizes + b"".join(bodies)
 
 
-def unpack(body: bytes, size: int) -> Buckets:
+def unpack(body: bytes, size: int, row_ms: int) -> Buckets:
     """What ``pack`` gave. Raises Damaged."""
-    found: dict[str, Any] = {}
-    at = 0
-    for name in (*_WHOLE, *_NUMBERS):
-        length = int.from_bytes(body[at : at + 4], "little")
-        column = decode(body[at + 4 : at + 4 + length], size)
-        at += 4 + length
-        values = column.values
-        if name in ("low", "high", "last") and not values.dtype.hasobject:
-            values = values.astype(np.float64)
-            if column.present is not None:
-                values[~column.present] = np.nan
-        found[name] = values
-    return Buckets(**found)
+    if len(body) < 11 or body[0] != size:
+        raise Damaged("roll-ups of another size")
+    out, text, at = Buckets.empty(size), body[1], 11
+    found = []
+    for i, count in enumerate((4 * size, size if text else 3 * size, 0 if text else 3 * size)):
+        length = int.from_bytes(body[2 + 3 * i : 5 + 3 * i], "little")
+        found.append(decode(body[at : at + length], count))
+        at += length
+    out.count, out.edges, out.known_ms, last = found[0].values.reshape(4, size)
+    came = out.count > 0
+    out.last_ms = np.where(came, last + row_ms, 0)
+    if text:
+        out.last = found[1].values
+        return out
+    seen = found[1].values.astype(np.float64)
+    if found[1].present is not None:
+        seen[~found[1].present] = np.nan
+    out.low, out.high, out.last = seen.reshape(3, size)
+    out.total, out.area, out.increase = found[2].values.reshape(3, size)
+    return out
 
 
 class Rolls:
@@ -128,7 +137,7 @@ class Rolls:
             return None
         if zlib.crc32(row[1]) != row[0]:
             raise Damaged(f"{self.path.name}: {series.field}")
-        return unpack(row[1], level.size)
+        return unpack(row[1], level.size, row_ms)
 
     def kind(self, series: Series) -> str | None:
         """What it is, where it is known here."""

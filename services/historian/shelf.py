@@ -26,7 +26,7 @@ from services.historian.hours import (
     places,
     stored_tables,
 )
-from services.historian.recent import FILE, held, hour_of, open_table, stream_id
+from services.historian.recent import FILE, Blocks, held, hour_of, stream_id
 from services.historian.rolls import HOUR, LEVELS, ROLL_ERRORS, Level, Rolls, files
 from services.historian.shapes import Gap, Series, Stream
 from services.historian.table import JOINED, Column, Table, joined_tables, ordered
@@ -195,12 +195,14 @@ class Shelf:
                 return None
         return self._files[place.path]
 
-    def table(self, stream: Stream, begin_ms: int, end_ms: int) -> Table:
-        """A stream's rows of that time, by (epoch, seq), each once."""
+    def table(self, stream: Stream, begin_ms: int, end_ms: int, *, whole: bool = False) -> Table:
+        """A stream's rows of that time, by (epoch, seq), each once. ``whole``: those of which a
+        part is damaged are marked.
+        """
         newest = self._newest(stream, begin_ms, end_ms)
         tables: list[Table] = []
         for hour_ms in hours_between(begin_ms, end_ms):
-            tables += self._stored(stream, hour_ms)
+            tables += self._stored(stream, hour_ms, whole)
         tables += newest
         if not tables:
             return Table.of([], [])
@@ -214,22 +216,15 @@ class Shelf:
             "SELECT rows, joined, crc, body FROM block WHERE stream = ? AND first_ms < ?"
             " AND last_ms >= ? ORDER BY id"
         )
-        tables, lost = [], False
+        blocks = Blocks()
         for row in self.rows(sql, (stream_id(stream), end_ms, begin_ms)):
             self.bound.spend()
-            try:
-                table = open_table(*row)
-            except ValueError as e:
-                self.damage.append(
-                    f"{FILE}: {row[0]} rows of {'/'.join(filter(None, stream))}: {e}"
-                )
-                lost = True
-                continue
-            tables.append(_loosened(table) if lost else table)
-            lost = False
-        return tables
+            blocks.add(row)
+        self.damage += blocks.lost
+        table = blocks.table()
+        return [] if table is None else [table]
 
-    def _stored(self, stream: Stream, hour_ms: int) -> list[Table]:
+    def _stored(self, stream: Stream, hour_ms: int, whole: bool) -> list[Table]:
         for _ in range(_TRIES):
             tables: list[Table] = []
             try:
@@ -237,7 +232,7 @@ class Shelf:
                     file = self._file(place)
                     if file is not None:
                         lost = len(self.damage)
-                        found = stored_tables(file, stream, self.damage)
+                        found = stored_tables(file, stream, self.damage, whole=whole)
                         self.bound.spend(len(found))
                         tables += found if lost == len(self.damage) else map(_loosened, found)
                 return tables

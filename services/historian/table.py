@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from services.historian.shapes import BAD, GOOD, QUALITIES, Bools, Codes, Ints
+from services.historian.shapes import BAD, GOOD, QUALITIES, UNCERTAIN, Bools, Codes, Ints
 
 VALUES, REASONS = "values/", "bad/"
 PARTS = ("values", "bad")
 KEYS = ("ts", "epoch", "seq")
 JOINED = "+joined"
 """Not of the message: nothing is missing since the row before it."""
+DAMAGED = "+damaged"
+"""Nor this: a part of the message is lost."""
 _MISSING = object()
 _INT_END = 2**63
 
@@ -64,7 +66,8 @@ def _dense(cells: Sequence[Any]) -> NDArray[Any]:
     if kinds == {int} and all(-_INT_END <= c < _INT_END for c in (min(cells), max(cells))):
         return np.array(cells, np.int64)
     values = np.empty(len(cells), object)
-    values[:] = cells
+    for i, cell in enumerate(cells):  # at once, numpy would take lists apart
+        values[i] = cell
     return values
 
 
@@ -88,7 +91,7 @@ class Table:
     @classmethod
     def of(cls, messages: Sequence[dict[str, Any]], joined: Sequence[bool]) -> Table:
         """``joined``: see ``JOINED``."""
-        cells: dict[str, list[Any]] = {}
+        cells: dict[str, Sequence[Any]] = {}
         plain = [{k: v for k, v in m.items() if k not in PARTS} for m in messages]
         _gather(cells, plain, "")
         for part in PARTS:
@@ -100,9 +103,12 @@ class Table:
             if True in empty:
                 cells[part] = empty
             _gather(cells, [{} if p is _MISSING else p for p in inner], f"{part}/")
-        columns = {name: column(c) for name, c in cells.items()}
-        columns[JOINED] = Column(np.array(joined, np.bool_), None)
-        return cls(len(messages), columns, columns.get)
+        flags = Column(np.array(joined, np.bool_), None)
+
+        def load(name: str) -> Column | None:
+            return flags if name == JOINED else column(cells[name])
+
+        return cls(len(messages), [*cells, JOINED], load)
 
     @property
     def names(self) -> Iterable[str]:
@@ -138,8 +144,9 @@ class Table:
     def quality(self) -> Codes:
         """Of the whole message: 0 good, 1 uncertain, 2 bad."""
         found = self.get("quality")
-        if found is None:
-            return np.full(self.rows, GOOD, np.uint8)
+        if found is None:  # damaged, or never there
+            code = UNCERTAIN if "quality" in self._names else GOOD
+            return np.full(self.rows, code, np.uint8)
         codes = np.full(self.rows, BAD, np.uint8)
         for code, word in enumerate(QUALITIES):
             codes[found.values == word] = code
@@ -180,12 +187,13 @@ class Table:
         return Table(self.rows, columns, columns.get)
 
     def messages(self) -> list[dict[str, Any]]:
-        """The JSON objects again."""
+        """The JSON objects again, of those rows that are whole."""
         out: list[dict[str, Any]] = [{} for _ in range(self.rows)]
         whole = {part for part in PARTS if (VALUES, REASONS)[PARTS.index(part)]}
+        lost = self.get(DAMAGED)
         for name in self.names:
             found = self.get(name)
-            if name == JOINED or found is None:
+            if name in (JOINED, DAMAGED) or found is None:
                 continue
             part, slash, key = name.partition("/")
             cells = found.values.tolist()
@@ -199,10 +207,12 @@ class Table:
             else:
                 for i in rows:
                     out[i][name] = cells[i]
-        return out
+        if lost is None:
+            return out
+        return [m for m, gone in zip(out, lost.has(self.rows), strict=True) if not gone]
 
 
-def _gather(cells: dict[str, list[Any]], rows: Sequence[dict[str, Any]], prefix: str) -> None:
+def _gather(cells: dict[str, Sequence[Any]], rows: Sequence[dict[str, Any]], prefix: str) -> None:
     """Adds a column per key. Rows of one record mostly have the same keys."""
     if not rows:
         return
@@ -211,7 +221,7 @@ def _gather(cells: dict[str, list[Any]], rows: Sequence[dict[str, Any]], prefix:
         for name, held in zip(
             names, zip(*(row.values() for row in rows), strict=True), strict=True
         ):
-            cells[prefix + name] = list(held)
+            cells[prefix + name] = held
         return
     every = dict.fromkeys(name for row in rows for name in row)
     for name in every:
@@ -233,6 +243,8 @@ def joined_tables(tables: Sequence[Table]) -> Table:
         kind = kinds.pop() if len(kinds) == 1 else np.dtype(object)
         values = np.zeros(rows, kind)
         mixed = kind.hasobject
+        if all(c is not None and c.present is None and c.values.dtype == kind for _, c in parts):
+            return Column(np.concatenate([c.values for _, c in parts if c is not None]), None)
         if mixed:
             values.fill(None)
         present, at, whole = np.zeros(rows, np.bool_), 0, True
@@ -241,12 +253,20 @@ def joined_tables(tables: Sequence[Table]) -> Table:
             at += table.rows
             if held is not None:
                 # Python's own numbers: in an object column 1 must stay 1, and True True.
-                values[span] = held.values.tolist() if mixed else held.values
-                present[span] = held.has(table.rows)
+                values[span] = _cells(held.values) if mixed else held.values
+                present[span] = True if held.present is None else held.present
             whole = whole and held is not None and held.present is None
         return Column(values, None if whole else present)
 
     return Table(rows, names, load)
+
+
+def _cells(values: NDArray[Any]) -> NDArray[Any]:
+    """As objects; lists among them stay lists."""
+    cells = np.empty(len(values), object)
+    for i, cell in enumerate(values.tolist()):
+        cells[i] = cell
+    return cells
 
 
 def ordered(table: Table) -> Table:

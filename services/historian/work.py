@@ -8,12 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import apsw
-
 from services.historian.compact import Compactor, Say, Steps
 from services.historian.hours import GROWING, places
 from services.historian.keeping import Keeping
-from services.historian.recent import FULL, Recent
+from services.historian.recent import DAMAGE, FULL, Recent
 from services.historian.shapes import HOUR_MS, MINUTE_MS, Stream
 
 # A stream's rows in recent.db before they are moved: a question reads 1,000 rows of JSON in some
@@ -102,7 +100,7 @@ class Work:
             self._fail("disk_full", f"the history waits for the disk: {e}")
         except OSError as e:
             self._fail("disk_full", f"the history waits for the disk: {e}")
-        except (apsw.CorruptError, apsw.NotADBError) as e:
+        except DAMAGE as e:
             self._mend(e)
         return worked
 
@@ -120,8 +118,10 @@ class Work:
         self._flushing = self._condensing = None
         self.begin()
 
-    def _mend(self, error: apsw.Error) -> None:
+    def _mend(self, error: Exception) -> None:
         """A growing file cannot be written: what can be read of it goes to a condensed one."""
+        if not self._recent.is_sound():
+            self._recent.renew(str(error))
         damaged_ms = self._flushing[1][1] if self._flushing is not None else None
         self._fail("damaged", f"a file of the history is damaged: {error}")
         if damaged_ms is not None:
@@ -146,6 +146,7 @@ class Work:
         if self._condensing is None and time.monotonic() >= self._look_s:
             self._look_s = time.monotonic() + LOOK_S
             self._keeping.look()
+            self._recent.prune(self._keeping.raw_from_ms())
             due_ms = self.due()
             if due_ms is not None:
                 self._look_s = 0.0
