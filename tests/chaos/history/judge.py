@@ -5,20 +5,19 @@ it was, or tells of it in a gap.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from services.historian.reading import History
+from services.historian.reading import History, Series, Stream
 from services.runtime.clock import now_ms
 
 Identity = tuple[str, int, int]
 """(PLC, epoch, seq)."""
 HOUR_MS = 3_600_000
-DAMAGED = "history_damaged"
-"""Why a field is absent that a damaged file held."""
 # Messages begin so long ago and come to today: whole hours, and the end of two days.
 SPAN_MS = 50 * HOUR_MS
 _WORDS = ("PEÇA-A", "", "a/b", '"', "LOTE 17", "\N{OHM SIGN}")
@@ -88,8 +87,6 @@ class Held:
     messages: dict[Identity, dict[str, Any]] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     gaps: list[dict[str, Any]] = field(default_factory=list)
-    partial: set[Identity] = field(default_factory=set)
-    """Messages that say themselves which of their fields damage has taken."""
     damage: list[str] = field(default_factory=list)
     """What the reading has said of it."""
 
@@ -116,13 +113,11 @@ def held(folder: Path, plant: Plant, plcs: list[str]) -> Held:
                 identity = (plc, message["epoch"], message["seq"])
                 if topic != f"plc/acme/{plc}":
                     found.wrong.append(f"{identity} under {topic}")
-                if identity in found.messages or identity in found.partial:
+                if identity in found.messages:
                     found.wrong.append(f"{identity} is there twice")
                 fed = plant.fed.get(identity)
                 if same(message, fed):
                     found.messages[identity] = message
-                elif fed is not None and same(message, without(fed, message)):
-                    found.partial.add(identity)
                 else:
                     found.wrong.append(f"{identity} is {differences(message, fed or {})}")
             found.damage += history.damage
@@ -131,11 +126,20 @@ def held(folder: Path, plant: Plant, plcs: list[str]) -> Held:
     return found
 
 
-def without(fed: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
-    """What was fed, without the fields that the message names as taken by damage."""
-    taken = {k: why for k, why in message.get("bad", {}).items() if why == DAMAGED}
-    values = {k: v for k, v in fed["values"].items() if k not in taken}
-    return {**fed, "values": values, "bad": {**fed.get("bad", {}), **taken}, "quality": "bad"}
+def stream_of(message: dict[str, Any]) -> Stream:
+    """Where it belongs."""
+    names = (message.get(k, "") for k in ("locatario_id", "plc_id", "group", "machine"))
+    return Stream(*names)
+
+
+def unknown(folder: Path, message: dict[str, Any]) -> bool:
+    """Whether the history says that it does not know that time of the message's stream."""
+    history, ts = History(folder), message["ts"]
+    try:
+        times = history.known(stream_of(message), ts - HOUR_MS, ts + HOUR_MS)
+        return any(u.begin_ms <= ts <= u.end_ms for u in times)
+    finally:
+        history.close()
 
 
 def differences(message: dict[str, Any], fed: dict[str, Any]) -> str:
@@ -157,6 +161,24 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list):
         return len(one) == len(other) and all(map(same, one, other))
     return bool(one == other)
+
+
+def check_rolled(folder: Path, found: Held) -> None:
+    """By the hour each good value counts once, whatever roll-ups it has gone through."""
+    wanted = Counter(
+        Series(*stream_of(m), "temperatura")
+        for m in found.messages.values()
+        if m["quality"] == "good" and "temperatura" in m["values"]
+    )
+    history = History(folder)
+    try:
+        begin_ms = now_ms() // HOUR_MS * HOUR_MS - 2 * SPAN_MS
+        rolled = history.rolled(list(wanted), begin_ms, now_ms() + HOUR_MS, HOUR_MS)
+    finally:
+        history.close()
+    counted = {r.series: int(r.count.sum()) for r in rolled}
+    wrong = {s: (counted[s], n) for s, n in wanted.items() if counted[s] != n}
+    assert not wrong, f"{len(wrong)} series counted wrongly (is, should be): {wrong}"
 
 
 def check(found: Held, wanted: set[Identity]) -> None:

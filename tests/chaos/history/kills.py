@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 
 from services.runtime import loader, render
-from tests.chaos.history.judge import Held, Plant, check, held
+from tests.chaos.history.judge import Held, Plant, check, check_rolled, held
 from tests.kit.common import until
 from tests.kit.procs import Service
 from tests.kit.publisher_rig import run_folder
@@ -89,6 +89,7 @@ class World:
               f"\n{self._running['historian'].stderr()}")  # fmt: skip
         found = self.read()
         check(found, set(self.plant.fed))
+        check_rolled(self.state / "history", found)
         return found
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from services.consumer import source as source_module
 from services.consumer.durable import Durable
 from services.historian import work as work_module
 from services.historian.keeper import Keeper
-from tests.chaos.history.judge import Held, Identity, Plant, check, held
+from tests.chaos.history.judge import Held, Identity, Plant, check, check_rolled, held
 from tests.kit.store_rig import Node, Queue, Rig
 
 NAME = "historian"
@@ -152,9 +152,10 @@ class HistoryRig(Rig):
         folder = str(self.history)
         assert self.keeper is not None
         work = self.keeper._work
+        jobs = (work._flushing, work._condensing) if work is not None else ()
         return Abandoned(
             [c for c in apsw.connections() if c.filename.startswith(folder)],
-            [job[0] for job in (work._flushing, work._condensing) if job is not None],
+            [job[0] for job in jobs if job is not None],
         )
 
     def judge(self) -> Held:
@@ -169,6 +170,7 @@ class HistoryRig(Rig):
         dropped = {i for i in oracle.acquired.values() if i[:2] in gaps and gaps[i[:2]].holds(i[2])}
         more = set(found.messages) - delivered - dropped
         assert not more, f"{len(more)} were never delivered: {sorted(more)[:3]}"
+        check_rolled(self.history, found)
         return found
 
     def close(self) -> None:
