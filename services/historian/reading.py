@@ -85,11 +85,12 @@ class History:
             if ends is None:
                 continue
             kinds = {s.field: kind for s, kind in rolled.items() if s.stream == stream and s.field}
-            newest = self._shelf.table(stream, ends[1], ends[1] + 1)
+            begin_ms = ends[1] - known.hold_ms(stream)
+            newest = self._shelf.table(stream, begin_ms, ends[1] + 1)
             for name in _fields(newest):
                 column = newest.field(name)
                 kinds[name] = _kind(None if column is None else column.values)
-            for name, kind in kinds.items():
+            for name, kind in sorted(kinds.items()):
                 if field and name != field:
                     continue
                 info = known.field(stream, name)

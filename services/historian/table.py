@@ -21,7 +21,8 @@ JOINED = "+joined"
 """Not of the message: nothing is missing since the row before it."""
 DAMAGED = "+damaged"
 """Nor this: a part of the message is lost."""
-_MISSING = object()
+MISSING = object()
+"""Where a row has no such key."""
 _INT_END = 2**63
 
 
@@ -43,11 +44,11 @@ class Column(NamedTuple):
 
 
 def column(cells: Sequence[Any]) -> Column:
-    """Of JSON values; ``_MISSING`` where there is none."""
+    """Of JSON values; ``MISSING`` where there is none."""
     present = None
-    if _MISSING in cells:
-        present = np.fromiter((c is not _MISSING for c in cells), np.bool_, len(cells))
-        given = [c for c in cells if c is not _MISSING]
+    if MISSING in cells:
+        present = np.fromiter((c is not MISSING for c in cells), np.bool_, len(cells))
+        given = [c for c in cells if c is not MISSING]
         inner = _dense(given)
         values = np.zeros(len(cells), inner.dtype)
         if inner.dtype == object:
@@ -74,7 +75,7 @@ def _dense(cells: Sequence[Any]) -> NDArray[Any]:
 def element(array: Column, at: int) -> Column:
     """One element of arrays."""
     cells = array.values.tolist()
-    return column([c[at] if isinstance(c, list) and at < len(c) else _MISSING for c in cells])
+    return column([c[at] if isinstance(c, list) and at < len(c) else MISSING for c in cells])
 
 
 class Table:
@@ -95,14 +96,14 @@ class Table:
         plain = [{k: v for k, v in m.items() if k not in PARTS} for m in messages]
         _gather(cells, plain, "")
         for part in PARTS:
-            inner = [m.get(part, _MISSING) for m in messages]
-            if not all(isinstance(p, dict) or p is _MISSING for p in inner):
+            inner = [m.get(part, MISSING) for m in messages]
+            if not all(isinstance(p, dict) or p is MISSING for p in inner):
                 cells[part] = inner  # no message of ours, and kept all the same
                 continue
-            empty: list[Any] = [True if p == {} else _MISSING for p in inner]
+            empty: list[Any] = [True if p == {} else MISSING for p in inner]
             if True in empty:
                 cells[part] = empty
-            _gather(cells, [{} if p is _MISSING else p for p in inner], f"{part}/")
+            _gather(cells, [{} if p is MISSING else p for p in inner], f"{part}/")
         flags = Column(np.array(joined, np.bool_), None)
 
         def load(name: str) -> Column | None:
@@ -225,7 +226,7 @@ def _gather(cells: dict[str, Sequence[Any]], rows: Sequence[dict[str, Any]], pre
         return
     every = dict.fromkeys(name for row in rows for name in row)
     for name in every:
-        cells[prefix + name] = [row.get(name, _MISSING) for row in rows]
+        cells[prefix + name] = [row.get(name, MISSING) for row in rows]
 
 
 def joined_tables(tables: Sequence[Table]) -> Table:
