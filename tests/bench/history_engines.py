@@ -10,7 +10,7 @@ a day of 864,000 raw values of one field, and a month of roll-ups by the minute,
 mean, min and max. CPU is the engine's with its encoding, without the making of values.
 
 A power cut is a copy of the disk's file while it runs (``tests/kit/power_disk.py``). DuckDB is
-measured where it is installed (66 MB): ``.venv/bin/pip install duckdb numpy``; it is in no lock file.
+measured where it is installed (66 MB): ``.venv/bin/pip install duckdb``; it is in no lock file.
 """
 
 from __future__ import annotations
@@ -279,7 +279,7 @@ def bench(options: Options) -> list[Result]:
     others = [n for n in ENGINES if n != OURS]
     if importlib.util.find_spec("duckdb") is None:
         others.remove("DuckDB over Parquet")
-        sys.stderr.write("without DuckDB: .venv/bin/pip install duckdb numpy\n")
+        sys.stderr.write("without DuckDB: .venv/bin/pip install duckdb\n")
     signals = Path(tempfile.mkdtemp(prefix="pe", dir="/var/tmp"))
     seconds = int(options.seconds or (600 if options.quick else 7_200))
     fast, slow = seconds * 10, seconds * 6
