@@ -114,8 +114,8 @@ class World:
             str(self.run / "history" / "recent.db"), flags=apsw.SQLITE_OPEN_READONLY
         )
         with closing(db):
-            ((count,),) = db.execute("SELECT coalesce(sum(rows), 0) FROM block").fetchall()
-            return int(count)
+            found: list[Any] = list(db.execute("SELECT coalesce(sum(rows), 0) FROM block"))
+            return int(found[0][0])
 
     def newest_ms(self) -> int:
         """Of what is in the history."""
