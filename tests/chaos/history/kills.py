@@ -30,7 +30,8 @@ CONFIG = (
     "store: {{min_free: 0MiB}}\noutputs: []\nhistory: {{min_free: 0MiB}}\n"
 )
 HISTORIAN_POINTS = ("consumer.taken", "consumer.before_commit", "consumer.after_commit",
-                    "consumer.before_receipt", "historian.saving")  # fmt: skip
+                    "consumer.before_receipt", "historian.saving", "historian.flushed",
+                    "historian.rolled", "historian.sealed")  # fmt: skip
 STORE_POINTS = ("store.before_commit", "store.after_commit", "store.after_deliver")
 
 
