@@ -16,6 +16,7 @@ from services.historian.compact import Compactor
 from services.historian.keeping import Keeping
 from services.historian.known import Known
 from services.historian.recent import DAMAGE, FULL, Block, Commit, Recent, hour_of
+from services.historian.sequences import Sequences
 from services.historian.shapes import Stream
 from services.historian.work import Work
 from services.runtime.clock import now_ms
@@ -24,47 +25,6 @@ from services.runtime.process import Process
 
 # How often work is done beside: a slice of it each time.
 WORK_S = 0.05
-
-Identity = tuple[int, int]
-
-
-class Sequences:
-    """Which rows follow one another without a hole, by PLC (its groups share one sequence)."""
-
-    def __init__(self) -> None:
-        self._plcs: dict[tuple[str, str], tuple[Identity, Identity]] = {}
-        """(the newest, the first behind the last hole)."""
-        self._streams: dict[Stream, Identity] = {}
-        self.changed: set[tuple[str, str]] = set()
-
-    def restore(self, recent: Recent) -> None:
-        """Takes up what was committed."""
-        for locatario, plc, state in recent.plcs():
-            epoch, seq, since_epoch, since_seq = orjson.loads(state)
-            self._plcs[locatario, plc] = (epoch, seq), (since_epoch, since_seq)
-        self._streams = dict(recent.streams())
-
-    def add(self, stream: Stream, epoch: int, seq: int) -> bool:
-        """A row; whether nothing is missing since its stream's row before."""
-        key, at = (stream.locatario, stream.plc), (epoch, seq)
-        self.changed.add(key)
-        newest, since = self._plcs.get(key, ((0, 0), at))
-        before = self._streams.get(stream, (0, 0))
-        if at <= newest:  # what a damaged outbox gives again; which of it is new is seen later
-            return False
-        if at != (newest[0], newest[1] + 1):
-            since = at
-        self._plcs[key] = at, since
-        self._streams[stream] = at
-        return before >= since
-
-    def dump(self) -> list[tuple[str, str, bytes]]:
-        """Of the PLCs that have changed."""
-        return [
-            (*key, orjson.dumps([*self._plcs[key][0], *self._plcs[key][1]]))
-            for key in self.changed
-            if key in self._plcs
-        ]
 
 
 class Keeper:
@@ -123,7 +83,7 @@ class Keeper:
         self._forget()
         recent, work = self._open()
         try:
-            self._sequences.restore(recent)
+            self._sequences.restore(recent.plcs(), recent.streams())
             work.begin()
             return recent.position()
         except DAMAGE as e:
@@ -147,7 +107,7 @@ class Keeper:
         group, machine = message.get("group") or "", message.get("machine") or ""
         stream = Stream(row.locatario, row.plc, group, machine)
         ts_ms, at = message["ts"], (message["epoch"], message["seq"])
-        joined = self._sequences.add(stream, *at)
+        joined = self._sequences.add(stream, *at, now_ms())
         hour_ms = hour_of(ts_ms)
         block = self._blocks.get((stream, hour_ms))
         if block is None:
@@ -158,6 +118,7 @@ class Keeper:
         block.bodies.append(row.body)
 
     def _gap(self, row: Row, message: dict[str, Any]) -> None:
+        self._sequences.tell(row.locatario, row.plc, message)
         ends = message.get("from_ts"), message.get("to_ts")
         self._gaps.append((row.locatario, row.plc, *ends, row.body))
 
@@ -184,6 +145,13 @@ class Keeper:
             self._work.slice()
 
     def _measure(self) -> None:
+        for hole in self._sequences.untold(now_ms()):
+            count = hole.last - hole.first + 1
+            text = (
+                f"{hole.plc}: {count} messages did not come (seq {hole.first} to {hole.last}), and"
+                " no gap message tells of them"
+            )
+            self._process.event("warning", "history_hole", text, epoch=hole.epoch)
         gauge = self._process.stats.gauge
         gauge("plc_edge_history_bytes").set(self._keeping.size_bytes)
         gauge("plc_edge_history_rows_held").set(self._work.rows_held if self._work else 0)

@@ -188,17 +188,27 @@ class Recent:
 
     # -- rows on their way to their hour's file -------------------------------------------------
 
-    def held(self) -> Iterator[tuple[Stream, int, int, int]]:
-        """(stream, hour, rows, bytes) of what lies here."""
-        yield from held(self.db)
+    def held(self, hour_ms: int | None = None) -> Iterator[tuple[Stream, int, int, int]]:
+        """(stream, hour, rows, bytes) of what lies here, or of one hour."""
+        yield from held(self.db, hour_ms)
 
-    def blocks(self, stream: Stream, hour_ms: int) -> list[tuple[int, tuple[Any, ...]]]:
-        """(id, what ``Blocks.add`` takes) of a stream's rows of an hour."""
+    def blocks(
+        self, stream: Stream, hour_ms: int, rows: int = 2**62
+    ) -> list[tuple[int, tuple[Any, ...]]]:
+        """(id, what ``Blocks.add`` takes) of a stream's rows of an hour, the oldest first; no more
+        once there are so many ``rows``.
+        """
         sql = (
             "SELECT id, rows, joined, crc, body FROM block WHERE (stream, hour_ms) = (?,?)"
             " ORDER BY id"
         )
-        return [(row[0], row[1:]) for row in self.db.execute(sql, (stream_id(stream), hour_ms))]
+        found: list[tuple[int, tuple[Any, ...]]] = []
+        for row in self.db.execute(sql, (stream_id(stream), hour_ms)):
+            found.append((row[0], row[1:]))
+            rows -= row[1]
+            if rows <= 0:
+                break
+        return found
 
     def forget(self, blocks: Iterable[int]) -> None:
         """An hour's file has them. What cannot be written is seen twice, and counts once."""
@@ -246,14 +256,15 @@ def _readable(db: apsw.Connection, table: str) -> Iterator[tuple[Any, ...]]:
             yield from db.execute(f"SELECT * FROM {table} WHERE id = ?", (number,))
 
 
-def held(db: apsw.Connection) -> Iterator[tuple[Stream, int, int, int]]:
+def held(db: apsw.Connection, hour_ms: int | None = None) -> Iterator[tuple[Stream, int, int, int]]:
     """See ``Recent.held``."""
     sql = (
         "SELECT locatario, plc, grp, machine, hour_ms, sum(rows), sum(length(body)) FROM block"
-        " JOIN stream ON stream.id = block.stream GROUP BY block.stream, hour_ms"
+        " JOIN stream ON stream.id = block.stream WHERE hour_ms = coalesce(?, hour_ms)"
+        " GROUP BY block.stream, hour_ms"
     )
-    for *names, hour_ms, rows, size_bytes in db.execute(sql):
-        yield Stream(*names), hour_ms, rows, size_bytes
+    for *names, hour, rows, size_bytes in db.execute(sql, (hour_ms,)):
+        yield Stream(*names), hour, rows, size_bytes
 
 
 def open_block(

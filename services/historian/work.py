@@ -83,16 +83,16 @@ class Work:
         try:
             if self._flushing is not None:
                 worked = True
-                if next(self._flushing[0], _DONE) is _DONE:
+                steps, key = self._flushing
+                if next(steps, _DONE) is _DONE:
                     self._flushing = None
+                    self._restore(key[1])
             if self._condensing is not None:
                 worked = True
                 steps, hour_ms = self._condensing
                 if next(steps, _DONE) is _DONE:
                     self._condensing = None
                     self._condensed[hour_ms] = self._now_ms()
-                    for key in [k for k in self._held if k[1] == hour_ms]:
-                        del self._held[key]
                     self._restore(hour_ms)
             if worked and self.failing:
                 self.failing = ""
@@ -129,10 +129,10 @@ class Work:
             self._condensing = self._compactor.condense(damaged_ms), damaged_ms
 
     def _restore(self, hour_ms: int) -> None:
-        """What came while the hour was condensed."""
-        for stream, hour, rows, size in self._recent.held():
-            if hour == hour_ms:
-                self._held[stream, hour] = [rows, size]
+        """What is left of an hour, or came meanwhile."""
+        self._held = {key: held for key, held in self._held.items() if key[1] != hour_ms}
+        for stream, _, rows, size in self._recent.held(hour_ms):
+            self._held[stream, hour_ms] = [rows, size]
 
     def _choose(self) -> None:
         if self._flushing is None:
@@ -148,11 +148,15 @@ class Work:
             self._keeping.look()
             self._recent.prune(self._keeping.raw_from_ms())
             due_ms = self.due()
-            if due_ms is not None:
+            if due_ms is not None and not self._is_large(due_ms):
                 self._look_s = 0.0
                 if self._flushing is not None and self._flushing[1][1] == due_ms:
                     return
                 self._condensing = self._compactor.condense(due_ms), due_ms
+
+    def _is_large(self, hour_ms: int) -> bool:
+        """Whether rows of an hour wait to be moved first."""
+        return any(h == hour_ms and r >= FLUSH_ROWS for (_, h), (r, _) in self._held.items())
 
     def due(self) -> int | None:
         """The oldest hour that is over and not condensed."""

@@ -50,5 +50,8 @@ HELP = {
     "plc_edge_alert_notifications_total": "Attempts to tell a receiver, by result.",
     "plc_edge_alert_notifications_pending": "Notifications that wait for a receiver.",
     "plc_edge_alert_notifications_held": "Notifications a route or a limit keeps back, by why.",
+    "plc_edge_history_bytes": "Size of the history's files.",
+    "plc_edge_history_rows_held": "Messages of the history that no hour's file has yet.",
+    "plc_edge_history_oldest_seconds": "Begin of the oldest hour of messages, Unix time; 0: none.",
     "plc_edge_live_stale_total": "Live frames thrown away because they came too old.",
 }

@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 
 from services.historian.compact import Compactor
-from services.historian.keeper import Sequences
 from services.historian.known import Known
 from services.historian.reading import History
 from services.historian.recent import Block, Commit, Recent, hour_of
+from services.historian.sequences import Sequences
 from services.historian.shapes import HOUR_MS, Series, Stream
 
 H0 = 1_764_000_000_000 // HOUR_MS * HOUR_MS
@@ -60,7 +60,7 @@ class Kept:
         known.save(folder)
         self.compactor = Compactor(folder, self.recent, known, lambda *said: self.said.append(said))
         self.sequences = Sequences()
-        self.sequences.restore(self.recent)
+        self.sequences.restore(self.recent.plcs(), self.recent.streams())
         self.history = History(folder)
 
     def keep(
