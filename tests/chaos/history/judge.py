@@ -165,20 +165,24 @@ def same(one: Any, other: Any) -> bool:
 
 def check_rolled(folder: Path, found: Held) -> None:
     """By the hour each good value counts once, whatever roll-ups it has gone through."""
-    wanted = Counter(
-        Series(*stream_of(m), "temperatura")
-        for m in found.messages.values()
-        if m["quality"] == "good" and "temperatura" in m["values"]
-    )
+    wanted: dict[Series, Counter[int]] = {}
+    for m in found.messages.values():
+        if m["quality"] == "good" and "temperatura" in m["values"]:
+            hours = wanted.setdefault(Series(*stream_of(m), "temperatura"), Counter())
+            hours[m["ts"] // HOUR_MS * HOUR_MS] += 1
     history = History(folder)
     try:
         begin_ms = now_ms() // HOUR_MS * HOUR_MS - 2 * SPAN_MS
         rolled = history.rolled(list(wanted), begin_ms, now_ms() + HOUR_MS, HOUR_MS)
     finally:
         history.close()
-    counted = {r.series: int(r.count.sum()) for r in rolled}
-    wrong = {s: (counted[s], n) for s, n in wanted.items() if counted[s] != n}
-    assert not wrong, f"{len(wrong)} series counted wrongly (is, should be): {wrong}"
+    wrong = [
+        (*r.series.stream, hour_ms, f"{count} instead of {wanted[r.series][hour_ms]}")
+        for r in rolled
+        for hour_ms, count in zip(r.begin_ms.tolist(), r.count.tolist(), strict=True)
+        if count != wanted[r.series][hour_ms]
+    ]
+    assert not wrong, f"{len(wrong)} hours counted wrongly: {wrong[:5]}"
 
 
 def check(found: Held, wanted: set[Identity]) -> None:
