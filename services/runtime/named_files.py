@@ -61,11 +61,14 @@ def broken(site: Site) -> Iterator[Problem]:
             yield from _pem_files(site, ("fleet",), site.config.fleet)
 
 
+def _is_pem(data: bytes) -> bool:
+    return b"-----BEGIN" in data
+
+
 def _is_certificate(data: bytes) -> bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        pem = b"-----BEGIN" in data
-        context.load_verify_locations(cadata=data.decode("ascii") if pem else data)
+        context.load_verify_locations(cadata=data.decode("ascii") if _is_pem(data) else data)
     except (ssl.SSLError, ValueError):
         return False
     return True
@@ -76,13 +79,13 @@ def _no_pair(cert: Path, key: Path) -> tuple[str, str] | None:
     if not (cert.is_file() and key.is_file() and _is_certificate(cert.read_bytes())):
         return None  # said elsewhere
     # 10 MB that only who names such files pays.
+    from cryptography import x509
     from cryptography.hazmat.primitives import serialization
 
-    from services.opcua import certificates
-
     data = files.read(key, files.PEM_MAX_BYTES)
-    is_pem = b"-----BEGIN" in data
-    load = serialization.load_pem_private_key if is_pem else serialization.load_der_private_key
+    load = (
+        serialization.load_pem_private_key if _is_pem(data) else serialization.load_der_private_key
+    )
     try:
         public = load(data, None).public_key()
     except TypeError:
@@ -90,7 +93,9 @@ def _no_pair(cert: Path, key: Path) -> tuple[str, str] | None:
         return error.args[0], error.hint
     except ValueError:
         return f"{key} is no private key", "give the certificate's own, DER or PEM"
-    if public != certificates.load(cert).public_key():
+    own = files.read(cert, files.PEM_MAX_BYTES)
+    read = x509.load_pem_x509_certificate if _is_pem(own) else x509.load_der_x509_certificate
+    if public != read(own).public_key():
         return f"{key} is not the key of {cert}", "give the two that were made together"
     return None
 
