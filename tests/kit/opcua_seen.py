@@ -135,7 +135,7 @@ def rig(plcs: list[dict[str, Any]] | None = None, **options: Any) -> Iterator[Ri
         options["users"] = [user(run, *u) for u in users]
         config = opcua_config(run, port, plcs, **options)
         with DispatchPeer(run, "scada") as peer, service(config) as server:
-            until(lambda: server.said("connected"), 15, server.stderr)
+            until(lambda: server.said("connected"), 60, server.stderr)
             yield Rig(run, port, peer, server, own)
             assert not server.said("server fault"), server.stderr()
             assert server.terminate() == 0

@@ -361,7 +361,7 @@ def test_kill_and_restart() -> None:
                         assert again.terminate() == 0
 
             try:
-                until(lambda: server.said("connected"), 15, server.stderr)
+                until(lambda: server.said("connected"), 60, server.stderr)
                 fill(r, 1, ciclos=1_234)
                 peer.add(1, bodies=[body(2, {"temperatura": 82.5, "ciclos": 1_234})])
                 with NodeClient(port, run, own, [TEMPERATURE, still], **account) as other:
@@ -384,5 +384,5 @@ def test_a_port_that_is_taken() -> None:
             peer.add(1_000)
             peer.wait_done(10)
             holder.close()
-            until(lambda: server.said("connected"), 15, server.stderr)
+            until(lambda: server.said("connected"), 60, server.stderr)
             assert server.terminate() == 0

@@ -132,7 +132,7 @@ def test_a_users_certificate() -> None:
         ]  # fmt: skip
         config = opcua_config(run, port, users=users)
         with DispatchPeer(run, "scada") as peer, service(config) as server:
-            until(lambda: server.said("connected"), 15, server.stderr)
+            until(lambda: server.said("connected"), 60, server.stderr)
             r = Rig(run, port, peer, server, own)
             fill(r)
             watched = [TEMPERATURE]
@@ -162,7 +162,7 @@ def test_a_users_certificate_that_has_ended() -> None:
         ]  # fmt: skip
         config = opcua_config(run, port, users=users)
         with DispatchPeer(run, "scada"), service(config) as server:
-            until(lambda: server.said("connected"), 15, server.stderr)
+            until(lambda: server.said("connected"), 60, server.stderr)
             token = {"userCert": str(personal.cert), "userKey": str(personal.key), "once": True}
             with NodeClient(port, run, own, [TEMPERATURE], **token) as other:
                 other.first("error", 20)
