@@ -191,10 +191,14 @@ def _instead(plc: str, site: Site, ask: Ask) -> str:
 
 
 def _list(known: list[Series]) -> None:
-    table = Table("plc", "field", "group", "machine", "type", "unit", "first", "last")
+    same = [c for c in ("plc", "machine") if len({getattr(s, c) for s in known}) == 1]
+    shown = [c for c in ("plc", "field", "group", "machine", "type", "unit") if c not in same]
+    title = " ".join(filter(None, (getattr(known[0], c) for c in same)))
+    table = Table(*shown, "first", "last", title=title)
     for s in known:
         ends = (moments.iso(ms)[:19].replace("T", " ") for ms in (s.first_ms, s.last_ms))
-        table.add_row(s.plc, s.field, s.group, s.machine, s.type or s.kind, s.unit, *ends)
+        cells = (s.kind if c == "type" and not s.type else getattr(s, c) for c in shown)
+        table.add_row(*cells, *ends)
     console.print(table)
 
 

@@ -186,6 +186,7 @@ class HourWriter:
                 self.db.execute("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF")
             self.db.execute(_SCHEMA)
             sync_folder(path.parent)
+            sync_folder(path.parent.parent)
         except Exception:
             self.db.close()
             raise

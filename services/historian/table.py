@@ -222,9 +222,10 @@ def _gather(
     without: Sequence[str] = (),
 ) -> None:
     """Says of each key where its cells are. Rows of one record mostly have the same keys."""
-    names: dict[str, None] = dict.fromkeys(rows[0]) if rows else {}
+    usual = list(rows[0]) if rows else []
+    names = dict.fromkeys(usual)
     for row in rows:
-        if row.keys() != names.keys():
+        if list(row) != usual:
             names |= dict.fromkeys(row)
     for name in names:
         if name not in without:

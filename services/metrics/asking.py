@@ -18,6 +18,8 @@ from services.runtime.errors import Unavailable
 
 # Shorter than what a stopping process is given.
 ANSWER_S = 2.0
+# Questions that wait for their turn; who comes then is told so.
+MAX_WAITING = 8
 
 
 class Refused(Exception):
@@ -38,11 +40,18 @@ class Peer:
         self._who = who
         self._answer_s = answer_s
         self._asking = asyncio.Lock()
+        self._waiting = 0
 
     async def __call__(self, verb: str, args: dict[str, Any]) -> Any:
         """The result. Raises Unavailable where nobody answers, Refused (409) for a refusal."""
-        async with self._asking:
-            return await asyncio.to_thread(self._ask_now, verb, args)
+        if self._waiting >= MAX_WAITING:
+            raise Unavailable("busy", f"{self._who} is asked too much at once: ask again")
+        self._waiting += 1
+        try:
+            async with self._asking:
+                return await asyncio.to_thread(self._ask_now, verb, args)
+        finally:
+            self._waiting -= 1
 
     def _ask_now(self, verb: str, args: dict[str, Any]) -> Any:
         """A socket for each question: one that was not answered must not spoil the next."""

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -278,3 +279,15 @@ def test_a_box_without_history(tmp_path: Path) -> None:
     told = site.run("history", "p1")
     assert told.returncode == 1
     assert "give it `history: {}` in the configuration" in told.stderr
+
+
+def test_too_many_questions_at_once_are_told_so(box: HistorySite) -> None:
+    """Whoever comes while others wait gets an answer at once, and the next one a good one."""
+    url = f"/api/history?series={KEY}&from=-1h&points=5000"
+    with ThreadPoolExecutor(24) as many:
+        replies = list(many.map(box.get, [url] * 48))
+    assert {r.status for r in replies} <= {200, 503}
+    assert sum(r.status == 200 for r in replies) >= 8
+    refused = [r.json()["error"] for r in replies if r.status == 503]
+    assert set(refused) <= {"busy"}
+    assert box.get(url).status == 200
