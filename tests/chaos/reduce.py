@@ -11,7 +11,7 @@ import time
 
 from tests.kit.reduce_rig import chaos
 
-ROUND = 20
+ROUND = 12
 """Kills of one plant: every raw message of it is held in memory."""
 
 

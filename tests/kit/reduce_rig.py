@@ -138,10 +138,14 @@ class Judge:
             assert key[2] == 1, f"the first of {key[0]} is {key}"
         self._order[key[0]] = key[1:]
 
+    def missing(self, raw: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+        """Those of these that are in no message."""
+        have = {key for key, _ in self._owners()}
+        return sorted(key for key in raw if key not in have)
+
     def covered(self, raw: Iterable[tuple[str, int, int]]) -> bool:
         """Whether all of these are in some message."""
-        have = {key for key, _ in self._owners()}
-        return all(key in have for key in raw)
+        return not self.missing(raw)
 
     def _owners(self) -> Iterator[tuple[tuple[str, int, int], dict[str, Any]]]:
         for body in list(self.first.values()):
@@ -227,7 +231,12 @@ class Web:
 
     def wait(self, world: Plant, why: Callable[[], str]) -> None:
         """Until all that was fed has arrived, and judges it."""
-        until(lambda: self.problem or self.judge.covered(world.fed), 30, why)
+
+        def missing() -> str:
+            found = self.judge.missing(world.fed)
+            return f"{len(found)} of {len(world.fed)} missing: {found[:3]}\n{why()}"
+
+        until(lambda: self.problem or self.judge.covered(world.fed), 60, missing)
         if self.problem is not None:
             raise self.problem
         self.judge.check(world.fed)
