@@ -42,6 +42,8 @@ class Stream:
         self._fields: dict[str, Field] = {}
         self._held: list[Field] = []
         """Of the last message, as long as it holds."""
+        self._waiting: list[tuple[str, Any]] = []
+        """The same of one that is more doubtful than its step: it counts from the next one on."""
         self._held_rank = 0
         self._since = 0
         """Up to where time has been counted."""
@@ -82,14 +84,17 @@ class Stream:
         rank = RANKS.get(message["quality"], 0)
         bad = message.get("bad") or {}
         self._bad |= bad
-        self._held = []
-        if rank and rank >= self._rank:
+        self._held, self._waiting = [], []
+        if rank:
+            self._held_rank, self._holds_to = rank, ts + self.hold_ms
+        if rank and rank < self._rank:
+            self._waiting = list(flat(message["values"]))
+        elif rank:
             if self._rank and rank > self._rank:  # what was doubtful does not count any more
                 for field in self._fields.values():
                     field.forget()
                 self._known_ms = 0
-            self._rank = self._held_rank = rank
-            self._holds_to = ts + self.hold_ms
+            self._rank = rank
             for name, value in flat(message["values"]):
                 self._held.append(self._take(name, value))
         return done
@@ -128,17 +133,21 @@ class Stream:
 
     def end(self) -> list[Sum]:
         """Nothing more is known of it: the sums of what was."""
-        done = self._pass_to(self._holds_to) if self._held else []
-        self._held = []
+        done = self._pass_to(self._holds_to) if self._holds else []
+        self._held, self._waiting = [], []
         done += self._sum()
         self._begin(self._floor(self._since))
         return done
+
+    @property
+    def _holds(self) -> bool:
+        return bool(self._held or self._waiting)
 
     # -- time ------------------------------------------------------------------------------------
 
     def is_over(self, now: int) -> bool:
         """Whether all that it knows belongs to steps that have passed."""
-        known_to = max(self._since, self._holds_to) if self._held else self._since
+        known_to = max(self._since, self._holds_to) if self._holds else self._since
         return self._floor(known_to) + self.step_ms + LATE_MS <= now
 
     def _floor(self, ts: int) -> int:
@@ -152,8 +161,11 @@ class Stream:
             if ts < end:
                 return done
             done += self._sum()
-            goes_on = self._held and self._holds_to > end
+            goes_on = self._holds and self._holds_to > end
             self._begin(end if goes_on else self._floor(ts))
+            if goes_on and self._waiting:
+                self._held = [self._take(name, value) for name, value in self._waiting]
+                self._waiting, self._since = [], end
 
     def _hold_to(self, ts: int) -> None:
         ms = min(ts, self._holds_to) - self._since
@@ -201,7 +213,7 @@ class Stream:
         return [
             self.step_ms, self._head, self._held_rank, self._since, self._holds_to, self._newest,
             self._start, self._first_ts, self._rank, self._known_ms, self._count, self._raw,
-            self._bad, fields,
+            self._bad, fields, self._waiting,
         ]  # fmt: skip
 
     def restore(self, data: list[Any]) -> list[Sum]:
@@ -210,8 +222,9 @@ class Stream:
         (
             self.step_ms, self._head, self._held_rank, self._since, self._holds_to, self._newest,
             self._start, self._first_ts, self._rank, self._known_ms, self._count, self._raw,
-            self._bad, fields,
+            self._bad, fields, waiting,
         ) = data  # fmt: skip
+        self._waiting = [(name, value) for name, value in waiting]
         for name, is_held, state in fields:
             field = self._fields[name] = Field.restore(state)
             if is_held:

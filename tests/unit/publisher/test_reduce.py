@@ -114,6 +114,18 @@ def test_only_the_best_quality_of_a_step_counts() -> None:
     assert three["bad"] == {"*": "plc_offline"}
 
 
+def test_a_doubtful_value_counts_in_the_next_step() -> None:
+    """It stood in a step that had better ones, and holds beyond it."""
+    one, two, _ = sums(
+        said(0, 1, {"t": 1.0, "ciclos": 5}),
+        said(50_000, 2, {"t": 9.0, "ciclos": 8}, "uncertain", bad={"*": "cpu_stop"}),
+        said(90_000, 3, {"t": 7.0, "ciclos": 9}, "uncertain", bad={"*": "cpu_stop"}),
+    )
+    assert (one["values"]["t_max"], one["known_ms"]) == (1.0, 50_000)
+    assert (two["values"]["t_mean"], two["known_ms"]) == (8.0, 60_000)
+    assert (two["quality"], two["values"]["ciclos_inc"]) == ("uncertain", 4)
+
+
 def test_a_field_that_is_bad_throughout_is_named() -> None:
     one, _ = sums(said(0, 1, {"t": 1.0}, bad={"on": "address"}), said(9, 2, {"t": 1.0, "on": True}))
     assert "bad" not in one
