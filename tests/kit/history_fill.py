@@ -49,6 +49,12 @@ def fill(
     recent = Recent(folder, lambda path, why: pytest.fail(f"{path}: {why}"))
     known.save(folder)
     compactor = Compactor(folder, recent, known, lambda *said: pytest.fail(str(said)))
+    waiting: list[int] = []
+
+    def condense(hour_ms: int) -> None:
+        for _ in compactor.condense(hour_ms):
+            pass
+
     first_ms, seq, kept = begin_ms - begin_ms % HOUR_MS, 0, 0
     for hour_ms in range(first_ms, first_ms + hours * HOUR_MS, HOUR_MS):
         block = Block(stream, hour_ms)
@@ -67,7 +73,10 @@ def fill(
             block.bodies.append(orjson.dumps(body))
         if block.bodies:
             recent.save(Commit(b"", [block], [], []))
-            for _ in compactor.condense(hour_ms):
-                pass
+        # As in service: what the next hour begins with says how long the last value held.
+        waiting.append(hour_ms)
+        if len(waiting) > 1:
+            condense(waiting.pop(0))
+    condense(waiting.pop())
     recent.close()
     return seq
