@@ -49,7 +49,13 @@ def fill(
     recent = Recent(folder, lambda path, why: pytest.fail(f"{path}: {why}"))
     known.save(folder)
     compactor = Compactor(folder, recent, known, lambda *said: pytest.fail(str(said)))
-    first_ms, seq = begin_ms - begin_ms % HOUR_MS, 0
+    waiting: list[int] = []
+
+    def condense(hour_ms: int) -> None:
+        for _ in compactor.condense(hour_ms):
+            pass
+
+    first_ms, seq, kept = begin_ms - begin_ms % HOUR_MS, 0, 0
     for hour_ms in range(first_ms, first_ms + hours * HOUR_MS, HOUR_MS):
         block = Block(stream, hour_ms)
         for ts_ms in range(hour_ms, hour_ms + HOUR_MS, every_ms):
@@ -60,14 +66,17 @@ def fill(
                 "v": 1, "locatario_id": "acme", "plc_id": plc, "group": group, "ts": ts_ms,
                 "epoch": first_ms, "seq": seq, "quality": "good", "values": values_at(ts_ms),
             }  # fmt: skip
-            joined = bool(block.ts_ms) and block.identities[-1] == (first_ms, seq - 1)
             block.ts_ms.append(ts_ms)
             block.identities.append((first_ms, seq))
-            block.joined.append(joined)
+            block.joined.append(kept == seq - 1 > 0)
+            kept = seq
             block.bodies.append(orjson.dumps(body))
         if block.bodies:
             recent.save(Commit(b"", [block], [], []))
-            for _ in compactor.condense(hour_ms):
-                pass
+        # As in service: what the next hour begins with says how long the last value held.
+        waiting.append(hour_ms)
+        if len(waiting) > 1:
+            condense(waiting.pop(0))
+    condense(waiting.pop())
     recent.close()
     return seq
