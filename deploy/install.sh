@@ -25,6 +25,7 @@ unit=/etc/systemd/system/plc-edge.service
 command=/usr/local/bin/plc-edge
 config=$etc/config.yaml
 health_wait_s=30
+gone_wait_s=10
 need_kib=400000
 
 say() { echo "==> $*"; }
@@ -366,11 +367,16 @@ rollback() {
 }
 
 uninstall() {
-  local purge=$1 pids
-  if has_systemd; then
-    systemctl --quiet disable --now plc-edge 2>/dev/null || true
+  local purge=$1 pids waited_s
+  if has_systemd && [ -e "$unit" ]; then
+    systemctl --quiet disable --now plc-edge || true # why not; what runs on is told below
   fi
-  pids=$(service_pids | xargs)
+  # The unit has stopped when its main process has: what systemd then kills takes a moment to go.
+  for ((waited_s = 0; ; waited_s++)); do
+    pids=$(service_pids | xargs)
+    if [ -z "$pids" ] || [ "$waited_s" -ge "$gone_wait_s" ]; then break; fi
+    sleep 1
+  done
   [ -z "$pids" ] ||
     die "plc-edge still runs (processes $pids)" "end what \`plc-edge run\` started, then try again"
   say "Removing the program"
