@@ -154,21 +154,22 @@ class Compactor:
         rolling.begin(stream, table, self._tail(stream, hour_ms), self._next(stream, hour_ms))
         yield
 
+        ts = table.ints("ts")
+        at_end = np.array([len(ts) - 1 - int(np.argmax(ts[::-1]))])
+        tail: dict[str, Column] = {}
+
         def columns() -> Iterator[tuple[str, Column]]:
             for name in table.names:
                 column = table.once(name)
                 if column is None:
                     continue
                 yield name, column
+                tail[name] = column.pick(at_end)
                 if name.startswith(VALUES):
                     rolling.add(name[len(VALUES) :], column)
 
-        ts = table.ints("ts")
         yield from writer.add(stream, columns(), table.rows, int(ts.min()), int(ts.max()))
-        last = table.pick(np.array([np.argmax(ts[::-1]) * -1 + len(ts) - 1]))
-        for name in last.names:
-            last.get(name)
-        self._tails[stream] = hour_ms, last.whole()
+        self._tails[stream] = hour_ms, Table(1, tail, tail.get)
 
     def _tail(self, stream: Stream, hour_ms: int) -> Table | None:
         """The last row before an hour, if a value of it can hold into it."""

@@ -92,24 +92,26 @@ class Table:
     @classmethod
     def of(cls, messages: Sequence[dict[str, Any]], joined: Sequence[bool]) -> Table:
         """``joined``: see ``JOINED``."""
-        cells: dict[str, Sequence[Any]] = {}
-        plain = [{k: v for k, v in m.items() if k not in PARTS} for m in messages]
-        _gather(cells, plain, "")
+        sources: dict[str, tuple[Sequence[dict[str, Any]], str]] = {}
+        _gather(sources, messages, "", PARTS)
         for part in PARTS:
             inner = [m.get(part, MISSING) for m in messages]
             if not all(isinstance(p, dict) or p is MISSING for p in inner):
-                cells[part] = inner  # no message of ours, and kept all the same
+                sources[part] = messages, part  # no message of ours, and kept all the same
                 continue
-            empty: list[Any] = [True if p == {} else MISSING for p in inner]
-            if True in empty:
-                cells[part] = empty
-            _gather(cells, [{} if p is MISSING else p for p in inner], f"{part}/")
+            if {} in inner:
+                empty: list[dict[str, Any]] = [{part: True} if p == {} else {} for p in inner]
+                sources[part] = empty, part
+            _gather(sources, [{} if p is MISSING else p for p in inner], f"{part}/")
         flags = Column(np.array(joined, np.bool_), None)
 
         def load(name: str) -> Column | None:
-            return flags if name == JOINED else column(cells[name])
+            if name == JOINED:
+                return flags
+            rows, key = sources[name]
+            return column([row.get(key, MISSING) for row in rows])
 
-        return cls(len(messages), [*cells, JOINED], load)
+        return cls(len(messages), [*sources, JOINED], load)
 
     @property
     def names(self) -> Iterable[str]:
@@ -213,20 +215,21 @@ class Table:
         return [m for m, gone in zip(out, lost.has(self.rows), strict=True) if not gone]
 
 
-def _gather(cells: dict[str, Sequence[Any]], rows: Sequence[dict[str, Any]], prefix: str) -> None:
-    """Adds a column per key. Rows of one record mostly have the same keys."""
-    if not rows:
-        return
-    names = list(rows[0])
-    if all(list(row) == names for row in rows):
-        for name, held in zip(
-            names, zip(*(row.values() for row in rows), strict=True), strict=True
-        ):
-            cells[prefix + name] = held
-        return
-    every = dict.fromkeys(name for row in rows for name in row)
-    for name in every:
-        cells[prefix + name] = [row.get(name, MISSING) for row in rows]
+def _gather(
+    sources: dict[str, tuple[Sequence[dict[str, Any]], str]],
+    rows: Sequence[dict[str, Any]],
+    prefix: str,
+    without: Sequence[str] = (),
+) -> None:
+    """Says of each key where its cells are. Rows of one record mostly have the same keys."""
+    usual = list(rows[0]) if rows else []
+    names = dict.fromkeys(usual)
+    for row in rows:
+        if list(row) != usual:
+            names |= dict.fromkeys(row)
+    for name in names:
+        if name not in without:
+            sources[prefix + name] = rows, name
 
 
 def joined_tables(tables: Sequence[Table]) -> Table:

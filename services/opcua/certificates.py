@@ -139,6 +139,16 @@ def der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.DER)
 
 
+def out_of_time(certificate: x509.Certificate, now: datetime | None = None) -> str:
+    """Why it does not count now, in words; "" where it does."""
+    now = now or datetime.now(UTC)
+    if now < certificate.not_valid_before_utc:
+        return f"it is valid from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC only"
+    if now > certificate.not_valid_after_utc:
+        return f"it ended on {certificate.not_valid_after_utc:%Y-%m-%d}"
+    return ""
+
+
 class TrustList:
     """A folder of trusted certificates, looked at anew each time: what is put there counts at once.
 
@@ -174,12 +184,7 @@ class TrustList:
         wanted = thumbprint(der(cert))
         if not any(c and thumbprint(der(c)) == wanted for _, c in self.certificates()):
             return "it is not on the list"
-        now = now or datetime.now(UTC)
-        if now < cert.not_valid_before_utc:
-            return f"it is valid from {cert.not_valid_before_utc:%Y-%m-%d %H:%M} UTC only"
-        if now > cert.not_valid_after_utc:
-            return f"it ended on {cert.not_valid_after_utc:%Y-%m-%d}"
-        return ""
+        return out_of_time(cert, now)
 
     def keep_rejected(self, certificate: bytes) -> Path | None:
         """Puts a refused one where a person finds it, in the place of the oldest where there are

@@ -46,6 +46,9 @@ def broken(site: Site) -> Iterator[Problem]:
             continue
         if at[-1] == "certificate" and not _is_certificate(data):
             yield site.problem(at, f"{path} is no certificate", "give one, DER or PEM")
+    for at, cert, key in _opcua_pairs(site):
+        if why := _no_pair(site.config.file.parent / cert, site.config.file.parent / key):
+            yield site.problem(at, *why)
     with suppress(Unknown):
         for i, plc in enumerate(site.config.plcs):
             if isinstance(plc, OpcuaPlc):
@@ -65,6 +68,30 @@ def _is_certificate(data: bytes) -> bool:
     except (ssl.SSLError, ValueError):
         return False
     return True
+
+
+def _no_pair(cert: Path, key: Path) -> tuple[str, str] | None:
+    """What is wrong with a private key beside a certificate that can be read, and the mend."""
+    if not (cert.is_file() and key.is_file() and _is_certificate(cert.read_bytes())):
+        return None  # said elsewhere
+    # 10 MB that only who names such files pays.
+    from cryptography.hazmat.primitives import serialization
+
+    from services.opcua import certificates
+
+    data = files.read(key, files.PEM_MAX_BYTES)
+    is_pem = b"-----BEGIN" in data
+    load = serialization.load_pem_private_key if is_pem else serialization.load_der_private_key
+    try:
+        public = load(data, None).public_key()
+    except TypeError:
+        error = EncryptedKey(key)
+        return error.args[0], error.hint
+    except ValueError:
+        return f"{key} is no private key", "give the certificate's own, DER or PEM"
+    if public != certificates.load(cert).public_key():
+        return f"{key} is not the key of {cert}", "give the two that were made together"
+    return None
 
 
 def _user_files(site: Site, at: KeyPath, plc: OpcuaPlc) -> Iterator[Problem]:
@@ -166,6 +193,20 @@ def _opcua_files(site: Site) -> Iterator[tuple[KeyPath, Path]]:
                     with suppress(Unknown):
                         if user.certificate is not None:
                             yield ("outputs", i, "users", u, "certificate"), user.certificate
+
+
+def _opcua_pairs(site: Site) -> Iterator[tuple[KeyPath, Path, Path]]:
+    """Where a private key stands, its certificate, and the key: of OPC UA."""
+    with suppress(Unknown):
+        for i, output in enumerate(site.config.outputs):
+            with suppress(Unknown):
+                if isinstance(output, OpcuaOutput) and output.certificate and output.key:
+                    yield ("outputs", i, "key"), output.certificate, output.key
+    with suppress(Unknown):
+        for i, plc in enumerate(site.config.plcs):
+            with suppress(Unknown):
+                if isinstance(plc, OpcuaPlc) and plc.user_certificate and plc.user_key:
+                    yield ("plcs", i, "user_key"), plc.user_certificate, plc.user_key
 
 
 def _secrets(site: Site, at: KeyPath, holder: Credentials) -> Iterator[Problem]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import orjson
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from services.opcua import certificates
 from services.runtime.clock import now_ms
@@ -86,6 +90,26 @@ def user(
 def client_certificate(folder: Path, uri: str = CLIENT_URI) -> certificates.Own:
     """A client's own, made on the spot."""
     return certificates.own(folder, uri, ["localhost"])
+
+
+def ended_certificate(folder: Path) -> certificates.Own:
+    """The same, of which the time is over since yesterday."""
+    own = client_certificate(folder)
+    key = serialization.load_pem_private_key(own.key.read_bytes(), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    name, now = x509.Name([]), datetime.now(UTC)
+    ended = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=9))
+        .not_valid_after(now - timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    own.cert.write_bytes(certificates.der(ended))
+    return own
 
 
 def trust(run: Path, client: certificates.Own, output: str = "scada") -> None:

@@ -30,6 +30,8 @@ from services.runtime.supervise import rpc
 from tests.kit.common import ROOT, until
 
 PLC_EDGE = [sys.executable, "-P", "-m", "services.cli.main"]
+# A bound, no claim: beside six busy processes a box on two cores has taken more than 20.
+START_S = 40.0
 
 
 def alarms(log: str) -> list[str]:
@@ -66,7 +68,7 @@ class Site:
                 [*self._launcher, *PLC_EDGE, "run", "-c", str(self.file)],
                 stdout=log, stderr=log, cwd=ROOT,
             )  # fmt: skip
-        until(self._answers, 20, lambda: f"supervisord\n{self.logs()}")
+        until(self._answers, START_S, lambda: f"supervisord\n{self.logs()}")
 
     def _answers(self) -> bool:
         assert self.process is not None
@@ -88,7 +90,7 @@ class Site:
         """0 when it does not run."""
         return int(self.table()[name]["pid"])
 
-    def wait_running(self, timeout_s: float = 20) -> None:
+    def wait_running(self, timeout_s: float = START_S) -> None:
         """Returns when every process has said READY since its start."""
 
         def all_ready() -> bool:
@@ -156,7 +158,11 @@ class Site:
         return self.process.wait(timeout_s)
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(*sys.exc_info())  # what has started would run on, and burden the others
+            raise
         return self
 
     def __exit__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,24 @@ def test_a_name_that_looks_like_more_than_one_part_survives_a_browse() -> None:
     for name in ('"DB"."a;b=c"', "ns=3;s=x", "="):
         assert _identifier(ua.NodeId(name, 3)) == ("s", name)
     assert _identifier(ua.NodeId(85, 0)) == ("i", "85")
+
+
+def test_no_time_is_not_the_year_1601() -> None:
+    from asyncua import ua
+    from asyncua.common.utils import Buffer
+    from asyncua.ua.ua_binary import variant_from_binary, variant_to_binary
+
+    from services.protocols.opcua.structures import Structures
+    from services.protocols.opcua.values import plain
+
+    structures = Structures()
+    told = datetime(2026, 11, 30, tzinfo=UTC)
+    for sent in (ua.DateTime(1601, 1, 1, tzinfo=UTC), [told, ua.DateTime(1601, 1, 1, tzinfo=UTC)]):
+        wire = variant_to_binary(ua.Variant(sent, ua.VariantType.DateTime))
+        came = variant_from_binary(Buffer(wire))
+        with pytest.raises(BadValue, match="null"):
+            plain(came, structures)
+    assert plain(told, structures) == told
 
 
 @pytest.mark.parametrize(

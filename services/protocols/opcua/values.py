@@ -18,6 +18,8 @@ _DTL = parse_type("DTL")
 _DTL_BYTES = struct.Struct(">HBBBBBBI")
 # How Siemens names the members of its DTL, in their order.
 _DTL_MEMBERS = ("YEAR", "MONTH", "DAY", "WEEKDAY", "HOUR", "MINUTE", "SECOND", "NANOSECOND")
+# DateTime 0: no time at all (OPC 10000-6, 5.2.2.5).
+_NO_TIME = datetime.datetime(1601, 1, 1, tzinfo=datetime.UTC)
 # What a value may be as it is.
 _PLAIN = (bool, int, float, str, datetime.datetime, BadValue)
 
@@ -30,12 +32,12 @@ def plain(value: Any, structures: Structures) -> Any:
     """
     if isinstance(value, enum.Enum):
         return value.value
+    if value == _NO_TIME or value is None:
+        raise BadValue("null")
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, list | tuple):
         return [plain(v, structures) for v in value]
-    if value is None:
-        raise BadValue("null")
     if isinstance(value, ua.Variant | ua.DataValue):
         return plain(value.Value, structures)
     if isinstance(value, bytes):

@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from s7commplus.client import S7CommPlusClient
+from s7commplus.client import S7CommPlusClient, _build_explore_request
+from s7commplus.codec import parse_or_raise_for_return_value
 from s7commplus.connection import (
     FamilyOnlyFingerprintError,
     S7CommPlusConnection,
@@ -29,10 +30,11 @@ from s7commplus.error import (
     S7TlsHandshakeError,
 )
 from s7commplus.legitimation import decide_legitimation_mode, extract_session_version_string
-from s7commplus.protocol import AccessLevel, FunctionCode, LegitimationType
+from s7commplus.protocol import AccessLevel, FunctionCode, Ids, LegitimationType
 from s7commplus.v1_session_key.keys import fingerprints_for_family
 
 from services.protocols.s7plus import words
+from services.protocols.s7plus.operating_state import operating_state
 from services.protocols.s7plus.plan import SymbolPlan
 from services.protocols.s7plus.symbols import SymbolTree
 from services.protocols.s7plus.values import Refused, ReplyError, Sent, parse_reply
@@ -258,13 +260,18 @@ class Cpu:
             raise PlcUnavailable("protocol", f"{self.host}:{self.port}: {e}") from None
 
     def state(self) -> str:
-        """``RUN``, ``STOP``, or ``UNKNOWN`` where the CPU does not tell."""
+        """As ``operating_state`` has it; ``UNKNOWN`` also where the CPU refuses to tell."""
 
         def ask() -> str:
+            what = _build_explore_request(Ids.NATIVE_THE_CPU_EXEC_UNIT_RID, [])
+            answer = self._connection.send_request(
+                FunctionCode.EXPLORE, what, integrity_tail=5, reassemble=True
+            )
             try:
-                return str(self._client.get_cpu_state())
+                parse_or_raise_for_return_value(answer, "CPU state read")
             except S7ReturnValueError:
                 return "UNKNOWN"
+            return operating_state(answer)
 
         return self._call(ask)
 

@@ -29,6 +29,8 @@ MAX_QUEUE = 100
 """Values that one monitored item holds for a client that is slow to ask."""
 MAX_ITEMS = 50_000
 """Monitored items, of all sessions."""
+MAX_SESSION_ITEMS, MAX_SESSION_SUBSCRIPTIONS = MAX_ITEMS // 2, 100
+"""Of one session: room is left for others."""
 MAX_OPERATIONS = 10_000
 """Of one request: what asyncua tells clients (MaxNodesPerRead …), and does not hold them to."""
 # SByte … Double, and Duration.
@@ -38,6 +40,10 @@ _NUMBERS = {*range(2, 12), 290}
 def _few(operations: Sequence[Any]) -> None:
     if len(operations) > MAX_OPERATIONS:
         raise ServiceError(_C.BadTooManyOperations)
+
+
+def _items(subscriptions: Iterable[Any]) -> int:
+    return sum(len(s.monitored_item_srv._monitored_items) for s in subscriptions)
 
 
 class Internal(InternalServer):
@@ -81,8 +87,7 @@ class Internal(InternalServer):
     @property
     def items(self) -> int:
         """Monitored items of all sessions."""
-        subscriptions = self.subscription_service.subscriptions.values()
-        return sum(len(s.monitored_item_srv._monitored_items) for s in subscriptions)
+        return _items(self.subscription_service.subscriptions.values())
 
     @property
     def sessions(self) -> int:
@@ -177,6 +182,11 @@ class Session(InternalSession):
 
     # -- subscriptions -------------------------------------------------------------------
 
+    def _own(self) -> list[Any]:
+        """Its subscriptions."""
+        every = self.subscription_service.subscriptions.values()
+        return [s for s in every if s.session_id == self.session_id]
+
     def _is_own(self, subscription: int) -> bool:
         found = self.subscription_service.subscriptions.get(subscription)
         return found is not None and found.session_id == self.session_id
@@ -189,6 +199,8 @@ class Session(InternalSession):
         self, params: ua.CreateSubscriptionParameters, *rest: Any, **named: Any
     ) -> ua.CreateSubscriptionResult:
         """Not faster than MIN_PUBLISHING_MS: 0 would mean a message per value."""
+        if len(self._own()) >= MAX_SESSION_SUBSCRIPTIONS:
+            raise ServiceError(_C.BadTooManySubscriptions)
         asked = params.RequestedPublishingInterval
         # Not max(): a NaN would pass.
         params.RequestedPublishingInterval = asked if asked >= MIN_PUBLISHING_MS else 50.0
@@ -244,7 +256,7 @@ class Session(InternalSession):
         """Values of nodes that it sees; filters by change only."""
         self._must_own(params.SubscriptionId)
         _few(params.ItemsToCreate)
-        room = MAX_ITEMS - self.iserver.items
+        room = min(MAX_ITEMS - self.iserver.items, MAX_SESSION_ITEMS - _items(self._own()))
         refusals = [self._refusal(item, room - i) for i, item in enumerate(params.ItemsToCreate)]
         params.ItemsToCreate = [
             item for item, no in zip(params.ItemsToCreate, refusals, strict=True) if no is None

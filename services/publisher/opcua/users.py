@@ -10,6 +10,7 @@ from typing import Any
 
 from asyncua.crypto import uacrypto
 from asyncua.crypto.permission_rules import User, UserRole
+from cryptography import x509
 
 from services.opcua import certificates
 
@@ -68,7 +69,12 @@ class Users:
         mark = certificates.thumbprint(certificate) if certificate else None
         for account in self._accounts:
             if mark is not None and account.certificate == mark:
-                return Person(UserRole.User, account.name, account.tenants)
+                ended = certificates.out_of_time(x509.load_der_x509_certificate(certificate or b""))
+                if not ended:
+                    return Person(UserRole.User, account.name, account.tenants)
+                text = f"user {account.name!r}: of his certificate: {ended}"
+                self._say("warning", "login_refused", text)
+                return None
         if self._anonymous:
             return Person(UserRole.Anonymous, None, None)
         self._say("warning", "login_refused", "neither user nor a user's certificate was given")

@@ -15,12 +15,14 @@ import psutil
 import pytest
 from asyncua import ua
 
+from services.publisher.opcua.session import MAX_SESSION_SUBSCRIPTIONS
 from tests.kit.common import free_port, until
 from tests.kit.dispatch_peer import DispatchPeer
 from tests.kit.opcua_foreign import NodeClient
 from tests.kit.opcua_rig import (
     body,
     client_certificate,
+    ended_certificate,
     opcua_config,
     plc,
     trust,
@@ -149,6 +151,41 @@ def test_a_users_certificate() -> None:
             with NodeClient(port, run, personal, watched) as other:
                 assert other.first("read")["values"][TEMPERATURE]["value"] == 81.5
             assert server.terminate() == 0
+
+
+def test_a_users_certificate_that_has_ended() -> None:
+    """Nobody proves who he is by it; the application's own still counts."""
+    with run_folder() as run:
+        port, own = free_port(), client_certificate(run / "client")
+        personal = ended_certificate(run / "bia")
+        trust(run, own)
+        users = [
+            {"username": "bia", "password": None, "certificate": str(personal.cert),
+             "locatarios": None}
+        ]  # fmt: skip
+        config = opcua_config(run, port, users=users)
+        with DispatchPeer(run, "scada"), service(config) as server:
+            until(lambda: server.said("connected"), 15, server.stderr)
+            token = {"userCert": str(personal.cert), "userKey": str(personal.key), "once": True}
+            with NodeClient(port, run, own, [TEMPERATURE], **token) as other:
+                other.first("error", 20)
+            assert server.said("of his certificate: it ended on")
+
+
+def test_a_session_leaves_room_for_others() -> None:
+    with rig() as r:
+        fill(r)
+
+        async def work() -> None:
+            async with r.client() as greedy, r.client() as other:
+                for _ in range(MAX_SESSION_SUBSCRIPTIONS):
+                    await greedy.client.create_subscription(1_000, greedy)
+                with pytest.raises(ua.uaerrors.BadTooManySubscriptions):
+                    await greedy.client.create_subscription(1_000, greedy)
+                await other.watch(TEMPERATURE)
+                await other.until(lambda: bool(other.changes))
+
+        go(work)
 
 
 def test_two_tenants_do_not_see_each_other() -> None:

@@ -84,6 +84,22 @@ def test_refused(tmp_path: Path, output: dict[str, Any], key: str, words: str) -
     assert words in f"{found[0].message} {found[0].hint}"
 
 
+def test_a_key_that_is_of_another_certificate(tmp_path: Path) -> None:
+    """Whoever renews one of the two and forgets the other."""
+    own, other = (certificates.own(tmp_path / n, f"urn:{n}", ["h"]) for n in ("own", "other"))
+    pair = {"certificate": str(own.cert), "key": str(own.key)}
+    loader.load(write(tmp_path, **pair), {})
+    for key, words in (
+        (other.key, "is not the key of"),
+        (other.cert, "is no private key"),
+    ):
+        with pytest.raises(ConfigError) as e:
+            loader.load(write(tmp_path, **{**pair, "key": str(key)}), {})
+        (found,) = e.value.problems
+        assert found.key == "outputs[0].key"
+        assert words in found.message
+
+
 def rendered(site: Site) -> dict[str, Any]:
     return render.render(site)["publisher-scada"]
 
