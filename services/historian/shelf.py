@@ -200,6 +200,8 @@ class Shelf:
         part is damaged are marked.
         """
         newest = self._newest(stream, begin_ms, end_ms)
+        # Listed after that: what left recent.db since the last listing may be in a new file.
+        self._places = None
         tables: list[Table] = []
         for hour_ms in hours_between(begin_ms, end_ms):
             tables += self._stored(stream, hour_ms, whole)
