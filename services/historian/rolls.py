@@ -121,8 +121,8 @@ class Rolls:
         self.db.set_busy_timeout(1_000)
         if write:
             try:
-                # FULL does not sync the folder when the journal is removed: after a power cut it was
-                # back, and took the last roll-ups with it.
+                # FULL does not sync the folder when the journal is removed: after a power cut it
+                # could be back, and take the last roll-ups with it.
                 self.db.execute("PRAGMA synchronous=EXTRA")
                 self.db.execute(_SCHEMA)
                 if new:
