@@ -24,7 +24,7 @@ BENCHES = (
     *QUICK, "network", "reader", "new-values", "publisher", "latency", "drain", "mirror",
     "dashboard", "readers", "jitter", "site", "alerts", "alerts-latency", "alerts-live",
     "central-poll", "central-scale", "databases", "opcua", "opcua-server",
-    "symbolic",
+    "symbolic", "history-engines", "history",
 )  # fmt: skip
 
 

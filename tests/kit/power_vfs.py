@@ -25,8 +25,11 @@ class _Disk:
         self.writes: dict[str, list[tuple[int, bytes | None]]] = {}
         """(offset, data); data None: cut off at offset."""
 
-    def touch(self, path: str) -> None:
-        if path not in self.writes:
+    def touch(self, path: str, new: bool) -> None:
+        """``new``: it has just been made. Where one of that name was removed by another way than
+        ``xDelete``, nothing of that one is left.
+        """
+        if path not in self.writes or (new and self.writes[path][-1:] != [(0, None)]):
             self.synced[path] = bytearray(Path(path).read_bytes() if Path(path).exists() else b"")
             self.writes[path] = []
 
@@ -50,9 +53,10 @@ class _File(apsw.VFSFile):
     def __init__(self, disk: _Disk, inherit: str, name: Any, flags: list[int]) -> None:
         self._disk = disk
         self._path = name.filename() if isinstance(name, apsw.URIFilename) else str(name or "")
+        new = not Path(self._path).exists()
         super().__init__(inherit, name, flags)
         if self._path:
-            disk.touch(self._path)
+            disk.touch(self._path, new)
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
         if self._path:

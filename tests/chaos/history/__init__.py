@@ -1,0 +1,1 @@
+"""The historian against kills, power cuts, full disks and damaged files."""
