@@ -121,10 +121,13 @@ class Rolls:
         self.db.set_busy_timeout(1_000)
         if write:
             try:
-                self.db.execute("PRAGMA synchronous=FULL")
+                # FULL does not sync the folder when the journal is removed: after a power cut it
+                # could be back, and take the last roll-ups with it.
+                self.db.execute("PRAGMA synchronous=EXTRA")
                 self.db.execute(_SCHEMA)
                 if new:
                     sync_folder(path.parent)
+                    sync_folder(path.parent.parent)
             except Exception:
                 self.db.close()
                 raise
