@@ -50,7 +50,15 @@ class Place(NamedTuple):
     hour_ms: int
     number: int
     path: Path
-    size_bytes: int
+    inode: int
+    """Of two growing files of one hour, one after the other, each is another."""
+
+    @property
+    def size_bytes(self) -> int:
+        """0 where it is gone."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.path.stat().st_size
+        return 0
 
 
 def places(folder: Path) -> list[Place]:
@@ -60,9 +68,8 @@ def places(folder: Path) -> list[Place]:
         for entry in entries:
             if match := _NAME.fullmatch(entry.name):
                 hour_ms = round(datetime.fromisoformat(match[1] + ":00+00:00").timestamp() * 1_000)
-                with contextlib.suppress(FileNotFoundError):
-                    place = Place(hour_ms, int(match[2]), Path(entry.path), entry.stat().st_size)
-                    found.append(place)
+                place = Place(hour_ms, int(match[2]), Path(entry.path), entry.inode())
+                found.append(place)
     return sorted(found)
 
 

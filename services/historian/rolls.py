@@ -122,7 +122,7 @@ class Rolls:
         if write:
             try:
                 # FULL does not sync the folder when the journal is removed: after a power cut it
-                # was back, and took the last roll-ups with it.
+                # could be back, and take the last roll-ups with it.
                 self.db.execute("PRAGMA synchronous=EXTRA")
                 self.db.execute(_SCHEMA)
                 if new:

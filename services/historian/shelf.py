@@ -44,7 +44,7 @@ class Shelf:
         self.damage: list[str] = []
         self._db: apsw.Connection | None = None
         self._places: dict[int, list[Place]] | None = None
-        self._files: dict[Path, HourFile] = {}
+        self._files: dict[Place, HourFile] = {}
         self._rolls: dict[Path, Rolls | None] = {}
 
     def refresh(self) -> None:
@@ -123,6 +123,7 @@ class Shelf:
         sql = "SELECT min(hour_ms), max(last_ms) FROM block WHERE stream = ?"
         key = stream_id(stream)
         ((first, last),) = self.rows(sql, (key,)) or [(None, None)]
+        self._places = None
         hours = self.hours()
         for hour_ms in sorted(hours, reverse=True):
             if last is not None and hour_of(last) > hour_ms:
@@ -187,19 +188,20 @@ class Shelf:
         return self._places
 
     def _file(self, place: Place) -> HourFile | None:
-        if place.path not in self._files:
+        if place not in self._files:
             try:
-                self._files[place.path] = HourFile(place.path, place.number == GROWING)
+                self._files[place] = HourFile(place.path, place.number == GROWING)
             except (*READ_ERRORS, apsw.CantOpenError) as e:
                 self.damage.append(f"{place.path.name}: {e}")
                 return None
-        return self._files[place.path]
+        return self._files[place]
 
     def table(self, stream: Stream, begin_ms: int, end_ms: int, *, whole: bool = False) -> Table:
         """A stream's rows of that time, by (epoch, seq), each once. ``whole``: those of which a
         part is damaged are marked.
         """
         newest = self._newest(stream, begin_ms, end_ms)
+        self._places = None  # what has left recent.db meanwhile is in a file
         tables: list[Table] = []
         for hour_ms in hours_between(begin_ms, end_ms):
             tables += self._stored(stream, hour_ms, whole)

@@ -5,6 +5,7 @@ readers send; now and then the history is read beside them.
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -58,6 +59,12 @@ class World:
 
     def kill(self, name: str) -> None:
         self._running[name].end()
+
+    def stop(self) -> None:
+        """SIGSTOP: both stand still."""
+        for running in self._running.values():
+            if running.process.poll() is None:
+                running.process.send_signal(signal.SIGSTOP)
 
     def feed(self, count: int = 1) -> None:
         """Messages of each PLC."""

@@ -27,6 +27,7 @@ def run(cuts: int, seed: int = 1) -> Counter[str]:
             while time.monotonic() < end_s:
                 w.feed(5)
                 time.sleep(0.01)
+            w.stop()  # a copy that others write to meanwhile is no moment
             disk.snapshot()
             w.kill("historian")
             w.kill("store_forward")
