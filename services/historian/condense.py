@@ -134,7 +134,8 @@ class Times:
         # Good ones, wherever they lie: a counter counts from the one before.
         self.all_good = np.flatnonzero(good)
         self._taken, self._ts_ms = taken, ts_ms
-        self._left_ms = first_ms + size * step_ms - hold_ms
+        self.left_ms = first_ms + size * step_ms - hold_ms
+        """What is followed by an earlier time from here on goes on behind the buckets."""
         self.first_picked = (
             int(np.searchsorted(self.all_good, self.picked[0])) if len(self.picked) else 0
         )
@@ -171,7 +172,7 @@ class Times:
         order = np.argsort(self._taken[self.all_good], kind="stable")
         gained[order[1:]] = gains(good[order], span)
         ts = self._ts_ms[self.all_good][order]
-        gained[order[1:][(ts[1:] < ts[:-1]) & (ts[:-1] >= self._left_ms)]] = 0
+        gained[order[1:][(ts[1:] < ts[:-1]) & (ts[:-1] >= self.left_ms)]] = 0
         return gained
 
     def _pieces(self, of: Ints, begin: Ints, end: Ints, step_ms: int) -> None:

@@ -56,8 +56,10 @@ class Rolling:
         self._quality_good: Bools = (table.quality == GOOD)[self._order]
         self._taken = set_back(table)
         first = table.ints("epoch")[0], table.ints("seq")[0]
-        if tail is not None and (tail.ints("epoch")[0], tail.ints("seq")[0]) > first:
-            self._tail = None  # the clock was set back behind this hour: it came later
+        # The clock was set back behind this hour: what lies before it in time came later.
+        self._came_later = bool(
+            tail is not None and (tail.ints("epoch")[0], tail.ints("seq")[0]) > first
+        )
         self._times: dict[bytes, Times] = {}
         self.add(WHOLE, Column(np.ones(table.rows, np.bool_), None))
 
@@ -92,6 +94,8 @@ class Rolling:
 
     def _before(self, series: Series, kind: str) -> tuple[int | None, float, bool]:
         """(ts, value, whether it holds) of the good value before the hour."""
+        if self._came_later:
+            return None, 0.0, False
         if self._tail is not None:
             if series.field == WHOLE:
                 if self._tail.quality[0] == GOOD:
@@ -123,6 +127,8 @@ class Rolling:
                 taken = np.concatenate(([-1] * len(lead), taken, [len(taken)] * len(tail)))
             times = Times(ts, known, joined, self._hour_ms, MINUTE_MS, 60, self._hold_ms, taken)
             times.lead = len(lead)
+            if self._came_later:
+                times.left_ms = 0
             self._times[key] = times
         return self._times[key]
 
