@@ -173,6 +173,16 @@ def test_an_hour_of_text_does_not_hide_the_numbers(tmp_path: Path) -> None:
         assert np.isnan(day.mean[0]) or day.mean[0] == pytest.approx(240 / 180)
 
 
+def test_a_gap_without_times_is_as_old_as_its_message(tmp_path: Path) -> None:
+    gap = {"ts": H0, "epoch": 1, "first_seq": 1, "last_seq": 2, "from_ts": None, "to_ts": None}
+    with kept(tmp_path) as it:
+        it.keep([], [gap])
+        it.recent.prune(H0)
+        assert it.messages() == [gap]
+        it.recent.prune(H0 + 1)
+        assert it.messages() == []
+
+
 HUGE: list[Any] = [10**18, 10**19, 10**30, -(10**19), float("nan"), float("inf"), "x", None, [], {}]
 
 
