@@ -103,6 +103,7 @@ class _Demo:
                 console.print(f"dashboard   http://127.0.0.1:{metrics_port}/")
                 command = broker.subscribe_command()
                 console.print(f"messages    {command}", highlight=False, soft_wrap=True)
+                console.print(f"history     http://127.0.0.1:{metrics_port}/history")
                 console.print(f"status      plc-edge status -c {self.folder}/config.yaml")
                 console.print(f"logs        {self.folder}/state/log/     Ctrl-C stops everything\n")
             count += len(messages)
@@ -134,6 +135,7 @@ def _config(folder: Path, broker: DemoBroker, metrics_port: int) -> dict[str, An
                 "tls": {"ca": str(broker.ca)},
             }
         ],
+        "history": {},
         "metrics": {"port": metrics_port},
     }
 

@@ -64,7 +64,9 @@ function insert(xs, ys, at) {
 export function csv(data) {
   const comma = w.language === "pt", mark = comma ? ";" : ",";
   const number = (v) => (comma ? String(v).replace(".", ",") : String(v));
-  const cell = (v) => (v == null ? "" : typeof v === "number" ? number(v) : typeof v === "boolean" ? String(Number(v)) : `"${String(v).replaceAll('"', '""')}"`);
+  // A text of the PLC is no formula (OWASP, CSV injection).
+  const text = (v) => (/^[=+\-@\t\r]/.test(v) ? `'${v}` : v);
+  const cell = (v) => (v == null ? "" : typeof v === "number" ? number(v) : typeof v === "boolean" ? String(Number(v)) : `"${text(String(v)).replaceAll('"', '""')}"`);
   const zone = (ms) => { const off = -new Date(ms).getTimezoneOffset(), two = (n) => String(Math.floor(n)).padStart(2, "0"); return `${off < 0 ? "-" : "+"}${two(Math.abs(off) / 60)}:${two(Math.abs(off) % 60)}`; };
   const time = (ms) => `${new Date(ms - new Date(ms).getTimezoneOffset() * 60e3).toISOString().slice(0, -1)}${zone(ms)}`;
   const head = [w.t("t_time")];

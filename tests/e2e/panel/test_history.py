@@ -224,6 +224,12 @@ def test_csv_and_png_hold_what_is_shown(browser: Browser, box: HistorySite, tmp_
         known = [v for v, q in zip(wanted["values"], wanted["quality"], strict=True) if q == 0]
         assert {f"{v:g}" for v in known[5:20]} <= {f"{float(v):g}" for v in there}
         assert "CLP sem conexão" in text
+        formula = tab.evaluate(
+            """async () => (await import("/static/history-data.js")).csv({ step_ms: 60000, series:
+            [{ name: "+a", ts: [0], y: ['=HYPERLINK("http://x")'], part: () => 1 }] })"""
+        )
+        assert '"\'+a"' in formula, "a name is no formula"
+        assert '"\'=HYPERLINK(""http://x"")"' in formula, "nor is a text of the PLC"
         with tab.expect_download() as saved:
             tab.locator("#png").click()
         saved.value.save_as(artefact("history-png"))
