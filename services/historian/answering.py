@@ -56,6 +56,9 @@ class Answering:
         except apsw.Error as e:
             history.close()
             return Reply(None, f"{frame.verb}: the history cannot be read: {e}")
+        except Exception as e:  # whatever a question does: the next one is answered
+            history.close()
+            return Reply(None, f"{frame.verb}: {e!r}")
 
     def close(self) -> None:
         """Ends the thread."""

@@ -34,6 +34,9 @@ STEPS_MS = (
 FINEST_MS = 1_000
 # Of ``messages``: read so long at once, shorter where too many come; one of 200 values has 3 KB.
 PIECE_MS = 10_000
+MAX_STEP_MS = 400 * DAY_MS
+# The end of the year 9999.
+LAST_MS = 253_402_300_799_999
 ENOUGH_MESSAGES, MAX_MESSAGES, MAX_PIECES = 250, 1_000, 200
 
 
@@ -46,7 +49,7 @@ def answer(history: History, verb: str, args: dict[str, Any]) -> dict[str, Any]:
         return VERBS[verb](history, args)
     except KeyError as e:
         raise ValueError(f"{verb}: {e.args[0]!r} is missing") from None
-    except TypeError as e:
+    except (TypeError, OverflowError) as e:
         raise ValueError(f"{verb}: {e}") from None
 
 
@@ -88,6 +91,8 @@ def _rolled(history: History, args: dict[str, Any]) -> dict[str, Any]:
         begin_ms -= begin_ms % step_ms  # the same steps wherever the range begins
     if step_ms < FINEST_MS:
         raise TooMuch(f"a step is {FINEST_MS} ms at least, not {step_ms}: ask for raw values")
+    if step_ms > MAX_STEP_MS:
+        raise ValueError(f"a step is {MAX_STEP_MS} ms at most, not {step_ms}")
     points = -(-(end_ms - begin_ms) // step_ms)
     if points > MAX_POINTS:
         raise TooMuch(
@@ -115,13 +120,12 @@ def _rolled(history: History, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(history: History, args: dict[str, Any]) -> dict[str, Any]:
-    found = history.known(Stream(*args["stream"]), int(args["begin_ms"]), int(args["end_ms"]))
+    found = history.known(Stream(*args["stream"]), *_range(args))
     return {"unknown": [asdict(u) for u in found]}
 
 
 def _gaps(history: History, args: dict[str, Any]) -> dict[str, Any]:
-    ends = int(args["begin_ms"]), int(args["end_ms"])
-    found = history.gaps(str(args["plc"]), *ends, str(args.get("locatario", "")))
+    found = history.gaps(str(args["plc"]), *_range(args), str(args.get("locatario", "")))
     return {"gaps": [asdict(g) for g in found[:MAX_POINTS]]}
 
 
@@ -130,7 +134,7 @@ def _messages(history: History, args: dict[str, Any]) -> dict[str, Any]:
     silence takes too long to look through: none, yet.
     """
     plc, locatario = str(args["plc"]), str(args["locatario"])
-    begin_ms, end_ms = int(args["begin_ms"]), int(args["end_ms"])
+    begin_ms, end_ms = _range(args)
     at_ms, length_ms = begin_ms, PIECE_MS
     found: list[dict[str, Any]] = []
     for _ in range(MAX_PIECES):
@@ -181,10 +185,19 @@ def _asked(args: dict[str, Any]) -> tuple[list[Series], int, int]:
         raise ValueError("name a series at least")
     if len(series) > MAX_SERIES:
         raise TooMuch(f"{len(series)} series are more than {MAX_SERIES}: ask for fewer at once")
-    begin_ms, end_ms = int(args["begin_ms"]), int(args["end_ms"])
+    begin_ms, end_ms = _range(args)
     if begin_ms >= end_ms:
         raise ValueError(f"the time ends ({end_ms}) before it begins ({begin_ms})")
     return series, begin_ms, min(end_ms, max(begin_ms + 1, now_ms() + DAY_MS))
+
+
+def _range(args: dict[str, Any]) -> tuple[int, int]:
+    """(begin, end) as asked for: every hour between may be looked at."""
+    for name in ("begin_ms", "end_ms"):
+        given = args[name]
+        if not isinstance(given, int | float) or not 0 <= given <= LAST_MS:
+            raise ValueError(f"{name} {str(given)[:40]!r}: write Unix ms, from 0 to {LAST_MS}")
+    return int(args["begin_ms"]), int(args["end_ms"])
 
 
 def _name(series: Series) -> list[str]:

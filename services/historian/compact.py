@@ -116,7 +116,7 @@ class Compactor:
             writer.close()
             for file in files:
                 file.close()
-        self._tell(lost)
+        self._tell([*lost, *rolling.lost])
         self._recent.forget(used)
         for place in sources:
             _remove(place, keep=bool(lost))

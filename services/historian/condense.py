@@ -46,6 +46,12 @@ class Buckets:
         """How many."""
         return len(self.count)
 
+    def no_numbers(self) -> None:
+        """Texts came: nothing can be said of a sum in which they are."""
+        came = self.count > 0
+        for sums in (self.total, self.area, self.increase):
+            sums[came] = np.nan
+
     def put(self, at: int, one: Buckets) -> None:
         """Replaces a row, by the only one of ``one``."""
         for name in ("count", "total", "low", "high", "last_ms", "known_ms", "area", "increase",
@@ -53,7 +59,7 @@ class Buckets:
             getattr(self, name)[at] = getattr(one, name)[0]
         if one.last.dtype.hasobject and not self.last.dtype.hasobject:
             self.last = _as_objects(self.last)
-        self.last[at] = one.last[0]
+        self.last[at] = one.last.tolist()[0]  # a plain number among texts
 
     def pick(self, rows: Any) -> Buckets:
         """These rows."""
@@ -95,7 +101,8 @@ class Times:
 
     ``ts_ms`` ascends. ``good``: which have a good value. ``joined``: to the message before.
     ``first_ms`` begins the first of ``size`` buckets. Messages before it (what holds into it) and
-    behind the last one are taken into account, and are no values of any bucket.
+    behind the last one are taken into account, and are no values of any bucket. ``taken``: their
+    order as they were taken, where a clock that was set back makes it another one.
     """
 
     def __init__(
@@ -107,6 +114,7 @@ class Times:
         step_ms: int,
         size: int,
         hold_ms: int,
+        taken: Ints | None = None,
     ) -> None:
         self.size = size
         self.good = good
@@ -125,6 +133,9 @@ class Times:
         self.starts = self.ends - self.count[self.filled]
         # Good ones, wherever they lie: a counter counts from the one before.
         self.all_good = np.flatnonzero(good)
+        self._taken, self._ts_ms = taken, ts_ms
+        self.left_ms = first_ms + size * step_ms - hold_ms
+        """What is followed by an earlier time from here on goes on behind the buckets."""
         self.first_picked = (
             int(np.searchsorted(self.all_good, self.picked[0])) if len(self.picked) else 0
         )
@@ -147,6 +158,22 @@ class Times:
         if n > 1:
             follows[1:] = joined[1:] & good[:-1] & (dt <= hold_ms)
         self.follows = follows[self.picked]
+
+    def gained(self, values: Floats, span: int) -> Floats:
+        """What a counter counted up to each good value, since the good one that was taken before:
+        by its time the one before would be of another turn of the clock. Where that lies behind
+        the buckets, nothing is counted here.
+        """
+        good = values[self.all_good]
+        gained = np.zeros(len(good))
+        if self._taken is None:
+            gained[1:] = gains(good, span)
+            return gained
+        order = np.argsort(self._taken[self.all_good], kind="stable")
+        gained[order[1:]] = gains(good[order], span)
+        ts = self._ts_ms[self.all_good][order]
+        gained[order[1:][(ts[1:] < ts[:-1]) & (ts[:-1] >= self.left_ms)]] = 0
+        return gained
 
     def _pieces(self, of: Ints, begin: Ints, end: Ints, step_ms: int) -> None:
         """One piece per interval and bucket that it touches; most touch one."""
@@ -181,9 +208,7 @@ def condense(times: Times, values: Floats, span: int = 0, counts: bool = True) -
     out.last[times.filled] = chosen[times.ends - 1]
     out.last_ms[times.filled] = times.ts_ms[times.ends - 1]
     if counts:
-        good = values[times.all_good]
-        gained = np.zeros(len(good))
-        gained[1:] = gains(good, span)
+        gained = times.gained(values, span)
         mine = gained[times.first_picked : times.first_picked + len(picked)]
         out.increase = _sums(times.bucket, mine, size)
     before = values[np.maximum(picked - 1, 0)]
@@ -202,6 +227,7 @@ def condense_text(times: Times, values: NDArray[Any]) -> Buckets:
     out = Buckets.empty(times.size)
     out.known_ms, out.count = times.known_ms, times.count
     out.last = np.full(times.size, None, object)
+    out.no_numbers()
     if len(times.picked):
         chosen = values[times.picked]
         out.last[times.filled] = chosen[times.ends - 1]

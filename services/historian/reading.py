@@ -173,7 +173,7 @@ class History:
                     edges=buckets.edges,
                 )
             )
-            if kind == "text":
+            if kind == "text" and not np.isfinite(out[-1].low).any():
                 for numbers in (out[-1].mean, out[-1].weighted, out[-1].increase):
                     numbers.fill(np.nan)
         return out

@@ -162,7 +162,10 @@ class Recent:
     def prune(self, before_ms: int) -> None:
         """Forgets gaps that end before."""
         with contextlib.suppress(*FULL, *DAMAGE):
-            sql = "DELETE FROM gap WHERE coalesce(to_ms, from_ms, 0) < ?"
+            sql = (
+                "DELETE FROM gap WHERE"
+                " coalesce(to_ms, from_ms, json_extract(CAST(body AS TEXT), '$.ts'), 0) < ?"
+            )
             self.db.execute(sql, (before_ms,))
 
     def _save(self, commit: Commit) -> None:

@@ -13,7 +13,7 @@ from services.historian.rolling import WHOLE, Earlier
 from services.historian.rolls import HOUR, MINUTE, Level
 from services.historian.shapes import DAY_MS, GOOD, HOUR_MS, MINUTE_MS, Series, Stream
 from services.historian.shelf import Shelf
-from services.historian.table import Column, by_time, known_quality
+from services.historian.table import Column, by_time, known_quality, numbers, set_back
 
 
 class Roller:
@@ -43,6 +43,7 @@ class Roller:
         for hour_ms in hours:
             if hour_ms < done_ms:
                 continue
+            self._shelf.bound.spend(0)
             day_ms = hour_ms // DAY_MS * DAY_MS
             is_day = hour_ms == day_ms and day_ms + DAY_MS <= end_ms
             if coarse and is_day and self._clean(day_ms):
@@ -54,6 +55,8 @@ class Roller:
                 raw.append(hour_ms)
                 continue
             self._rows_of(out, raw, begin_ms, step_ms, size)
+            if not self._has_minutes(hour_ms) and self._hour(out, hour_ms, begin_ms, step_ms):
+                continue
             if not self._stored(out, MINUTE, hour_ms, begin_ms, step_ms):
                 raw.append(hour_ms)
         self._rows_of(out, raw, begin_ms, step_ms, size)
@@ -74,13 +77,43 @@ class Roller:
             row = self._shelf.roll(level, self._series, row_ms)
         except Damaged:
             return level is MINUTE and not self._shelf.hours().get(row_ms)
-        if row is None:
-            return True  # the others of that time are there: it had nothing
+        if row is None:  # nothing came, or the row was lost with its file
+            return level is MINUTE and not self._is_lost(row_ms)
         starts = row_ms + level.step_ms * np.arange(level.size, dtype=np.int64)
         at = (starts - begin_ms) // step_ms
         inside = np.flatnonzero((starts >= begin_ms) & (at < out.size))
         out.merge(at[inside], row.pick(inside))
         return True
+
+    def _has_minutes(self, hour_ms: int) -> bool:
+        """Whether anything finer than an hour is kept of it."""
+        return MINUTE.path(self._shelf.folder, hour_ms).exists() or bool(
+            self._shelf.hours().get(hour_ms)
+        )
+
+    def _hour(self, out: Buckets, hour_ms: int, begin_ms: int, step_ms: int) -> bool:
+        """Adds one hour of a day's row, where it lies in one bucket; False where it cannot."""
+        at = (hour_ms - begin_ms) // step_ms
+        if not 0 <= at < out.size or (hour_ms + HOUR_MS - 1 - begin_ms) // step_ms != at:
+            return False
+        day_ms = hour_ms // DAY_MS * DAY_MS
+        try:
+            row = self._shelf.roll(HOUR, self._series, day_ms)
+        except Damaged:
+            return False
+        if row is not None:
+            one = np.array([(hour_ms - day_ms) // HOUR_MS])
+            out.merge(np.array([at]), row.pick(one))
+        return True
+
+    def _is_lost(self, hour_ms: int) -> bool:
+        """Whether an hour's roll-ups are not there, and its rows are."""
+        whole = Series(*self._series.stream, WHOLE)
+        try:
+            gone = self._shelf.roll(MINUTE, whole, hour_ms) is None
+        except Damaged:
+            gone = True
+        return gone and bool(self._shelf.hours().get(hour_ms))
 
     def _rows_of(
         self, out: Buckets, hours: list[int], begin_ms: int, step_ms: int, size: int
@@ -99,9 +132,8 @@ class Roller:
         grain_ms = MINUTE_MS if step_ms % MINUTE_MS == 0 else step_ms
         size = -(-(last_ms - first_ms) // grain_ms)
         stream = self._series.stream
-        around = by_time(
-            self._shelf.table(stream, first_ms - self._hold_ms, last_ms + self._hold_ms)
-        )
+        rows = self._shelf.table(stream, first_ms - self._hold_ms, last_ms + self._hold_ms)
+        taken, around = set_back(rows), by_time(rows)
         if self._series.field == WHOLE:
             quality = around.quality
             found: Column | None = Column(np.ones(around.rows, np.bool_), None)
@@ -109,6 +141,7 @@ class Roller:
             found, quality = known_quality(around, self._series.field)
         if found is None or not around.rows:
             return
+        found = numbers(found)
         ts, good, joined = around.ints("ts"), quality == GOOD, around.joined
         at = (first_ms + grain_ms * np.arange(size, dtype=np.int64) - begin_ms) // step_ms
         values: NDArray[np.float64]
@@ -124,7 +157,8 @@ class Roller:
             good, joined = np.concatenate(([True], good)), np.concatenate(([False], joined))
             values = np.concatenate(([before[1]], values))
             joined[1] = False
-        times = Times(ts, good, joined, first_ms, grain_ms, size, self._hold_ms)
+            taken = None if taken is None else np.concatenate(([-1], taken))
+        times = Times(ts, good, joined, first_ms, grain_ms, size, self._hold_ms, taken)
         out.merge(at, condense(times, values, self._span))
 
     def _before(self, ts_ms: int) -> tuple[int, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ from services.historian.condense import Buckets, Times, condense, condense_text
 from services.historian.known import Known
 from services.historian.rolls import HOUR, MINUTE, ROLL_ERRORS, Level, Rolls, pack
 from services.historian.shapes import DAY_MS, GOOD, HOUR_MS, MINUTE_MS, Bools, Ints, Series, Stream
-from services.historian.table import Column, Table, element, known_quality, time_order
+from services.historian.table import (
+    Column,
+    Table,
+    element,
+    known_quality,
+    numbers,
+    set_back,
+    time_order,
+)
 
 # Roll-ups in one transaction.
 _AT_ONCE = 200
@@ -30,6 +39,9 @@ class Rolling:
         self._folder, self._known, self._hour_ms = folder, known, hour_ms
         self._rows: list[tuple[Series, str, Buckets]] = []
         self._earlier = Earlier(folder, hour_ms)
+        self._minutes: Rolls | None = None
+        self.lost: list[str] = []
+        """Files that were damaged and lie aside."""
 
     def begin(
         self, stream: Stream, table: Table, tail: Table | None, after: tuple[int, bool] | None
@@ -42,6 +54,12 @@ class Rolling:
         self._order, self._joined = time_order(table)
         self._ts: Ints = table.ints("ts")[self._order]
         self._quality_good: Bools = (table.quality == GOOD)[self._order]
+        self._taken = set_back(table)
+        first = table.ints("epoch")[0], table.ints("seq")[0]
+        # The clock was set back behind this hour: what lies before it in time came later.
+        self._came_later = bool(
+            tail is not None and (tail.ints("epoch")[0], tail.ints("seq")[0]) > first
+        )
         self._times: dict[bytes, Times] = {}
         self.add(WHOLE, Column(np.ones(table.rows, np.bool_), None))
 
@@ -54,7 +72,7 @@ class Rolling:
         self._add(name, cells.pick(self._order))
 
     def _add(self, name: str, cells: Column) -> None:
-        values, present = cells
+        values, present = cells = numbers(cells)
         good = self._quality_good if present is None else self._quality_good & present
         series = Series(*self._stream, name)
         kind = "text" if values.dtype.hasobject else "bool" if values.dtype == bool else "number"
@@ -65,17 +83,19 @@ class Rolling:
             whole[times.lead : times.lead + len(values)] = values
             buckets = condense_text(times, whole)
         else:
-            numbers = np.zeros(len(times.good))
-            numbers[times.lead : times.lead + len(values)] = np.where(good, values, 0)
+            given = np.zeros(len(times.good))
+            given[times.lead : times.lead + len(values)] = np.where(good, values, 0)
             if times.lead:
-                numbers[0] = before
+                given[0] = before
             span = self._known.field(self._stream, name).span
-            buckets = condense(times, numbers, span)
+            buckets = condense(times, given, span)
         if buckets.count.any() or buckets.known_ms.any():
             self._rows.append((series, kind, buckets))
 
     def _before(self, series: Series, kind: str) -> tuple[int | None, float, bool]:
         """(ts, value, whether it holds) of the good value before the hour."""
+        if self._came_later:
+            return None, 0.0, False
         if self._tail is not None:
             if series.field == WHOLE:
                 if self._tail.quality[0] == GOOD:
@@ -102,8 +122,13 @@ class Rolling:
             if len(self._ts):
                 joined[len(lead)] &= joins
             known = np.concatenate(([True] * len(lead), good, [False] * len(tail))).astype(np.bool_)
-            times = Times(ts, known, joined, self._hour_ms, MINUTE_MS, 60, self._hold_ms)
+            taken = self._taken
+            if taken is not None:
+                taken = np.concatenate(([-1] * len(lead), taken, [len(taken)] * len(tail)))
+            times = Times(ts, known, joined, self._hour_ms, MINUTE_MS, 60, self._hold_ms, taken)
             times.lead = len(lead)
+            if self._came_later:
+                times.left_ms = 0
             self._times[key] = times
         return self._times[key]
 
@@ -111,6 +136,7 @@ class Rolling:
         """Keeps them all; can be repeated."""
         for level in (MINUTE, HOUR):
             rolls = Rolls(level.path(self._folder, self._hour_ms), write=True)
+            self.lost += [rolls.aside] if rolls.aside else []
             try:
                 for at in range(0, len(self._rows), _AT_ONCE):
                     rows = []
@@ -131,16 +157,29 @@ class Rolling:
                 continue
             day_ms = self._hour_ms // DAY_MS * DAY_MS
             try:
-                day = rolls.get(HOUR, series, day_ms) or Buckets.empty(HOUR.size)
-            except ValueError:  # damaged: this day's other hours are in the minutes
-                day = Buckets.empty(HOUR.size)
-            hour = Buckets.empty(1)
-            hour.merge(np.zeros(buckets.size, np.int64), buckets)
-            day.put((self._hour_ms - day_ms) // HOUR_MS, hour)
+                day = rolls.get(HOUR, series, day_ms)
+            except ValueError:
+                day = None
+            day = day or self._of_minutes(series, day_ms)
+            day.put((self._hour_ms - day_ms) // HOUR_MS, _in_one(buckets))
             yield series, kind, day_ms, pack(day, day_ms)
+
+    def _of_minutes(self, series: Series, day_ms: int) -> Buckets:
+        """A day's row that is new, or was damaged: of what is known of the day."""
+        day = Buckets.empty(HOUR.size)
+        if self._minutes is None:
+            self._minutes = Rolls(MINUTE.path(self._folder, day_ms))
+        for i in range(HOUR.size):
+            with contextlib.suppress(ValueError, *ROLL_ERRORS):
+                hour = self._minutes.get(MINUTE, series, day_ms + i * HOUR_MS)
+                if hour is not None:
+                    day.put(i, _in_one(hour))
+        return day
 
     def close(self) -> None:
         """Closes what was opened to look back."""
+        if self._minutes is not None:
+            self._minutes.close()
         self._earlier.close()
 
 
@@ -186,6 +225,12 @@ class Earlier:
         for rolls in self._files.values():
             if rolls is not None:
                 rolls.close()
+
+
+def _in_one(minutes: Buckets) -> Buckets:
+    hour = Buckets.empty(1)
+    hour.merge(np.zeros(minutes.size, np.int64), minutes)
+    return hour
 
 
 def _array_size(values: NDArray[Any]) -> int:

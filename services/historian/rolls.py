@@ -97,6 +97,7 @@ def unpack(body: bytes, size: int, row_ms: int) -> Buckets:
     out.last_ms = np.where(came, last + row_ms, 0)
     if text:
         out.last = found[1].values
+        out.no_numbers()
         return out
     seen = found[1].values.astype(np.float64)
     if found[1].present is not None:
@@ -115,6 +116,20 @@ class Rolls:
         elif not path.exists():
             raise FileNotFoundError(path)
         self.path = path
+        self.aside = ""
+        """Why another file that was here lies aside; minutes or rows tell what it told."""
+        try:
+            self._open(path, write)
+        except (apsw.NotADBError, apsw.CorruptError, apsw.SQLError) as e:
+            if not write:
+                raise
+            self.aside = f"{path.name}: {e}"
+            for suffix in ("-journal", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            path.replace(path.with_suffix(".damaged"))
+            self._open(path, write)
+
+    def _open(self, path: Path, write: bool) -> None:
         new = write and not path.exists()
         flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if write else 0)
         self.db = apsw.Connection(str(path), flags=flags)

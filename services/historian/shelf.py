@@ -5,6 +5,7 @@ go: ``recent.db``, the growing file, the condensed one, roll-ups.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,13 @@ from services.historian.hours import (
     READ_ERRORS,
     HourFile,
     Place,
-    hours_between,
     in_force,
     places,
     stored_tables,
 )
 from services.historian.recent import FILE, Blocks, held, hour_of, stream_id
 from services.historian.rolls import HOUR, LEVELS, ROLL_ERRORS, Level, Rolls, files
-from services.historian.shapes import Gap, Series, Stream
+from services.historian.shapes import HOUR_MS, Gap, Series, Stream
 from services.historian.table import JOINED, Column, Table, joined_tables, ordered
 
 # A file was replaced between looking and opening.
@@ -169,9 +169,10 @@ class Shelf:
                 rolls = self._roll_file(path)
                 row_ms = None if rolls is None else rolls.end(series, order)
                 if row_ms is not None:
-                    row = self.roll(HOUR, series, row_ms)
-                    if row is not None:
-                        yield row_ms, row
+                    with contextlib.suppress(Damaged):
+                        row = self.roll(HOUR, series, row_ms)
+                        if row is not None:
+                            yield row_ms, row
                     break
 
     def gaps(self, where: str, args: Sequence[Any]) -> list[Gap]:
@@ -203,7 +204,8 @@ class Shelf:
         newest = self._newest(stream, begin_ms, end_ms)
         self._places = None  # what has left recent.db meanwhile is in a file
         tables: list[Table] = []
-        for hour_ms in hours_between(begin_ms, end_ms):
+        first_ms = begin_ms - HOUR_MS
+        for hour_ms in [h for h in self.hours() if first_ms < h < end_ms]:  # however long that is
             tables += self._stored(stream, hour_ms, whole)
         tables += newest
         if not tables:
@@ -263,7 +265,7 @@ class Shelf:
         self.bound.spend()
         try:
             return rolls.get(level, series, row_ms)
-        except ROLL_ERRORS as e:
+        except (*ROLL_ERRORS, ValueError) as e:
             self.damage.append(f"{rolls.path.name}: {e}")
             raise Damaged(str(e)) from None
 
@@ -273,7 +275,11 @@ class Shelf:
             for hour_ms in (hours[:1], hours[-1:]):
                 for at in hour_ms:
                     rolls = self._roll_file(level.path(self.folder, at))
-                    found = None if rolls is None else rolls.kind(series)
+                    try:
+                        found = None if rolls is None else rolls.kind(series)
+                    except ROLL_ERRORS as e:
+                        self.damage.append(f"{level.path(self.folder, at).name}: {e}")
+                        continue
                     if found is not None:
                         return found
         return None

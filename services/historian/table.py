@@ -72,6 +72,20 @@ def _dense(cells: Sequence[Any]) -> NDArray[Any]:
     return values
 
 
+def numbers(found: Column) -> Column:
+    """Whole numbers and others of one field (its type was changed, or one is past int64) as
+    float64; what has text in it as it is.
+    """
+    if not found.values.dtype.hasobject:
+        return found
+    cells = found.values if found.present is None else found.values[found.present]
+    if not len(cells) or not set(map(type, cells.tolist())) <= {int, float}:
+        return found
+    values = np.zeros(len(found.values))
+    values[found.has(len(values))] = cells.astype(np.float64)
+    return Column(values, found.present)
+
+
 def element(array: Column, at: int) -> Column:
     """One element of arrays."""
     cells = array.values.tolist()
@@ -297,6 +311,14 @@ def time_order(table: Table) -> tuple[Ints, Bools]:
         follows[0] = order[0] == 0
         follows[1:] = order[1:] == order[:-1] + 1
     return order, joined[order] & follows
+
+
+def set_back(table: Table) -> Ints | None:
+    """Of what is ``ordered``: the place of each row of ``by_time`` in it; None where it is the
+    same.
+    """
+    ts = table.ints("ts")
+    return None if (ts[1:] >= ts[:-1]).all() else np.argsort(ts, kind="stable")
 
 
 def by_time(table: Table) -> Table:

@@ -12,7 +12,7 @@ from services.historian.compact import Compactor, Say, Steps
 from services.historian.hours import GROWING, places
 from services.historian.keeping import Keeping
 from services.historian.recent import DAMAGE, FULL, Recent
-from services.historian.shapes import HOUR_MS, MINUTE_MS, Stream
+from services.historian.shapes import DAY_MS, HOUR_MS, MINUTE_MS, Stream
 
 # A stream's rows in recent.db before they are moved: a question reads 1,000 rows of JSON in some
 # 20 ms; more at once compress better.
@@ -159,14 +159,20 @@ class Work:
         return any(h == hour_ms and r >= FLUSH_ROWS for (_, h), (r, _) in self._held.items())
 
     def due(self) -> int | None:
-        """The oldest hour that is over and not condensed."""
+        """The oldest hour that is over and not condensed. It waits for one of the day before it
+        of which more has come: from there its counters count on.
+        """
         now_ms = self._now_ms()
         open_ = {p.hour_ms for p in places(self._folder) if p.number == GROWING}
         open_ |= {hour_ms for _, hour_ms in self._held}
+        waits_ms = 0
         for hour_ms in sorted(open_):
+            if hour_ms < waits_ms:
+                continue
             again_ms = self._condensed.get(hour_ms, -AGAIN_MS) + AGAIN_MS
             if hour_ms + HOUR_MS + GRACE_MS <= now_ms and again_ms <= now_ms:
                 return hour_ms
+            waits_ms = hour_ms + DAY_MS
         return None
 
     def close(self) -> None:
