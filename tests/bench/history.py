@@ -24,6 +24,7 @@ import orjson
 import psutil
 import yaml
 
+from bus.topology import KEEP_WINDOW
 from services.historian.asking import answer
 from services.historian.reading import History
 from services.runtime import loader, render
@@ -131,8 +132,9 @@ class World:
         began_s = time.monotonic()
         for n, (ts_ms, body) in enumerate(bodies(rows, plc)):
             publish(source, ts_ms, body)
-            if n % 500 == 499:
-                source.drain(120)
+            if n % 50 == 49:
+                source.turn()
+                source.drain(120, left=KEEP_WINDOW // 2)
         source.drain(120)
         last_ms = int(rows.ts_ms[-1])
         until(lambda: self.newest_ms() >= last_ms, 600, self.historian.stderr)
