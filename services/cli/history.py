@@ -101,6 +101,11 @@ def history(
     Times without a zone are this PC's. A value that is not known (a gap, bad quality, a PLC that
     did not answer) is left empty and never zero; `quality` and `known_s` say so.
     """
+    if out is not None and form is Format.table:
+        fail(
+            "a table is not written to a file: --out needs --format csv, json or parquet",
+            EXIT_USAGE,
+        )
     begin_ms, end_ms = _range(begin, end)
     step_ms = _step_ms(step, form, end_ms - begin_ms)
     site = load_site(config)

@@ -257,6 +257,7 @@ def _stop(site: Site, process: str) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "says"),
     [
+        (("prensa-01", "ligada", "-o", "h.csv"), 2, "--out needs --format csv, json or parquet"),
         (("nada",), 1, "no value of 'nada' has been recorded, and none is configured; there are"),
         (("prensa-01", "temperatur"), 1, "did you mean temperatura?"),
         (("prensa-01", "temperatura", "--from", "ontem"), 2, "--from: 'ontem' is no time"),
