@@ -95,11 +95,15 @@ class _Writer:
         """To the second, with the date where it is not the first one's."""
         at = datetime.fromtimestamp(ms / 1_000, UTC).astimezone(self.zone)
         first = datetime.fromtimestamp(self.answer["begin_ms"] / 1_000, UTC).astimezone(self.zone)
-        return at.strftime("%H:%M:%S" if at.date() == first.date() else "%Y-%m-%d %H:%M:%S")
+        return at.strftime("%H:%M:%S" if at.date() == first.date() else f"{self._date} %H:%M:%S")
 
     def day(self, ms: int) -> str:
         at = datetime.fromtimestamp(ms / 1_000, UTC).astimezone(self.zone)
-        return at.strftime("%d/%m/%Y %H:%M" if self.comma else "%Y-%m-%d %H:%M")
+        return at.strftime(f"{self._date} %H:%M")
+
+    @property
+    def _date(self) -> str:
+        return "%d/%m/%Y" if self.comma else "%Y-%m-%d"
 
     def percent(self, ratio: float | None) -> str:
         if ratio is None:
