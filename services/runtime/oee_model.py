@@ -44,7 +44,9 @@ class WeekShift(AlertModel):
             begins = (pause.begin - self.begin) % 1440
             lasts = (pause.end - pause.begin) % 1440
             if not lasts or begins + lasts > length:
-                return "a break has a beginning and an end within its shift"
+                times = (pause.begin, pause.end, self.begin, self.end)
+                a, b, begin, end = (f"{m // 60:02d}:{m % 60:02d}" for m in times)
+                return f"the break {a} to {b} is not within its shift, {begin} to {end}"
         return None
 
 

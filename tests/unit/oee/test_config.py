@@ -123,7 +123,11 @@ def test_a_scaled_counter_does_not_wrap_by_its_type(tmp_path: Path) -> None:
         ("ideal_cycle: 2500ms", "ideal_cycle: 0s", "ideal_cycle"),
         ("history: {}\n", "", "oee: needs `history:`"),
         ("from: 06:00, to: 14:00", "from: 06:00, to: 23:00", "'noite' begins"),
-        ("{from: 10:00, to: 10:30}", "{from: 13:30, to: 14:30}", "within its shift"),
+        (
+            "{from: 10:00, to: 10:30}",
+            "{from: 13:30, to: 14:30}",
+            "13:30 to 14:30 is not within its shift, 06:00 to 14:00",
+        ),
         ("shifts: [vespera]", "shifts: [vesperas]", "no shift is named 'vesperas'"),
         ("{date: 2026-12-24,", "{date: 2026-12-26,", "is an exception already"),
         ("to: 2027-01-03", "to: 2026-01-03", "`to:` is `from:` or later"),
