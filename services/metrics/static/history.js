@@ -46,7 +46,7 @@ function write(replace) {
 async function ask(path, query) {
   const answer = await fetch(`api/history${path}?${query}`, { cache: "no-store" });
   const said = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(said.error === "away" ? w.t("h_away") : said.text ?? `${answer.status}`);
+  if (!answer.ok) throw new Error(said.error === "away" ? w.t("h_away") : w.refusal(said) ?? `${answer.status}`);
   return said;
 }
 

@@ -29,7 +29,7 @@ function write() {
 async function ask(path, query) {
   const answer = await fetch(`api/${path}?${new URLSearchParams(query)}`, { cache: "no-store" });
   const said = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(said.error === "away" ? w.t("o_away") : said.text ?? `${answer.status}`);
+  if (!answer.ok) throw new Error(said.error === "away" ? w.t("o_away") : w.refusal(said) ?? `${answer.status}`);
   return said;
 }
 

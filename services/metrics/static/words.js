@@ -32,6 +32,9 @@ export function problem(p) {
   return pair ? pair.map((s) => fill(s, p.params)) : [p.text, p.fix];
 }
 
+// What the history refused, in the page's language where it has a word for it.
+export const refusal = (said) => words.ui[language][`h_${said.error}`] ?? said.text;
+
 export const reason = (code) => words.reasons[code]?.[language] ?? code.replaceAll("_", " ");
 
 export function event(e) {

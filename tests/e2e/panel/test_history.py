@@ -242,5 +242,8 @@ def test_csv_and_png_hold_what_is_shown(browser: Browser, box: HistorySite, tmp_
 def test_without_an_answer_the_page_says_why(browser: Browser, box: HistorySite) -> None:
     with page(browser) as (tab, _console):
         tab.goto(f"{box.url}/history?s=prensa-01/avulsos//nada&last=300")
-        expect(tab.locator("#fault")).to_contain_text("Não foi possível mostrar o histórico")
+        expect(tab.locator("#fault")).to_have_text(
+            "Não foi possível mostrar o histórico: um valor deste endereço nunca foi gravado:"
+            " escolha outro"
+        )
         accessible(tab)
