@@ -276,7 +276,8 @@ class Backfill:
         self._forget_piece()
         if is_done:
             text = f"{_named(job)} is sent: {job.sent} messages, {job.refused} refused"
-            self._process.event("info", "backfill_done", text, id=job.id)
+            facts = {"id": job.id, "plc": job.plc, "sent": job.sent, "refused": job.refused}
+            self._process.event("info", "backfill_done", text, **facts)
 
     def _forget_piece(self) -> None:
         self._ready.clear()

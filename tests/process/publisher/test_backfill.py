@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ import yaml
 from bus.frames import Reply, Request
 from bus.sockets import Bus
 from services.historian.asking import ENOUGH_MESSAGES
+from services.metrics.words import STATIC
 from services.runtime.clock import now_ms
 from tests.kit.common import until
 from tests.kit.dispatch_peer import DispatchPeer
@@ -87,6 +89,10 @@ def test_what_was_delivered_comes_again_as_it_was() -> None:
         assert time.monotonic() - begun_s > len(wanted) / 90 - 1.5, "faster than it may"
         assert ask(run, "list") == {"jobs": []}
         assert output.said(f"is sent: {len(wanted)} messages, 0 refused")
+        # The panel says it in its language, from these.
+        shown = orjson.loads((STATIC / "words.json").read_bytes())["events"]["backfill_done"]["pt"]
+        (line,) = (s for s in output.text if "backfill_done" in s)
+        assert all(f'"{name}":' in line for name in re.findall(r"\{(\w+)\}", shown))
         assert output.terminate() == 0
 
 
