@@ -93,6 +93,10 @@ def test_values_gaps_alarms_and_events_on_one_axis(
             > 200
         )
         fits(tab)
+        level, who = (happened.locator(c).first.bounding_box() for c in (".pill", ".by"))
+        assert level is not None
+        assert who is not None
+        assert level["x"] + level["width"] <= who["x"], "the level covers who says it"
         accessible(tab)
         tab.screenshot(path=artefact(name), full_page=True)
 
