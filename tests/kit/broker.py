@@ -178,6 +178,8 @@ class Broker:
             "log_dest file " + str(self.folder / "log"),
             "max_inflight_messages 2000",
             "max_queued_messages 1000000",
+            # With `persistence true` in ``options``; else it would write where it was started.
+            f"persistence_location {self.folder}/",
             f"listener {self.port} {host}",
         ]
         if self.authority is not None:

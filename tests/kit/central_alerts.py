@@ -103,7 +103,7 @@ class CentralAlerts:
 
     def __init__(self, database: str = "sqlite") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="mqp", dir="/tmp"))
-        self.broker = Accounts(f"persistence true\npersistence_location {self.folder}/")
+        self.broker = Accounts("persistence true")
         self.centre = Centre(database, self.broker.section(), alerts=True)
         self.boxes: list[Box] = []
         self.keys: dict[str, dict[str, str]] = {}

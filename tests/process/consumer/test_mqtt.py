@@ -88,8 +88,7 @@ class World:
 @contextmanager
 def world() -> Iterator[World]:
     with run_folder() as run:
-        options = f"persistence true\npersistence_location {run}/"
-        with Broker(options=options) as broker:
+        with Broker(options="persistence true") as broker:
             it = World(run, broker)
             # The session must exist before anything is sent.
             with service(it.config(), package="tests.kit") as first:
