@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.chaos.history.judge import held, unknown
 from tests.chaos.history.rig import HistoryRig
 from tests.chaos.storage.flips import START_MAX_S, damage
+from tests.kit.seeds import each
 
 
 def one(seed: int, tell: Counter[str]) -> None:
@@ -75,10 +76,4 @@ def _kind(path: Path) -> str:
 
 def run(cases: int, seed: int = 1) -> Counter[str]:
     """So many cases."""
-    tell: Counter[str] = Counter()
-    for number in range(seed, seed + cases):
-        try:
-            one(number, tell)
-        except Exception as e:
-            raise AssertionError(f"seed {number}: {e!r}") from e
-    return tell
+    return each(one, range(seed, seed + cases))

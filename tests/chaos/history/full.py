@@ -9,6 +9,7 @@ from collections import Counter
 
 from tests.chaos.history.rig import NAME, HistoryRig
 from tests.chaos.storage.full import fill
+from tests.kit.seeds import each
 
 
 def one(seed: int, tell: Counter[str]) -> None:
@@ -59,10 +60,4 @@ def one(seed: int, tell: Counter[str]) -> None:
 
 def run(cases: int, seed: int = 1) -> Counter[str]:
     """So many sites."""
-    tell: Counter[str] = Counter()
-    for number in range(seed, seed + cases):
-        try:
-            one(number, tell)
-        except Exception as e:
-            raise AssertionError(f"seed {number}: {e!r}") from e
-    return tell
+    return each(one, range(seed, seed + cases))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import count
 
 from tests.chaos.history.rig import HistoryRig
 from tests.kit.power_vfs import PowerDisk
+from tests.kit.seeds import each
 
 
 def one(seed: int, disk: PowerDisk, tell: Counter[str]) -> None:
@@ -52,15 +54,12 @@ def _cut(rig: HistoryRig, disk: PowerDisk, tell: Counter[str]) -> None:
 
 def run(cuts: int, seed: int = 1) -> Counter[str]:
     """At least so many cuts."""
-    tell: Counter[str] = Counter()
     disk = PowerDisk()
     try:
-        while tell["cases"] < cuts:
-            try:
-                one(seed, disk, tell)
-            except Exception as e:
-                raise AssertionError(f"seed {seed}: {e!r}") from e
-            seed += 1
+        return each(
+            lambda seed, tell: one(seed, disk, tell),
+            count(seed),
+            lambda tell: tell["cases"] >= cuts,
+        )
     finally:
         disk.unregister()
-    return tell

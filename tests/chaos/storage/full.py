@@ -6,6 +6,7 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+from tests.kit.seeds import each
 from tests.kit.store_rig import Rig
 
 
@@ -75,10 +76,4 @@ def fill(path: Path) -> None:
 
 def run(cases: int, seed: int = 1) -> Counter[str]:
     """So many sites."""
-    tell: Counter[str] = Counter()
-    for number in range(seed, seed + cases):
-        try:
-            one(number, tell)
-        except Exception as e:
-            raise AssertionError(f"seed {number}: {e!r}") from e
-    return tell
+    return each(one, range(seed, seed + cases))

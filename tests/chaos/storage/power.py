@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import count
 
 from tests.kit.power_vfs import PowerDisk
+from tests.kit.seeds import each
 from tests.kit.store_rig import Rig
 
 
@@ -98,15 +100,12 @@ def _judge(rig: Rig, new: set[int], fresh: bool, tell: Counter[str]) -> None:
 
 def run(cuts: int, seed: int = 1) -> Counter[str]:
     """At least so many cuts."""
-    tell: Counter[str] = Counter()
     disk = PowerDisk()
     try:
-        while tell["cuts"] < cuts:
-            try:
-                one(seed, disk, tell)
-            except Exception as e:
-                raise AssertionError(f"seed {seed}: {e!r}") from e
-            seed += 1
+        return each(
+            lambda seed, tell: one(seed, disk, tell),
+            count(seed),
+            lambda tell: tell["cuts"] >= cuts,
+        )
     finally:
         disk.unregister()
-    return tell
