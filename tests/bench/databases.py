@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import random
-import re
 import statistics
 import tempfile
 import time
@@ -29,10 +28,10 @@ from services.infra import model, render
 from services.infra.database import Database
 from services.runtime import loader
 from tests.bench.result import Figures, Options, Result, compare
-from tests.kit.common import ROOT, until
+from tests.kit.common import ROOT
 from tests.kit.influx_real import RealInflux, binary
 from tests.kit.postgres import Cluster
-from tests.kit.victoria import Victoria
+from tests.kit.victoria import Victoria, force_merge
 
 MACHINES, FIELDS, EVERY_S = 50, 20, 10
 SPAN_S, QUICK_SPAN_S = 6 * 3_600, 1_800
@@ -141,13 +140,7 @@ class VictoriaMetrics:
         process.terminate()
         process.wait(60)
         self._centre.start(STORE)
-        assert _HTTP.request("GET", self._url + "/internal/force_merge").status == 200
-        time.sleep(2)  # until it has begun
-        until(self._merged, 120, "the merge does not end")
-
-    def _merged(self) -> bool:
-        pages = _HTTP.request("GET", f"{self._url}/metrics").data.decode()
-        return not re.search(r'^vm_active_merges\{type="storage/.*"\} [1-9]', pages, re.M)
+        force_merge(self._url, self._centre.log_file(STORE))
 
     def bytes_on_disk(self) -> int:
         return folder_bytes(self._centre.folder / STORE)

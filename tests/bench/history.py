@@ -111,20 +111,17 @@ class World:
 
     def rows_new(self) -> int:
         """Of the messages that were not moved on yet."""
-        db = apsw.Connection(
-            str(self.run / "history" / "recent.db"), flags=apsw.SQLITE_OPEN_READONLY
-        )
-        with closing(db):
-            found: list[Any] = list(db.execute("SELECT coalesce(sum(rows), 0) FROM block"))
-            return int(found[0][0])
+        return self._recent("coalesce(sum(rows), 0)")
+
+    def _recent(self, what: str) -> int:
+        path = self.run / "history" / "recent.db"
+        with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as db:
+            return int(db.execute(f"SELECT {what} FROM block").get)
 
     def hours_open(self) -> int:
         """Hours that are not condensed; in service the current one, and a while the one before."""
-        folder = self.run / "history"
-        db = apsw.Connection(str(folder / "recent.db"), flags=apsw.SQLITE_OPEN_READONLY)
-        with closing(db):
-            found: list[Any] = list(db.execute("SELECT count(DISTINCT hour_ms) FROM block"))
-        return max(int(found[0][0]), len(list((folder / "raw").rglob("*.0.db"))))
+        growing = (self.run / "history" / "raw").rglob("*.0.db")
+        return max(self._recent("count(DISTINCT hour_ms)"), len(list(growing)))
 
     def newest_ms(self) -> int:
         """Of what is in the history."""
@@ -212,15 +209,7 @@ def keeping() -> Figures:
         cpu_s = _cpu_s(w.historian)
         took_s = w.feed_past("prensa-01", columns(steps, begin_ms, SCAN_MS))
         folder = w.run / "history"
-        sizes = [folder_bytes(folder)]
-
-        def settled() -> bool:
-            """No file has changed for 5 s."""
-            time.sleep(5)
-            sizes.append(folder_bytes(folder))
-            return sizes[-1] == sizes[-2]
-
-        until(settled, 300, "the history does not settle")
+        until(lambda: w.hours_open() == 0, 300, w.historian.stderr)
         cpu_s = _cpu_s(w.historian) - cpu_s
         memory_mb = pss_mb([w.historian.pid])
         assert w.historian.terminate() == 0

@@ -50,6 +50,7 @@ ASKED = 7
 DISK_MB = 96
 CUTS = 10
 BATCH = 250
+# A plant's pace between two commits, so that a death finds some of different ages.
 PAUSE_S = 0.1
 FULL_S = 10.0
 

@@ -55,6 +55,14 @@ def environment(file: Path) -> dict[str, str]:
     return {name: value.strip("'") for name, _, value in pairs}
 
 
+def force_merge(url: str, log: Path) -> None:
+    """Has a store merge all it has; returns when it logs that it has done so."""
+    ended = 'forced merge for partition_prefix="" has been successfully finished'
+    before = log.read_text().count(ended)
+    assert urllib3.request("GET", f"{url}/internal/force_merge").status == 200
+    until(lambda: log.read_text().count(ended) > before, 300, "the merge does not end")
+
+
 class Victoria:
     """Stores and vmauth."""
 
@@ -114,7 +122,7 @@ class Victoria:
         self._answers("vmauth", self.url)
 
     def _run(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
-        with (self.folder / f"{name}.log").open("ab") as log:
+        with self.log_file(name).open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 command, env={**os.environ, **env}, stdout=log, stderr=log, cwd=self.folder
             )
@@ -128,7 +136,11 @@ class Victoria:
 
     def log(self, name: str) -> str:
         """Its last words."""
-        return (self.folder / f"{name}.log").read_text()[-3_000:]
+        return self.log_file(name).read_text()[-3_000:]
+
+    def log_file(self, name: str) -> Path:
+        """Where it logs."""
+        return self.folder / f"{name}.log"
 
     def kill(self, name: str) -> None:
         """``kill -9``."""

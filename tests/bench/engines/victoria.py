@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ import urllib3
 from tests.bench.engines.engine import Buckets
 from tests.bench.engines.signals import Columns
 from tests.kit.common import free_port, until
-from tests.kit.victoria import program
+from tests.kit.victoria import force_merge, program
 
 
 class VictoriaMetrics:
@@ -67,14 +65,8 @@ class VictoriaMetrics:
             self._post([_line(f"{field}_{name}", plc, body, times)])
 
     def settle(self) -> None:
-        for path in ("/internal/force_flush", "/internal/force_merge"):
-            assert self._http.request("GET", self._url + path).status == 200
-        time.sleep(2)  # until it has begun
-        until(self._merged, 300, "the merge does not end")
-
-    def _merged(self) -> bool:
-        pages = self._http.request("GET", f"{self._url}/metrics").data.decode()
-        return not re.search(r'^vm_active_merges\{type="storage/.*"\} [1-9]', pages, re.M)
+        assert self._http.request("GET", self._url + "/internal/force_flush").status == 200
+        force_merge(self._url, Path(self._log.name))
 
     def _range(self, query: str, begin_ms: int, end_ms: int, buckets: int) -> list[np.ndarray]:
         step_ms = (end_ms - begin_ms) // buckets

@@ -87,17 +87,16 @@ class World:
 
 @contextmanager
 def world() -> Iterator[World]:
-    with run_folder() as run:
-        with Broker(options="persistence true") as broker:
-            it = World(run, broker)
-            # The session must exist before anything is sent.
-            with service(it.config(), package="tests.kit") as first:
-                until(lambda: first.said('"output_ok"'), 10, first.stderr)
-            try:
-                yield it
-            finally:
-                it.client.disconnect()
-                it.client.loop_stop()
+    with run_folder() as run, Broker(options="persistence true") as broker:
+        it = World(run, broker)
+        # The session must exist before anything is sent.
+        with service(it.config(), package="tests.kit") as first:
+            until(lambda: first.said('"output_ok"'), 10, first.stderr)
+        try:
+            yield it
+        finally:
+            it.client.disconnect()
+            it.client.loop_stop()
 
 
 @pytest.mark.parametrize("window", [2, 7, 200])
