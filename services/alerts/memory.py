@@ -17,6 +17,7 @@ import apsw
 import msgpack
 import orjson
 
+from services.consumer.database import FULL, connect_anew_if_damaged
 from services.runtime.errors import Unavailable
 from services.runtime.failpoints import hit
 
@@ -38,7 +39,6 @@ CREATE INDEX IF NOT EXISTS board_unshown ON board (receiver, number) WHERE NOT s
 CREATE TABLE IF NOT EXISTS routing (kind TEXT, key BLOB, state BLOB,
                                     PRIMARY KEY (kind, key)) WITHOUT ROWID;
 """
-_DAMAGE = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, ValueError)
 
 
 @dataclass(slots=True)
@@ -65,36 +65,18 @@ class Memory:
     """The file; ``on_damage(path, why)`` is told of one that was put aside."""
 
     def __init__(self, path: Path, on_damage: Callable[[Path, str], None]) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            self._open(path)
-        except _DAMAGE as e:
-            aside = path.with_suffix(".damaged")
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            path.rename(aside)
-            on_damage(aside, str(e))
-            self._open(path)
+        self._db = connect_anew_if_damaged(path, _SCHEMA, self._look, on_damage)
 
-    def _open(self, path: Path) -> None:
-        self._db = apsw.Connection(str(path))
-        try:
-            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            # The store does not give again what it has a receipt for: a power cut takes no commit.
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute(_SCHEMA)
-            self.state()
-            born = self._meta("born")
-            if born is None:
-                born = os.urandom(4).hex().encode()
-                self._put("born", born)
-            self.born = born.decode()
-            """Part of every id: numbers begin anew with a new file."""
-        except Exception:  # its lock would keep the next attempt from it
-            with contextlib.suppress(apsw.Error):
-                self._db.close()
-            raise
+    def _look(self, db: apsw.Connection) -> None:
+        """Takes it up."""
+        self._db = db
+        self.state()
+        born = self._meta("born")
+        if born is None:
+            born = os.urandom(4).hex().encode()
+            self._put("born", born)
+        self.born = born.decode()
+        """Part of every id: numbers begin anew with a new file."""
 
     def close(self) -> None:
         """Closes the file."""
@@ -132,7 +114,7 @@ class Memory:
             with self._db:
                 self._save(change)
                 hit("alerts.saving")
-        except (apsw.FullError, apsw.IOError) as e:
+        except FULL as e:
             raise Unavailable("disk_full", f"alerts.db cannot be written: {e}") from None
 
     def _save(self, change: Change) -> None:
@@ -191,7 +173,7 @@ class Memory:
         """
         dropped: dict[str, int] = {}
         names = list(receivers)
-        with contextlib.suppress(apsw.FullError, apsw.IOError), self._db:
+        with contextlib.suppress(*FULL), self._db:
             self._db.execute(
                 "DELETE FROM history WHERE at_ms < ? OR number <="
                 " (SELECT max(number) FROM history) - ?",
@@ -227,7 +209,7 @@ class Memory:
         try:
             sql = "DELETE FROM queue WHERE (receiver, number) = (?,?)"
             self._db.execute(sql, (receiver, number))
-        except (apsw.FullError, apsw.IOError):
+        except FULL:
             return False
         return True
 
@@ -249,7 +231,7 @@ class Memory:
 
     def shown(self, receiver: str, topic: str, number: int) -> None:
         """It stands there. What cannot be written is shown once more after a restart."""
-        with contextlib.suppress(apsw.FullError, apsw.IOError):
+        with contextlib.suppress(*FULL):
             sql = "UPDATE board SET shown = 1 WHERE (receiver, topic, number) = (?,?,?)"
             self._db.execute(sql, (receiver, topic, number))
             sql = "DELETE FROM board WHERE (receiver, topic) = (?,?) AND shown AND body = x''"

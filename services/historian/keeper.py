@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from bus.frames import GAP_ROW, Heartbeat
+from services.consumer.database import DAMAGE, FULL
 from services.consumer.durable import Durable
 from services.consumer.row import Row
 from services.historian.answering import Answering
@@ -16,7 +17,7 @@ from services.historian.compact import Compactor
 from services.historian.keeping import Keeping
 from services.historian.known import Known
 from services.historian.oee import Oee
-from services.historian.recent import DAMAGE, FULL, Block, Commit, Recent, hour_of
+from services.historian.recent import Block, Commit, Recent, hour_of
 from services.historian.reports import Reports
 from services.historian.sequences import Sequences
 from services.historian.shapes import Stream

@@ -18,6 +18,7 @@ import apsw
 import numpy as np
 import orjson
 
+from services.consumer.database import DAMAGE, FULL, connect, put_aside
 from services.historian.shapes import HOUR_MS, Stream
 from services.historian.table import Table
 from services.runtime.errors import Unavailable
@@ -38,8 +39,6 @@ CREATE TABLE IF NOT EXISTS gap (id INTEGER PRIMARY KEY AUTOINCREMENT, locatario 
                                 from_ms INTEGER, to_ms INTEGER, body BLOB UNIQUE);
 CREATE INDEX IF NOT EXISTS gap_plc ON gap (locatario, plc, to_ms);
 """
-DAMAGE = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, ValueError)
-FULL = (apsw.FullError, apsw.IOError, apsw.CantOpenError)
 
 
 def stream_id(stream: Stream) -> int:
@@ -94,11 +93,7 @@ class Recent:
         """Puts a damaged file aside; a new one holds what can be read of it."""
         with contextlib.suppress(AttributeError, apsw.Error):
             self.db.close()
-        aside = self._path.with_suffix(".damaged")
-        for suffix in ("-wal", "-shm", ""):
-            old = self._path.with_name(self._path.name + suffix)
-            with contextlib.suppress(FileNotFoundError):
-                old.replace(aside.with_name(aside.name + suffix))
+        aside = put_aside(self._path)
         self._open()
         self._on_damage(aside, f"{why}; {_salvage(aside, self.db)}")
 
@@ -110,17 +105,11 @@ class Recent:
             return False
 
     def _open(self) -> None:
-        self.db = apsw.Connection(str(self._path))
-        try:
-            self.db.execute("PRAGMA journal_mode=WAL")
-            # What is receipted is not given again: a power cut may take no commit.
-            self.db.execute("PRAGMA synchronous=FULL")
-            self.db.execute(_SCHEMA)
-            self.position()
-        except Exception:
-            with contextlib.suppress(apsw.Error):
-                self.db.close()
-            raise
+        self.db = connect(self._path, _SCHEMA, self._look, exclusive=False)
+
+    def _look(self, db: apsw.Connection) -> None:
+        self.db = db
+        self.position()
 
     def close(self) -> None:
         """Closes the file."""
@@ -258,7 +247,7 @@ def _readable(db: apsw.Connection, table: str) -> Iterator[tuple[Any, ...]]:
             return
     try:
         ((end,),) = db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
-    except (*DAMAGE, ValueError):
+    except DAMAGE:
         return
     for number in range(last + 1, end + 1):
         with contextlib.suppress(*DAMAGE):

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from services.consumer.database import DAMAGE, FULL
 from services.historian.compact import Compactor, Say, Steps
 from services.historian.hours import GROWING, places
 from services.historian.keeping import Keeping
-from services.historian.recent import DAMAGE, FULL, Recent
+from services.historian.recent import Recent
 from services.historian.shapes import DAY_MS, HOUR_MS, MINUTE_MS, Stream
 
 # A stream's rows in recent.db before they are moved: a question reads 1,000 rows of JSON in some

@@ -17,6 +17,7 @@ import apsw
 import msgpack
 
 from bus.frames import GAP_ROW
+from services.consumer.database import FULL, connect_anew_if_damaged
 from services.runtime.errors import Unavailable
 from services.runtime.failpoints import hit
 
@@ -31,7 +32,6 @@ CREATE TABLE IF NOT EXISTS queue (number INTEGER PRIMARY KEY, kind INTEGER, plc 
                                   body BLOB);
 CREATE TABLE IF NOT EXISTS letter (number INTEGER PRIMARY KEY, reason TEXT);
 """
-_DAMAGE = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, ValueError)
 _ZIP_LEVEL = 1
 
 PlcKey = tuple[str, str]
@@ -69,38 +69,20 @@ class Memory:
     """The file; ``on_damage(path, why)`` is told of one that was put aside."""
 
     def __init__(self, path: Path, on_damage: Callable[[Path, str], None]) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            self._open(path)
-        except _DAMAGE as e:
-            aside = path.with_suffix(".damaged")
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            path.rename(aside)
-            on_damage(aside, str(e))
-            self._open(path)
+        self._db = connect_anew_if_damaged(path, _SCHEMA, self._look, on_damage)
 
-    def _open(self, path: Path) -> None:
-        self._db = apsw.Connection(str(path))
-        try:
-            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            # The store does not give again what it has a receipt for: a power cut takes no commit.
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute(_SCHEMA)
-            if self._db.execute("PRAGMA quick_check(1)").get != "ok":
-                raise ValueError("quick_check finds damage")
-            sql = "SELECT coalesce(sum(length(body)), 0), count(*) FROM queue"
-            ((self.size_bytes, self._rows),) = self._db.execute(sql)
-            self.letters: int = self._db.execute("SELECT count(*) FROM letter").get
-            """How many were refused for ever."""
-            last = self._db.execute("SELECT value FROM meta WHERE key = 'last'").get
-            self.last = int(last or 0)
-            """The newest number; none is given twice."""
-        except Exception:  # its lock would keep the next attempt from it
-            with contextlib.suppress(apsw.Error):
-                self._db.close()
-            raise
+    def _look(self, db: apsw.Connection) -> None:
+        """Takes it up."""
+        self._db = db
+        if db.execute("PRAGMA quick_check(1)").get != "ok":
+            raise ValueError("quick_check finds damage")
+        sql = "SELECT coalesce(sum(length(body)), 0), count(*) FROM queue"
+        ((self.size_bytes, self._rows),) = db.execute(sql)
+        self.letters: int = db.execute("SELECT count(*) FROM letter").get
+        """How many were refused for ever."""
+        last = db.execute("SELECT value FROM meta WHERE key = 'last'").get
+        self.last = int(last or 0)
+        """The newest number; none is given twice."""
 
     def close(self) -> None:
         """Closes the file."""
@@ -145,7 +127,7 @@ class Memory:
                 if change.position is not None:
                     self._set("position", change.position)
                 hit("reduce.saving")
-        except (apsw.FullError, apsw.IOError) as e:
+        except FULL as e:
             raise Unavailable("disk_full", f"the reduced messages cannot be kept: {e}") from None
         self.last, self.size_bytes, self._rows = last, size_bytes, rows
 
@@ -195,7 +177,7 @@ class Memory:
                 self._db.executemany("DELETE FROM queue WHERE number = ?", rows)
                 self._db.executemany("INSERT OR REPLACE INTO letter VALUES (?,?)", refused.items())
                 hit("reduce.settling")
-        except (apsw.FullError, apsw.IOError):
+        except FULL:
             return False
         self.size_bytes -= sum(sizes)
         self._rows -= len(rows)
@@ -204,7 +186,7 @@ class Memory:
 
     def retry_letters(self) -> None:
         """What was refused waits again."""
-        with contextlib.suppress(apsw.FullError, apsw.IOError):
+        with contextlib.suppress(*FULL):
             self._db.execute("DELETE FROM letter")
             self.letters = 0
 
@@ -249,7 +231,7 @@ class Memory:
                     for w in some:
                         w.body = zlib.decompress(w.body)
                     added_bytes += self._put(tell(why, some))
-        except (apsw.FullError, apsw.IOError):
+        except FULL:
             return {}
         self.size_bytes += added_bytes - freed_bytes
         self._rows += len(lost) - sum(map(len, lost.values()))
