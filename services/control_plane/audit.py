@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from services.control_plane.tables import Audit, AuditHead
 from services.runtime.clock import now_ms
 from services.runtime.errors import ConfigError, Problem
-from services.runtime.render import replace
+from services.runtime.files import write_whole
 
 KEY_BYTES = 32
 HEAD_ID = 1
@@ -124,7 +124,7 @@ def make_key(state: Path) -> bytes:
     file = state / "audit.key"
     if not file.exists():
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace(file, secrets.token_bytes(KEY_BYTES).hex().encode())
+        write_whole(file, secrets.token_bytes(KEY_BYTES).hex().encode())
     return load_key(state)
 
 

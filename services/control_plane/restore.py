@@ -39,7 +39,7 @@ from services.control_plane.db import Database
 from services.control_plane.identity import BROKER, OPERATOR
 from services.control_plane.tables import AuditHead, Base, Credential, Secret
 from services.runtime.errors import PlcEdgeError
-from services.runtime.render import replace
+from services.runtime.files import write_whole
 
 WHO = "plc-edge central restore"
 STAGED, HEAD = "restoring", "head"
@@ -202,8 +202,8 @@ def _stage(state: Path, backup: Backup, head: str) -> None:
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
     for name, content in backup.keys.items():
-        replace(new / name, content)
-    replace(new / HEAD, head.encode())
+        write_whole(new / name, content)
+    write_whole(new / HEAD, head.encode())
     sync(new)
     new.rename(state / STAGED)
     sync(state)

@@ -211,24 +211,7 @@ def read(file: Path) -> str | None:
 
 def write(file: Path, text: str, mode: int = 0o600) -> None:
     """Writes a file whole: after a power cut it is the old one or the new one. Raises OSError."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.new")
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-        with os.fdopen(fd, "wb") as f:
-            os.fchmod(fd, mode)
-            f.write(text.encode("utf-8", "surrogateescape"))
-            f.flush()
-            os.fsync(fd)
-        temporary.rename(file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    files.write_whole(file, text.encode("utf-8", "surrogateescape"), mode)
 
 
 def read_json(file: Path) -> Any:

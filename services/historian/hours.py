@@ -25,6 +25,7 @@ from services.historian.codec import Damaged, decode, encode
 from services.historian.recent import stream_id
 from services.historian.shapes import HOUR_MS, Stream
 from services.historian.table import DAMAGED, KEYS, Column, Table
+from services.runtime import files
 
 FOLDER = "raw"
 GROWING = 0
@@ -192,8 +193,8 @@ class HourWriter:
                 # A crash leaves a .building, which is begun anew; ``seal`` syncs what is whole.
                 self.db.execute("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF")
             self.db.execute(_SCHEMA)
-            sync_folder(path.parent)
-            sync_folder(path.parent.parent)
+            files.sync_folder(path.parent)
+            files.sync_folder(path.parent.parent)
         except Exception:
             self.db.close()
             raise
@@ -232,7 +233,7 @@ class HourWriter:
         with open(self._at, "rb") as f:
             os.fsync(f.fileno())
         self._at.replace(self._path)
-        sync_folder(self._path.parent)
+        files.sync_folder(self._path.parent)
 
     @property
     def path(self) -> Path:
@@ -325,15 +326,6 @@ def _usable(table: Table) -> Iterator[Table]:
 
 def _only(table: Table, names: list[str]) -> Table:
     return Table(table.rows, names, table.once)
-
-
-def sync_folder(folder: Path) -> None:
-    """What was made, renamed or removed in it survives a power cut."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def hours_between(begin_ms: int, end_ms: int) -> range:

@@ -5,7 +5,6 @@ The historian leaves it beside its files at every start, for who reads them with
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from services.historian.shapes import Stream
+from services.runtime import files
 
 FILE = "series.json"
 # What values hold where the configuration does not know the group (any more): `max_silence`'s
@@ -62,9 +62,7 @@ class Known:
 
     def save(self, folder: Path) -> None:
         """For who reads without the historian."""
-        temporary = folder / f"{FILE}.{os.getpid()}"
-        temporary.write_bytes(orjson.dumps(list(self._groups.values())))
-        temporary.replace(folder / FILE)
+        files.write_whole(folder / FILE, orjson.dumps(list(self._groups.values())))
 
     def hold_ms(self, stream: Stream) -> int:
         """How long a value counts as held."""

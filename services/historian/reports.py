@@ -7,7 +7,6 @@ no other way to be sure that it was sent. A shift that cannot be reported is tol
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from services.historian.oee import Oee, answer
 from services.historian.reading import History
 from services.oee.core.calendar import Shift
 from services.oee.report import report
-from services.runtime import mail
+from services.runtime import files, mail
 from services.runtime.background import Background
 from services.runtime.clock import now_ms
 from services.runtime.errors import PlcEdgeError, Refused, Unavailable
@@ -85,15 +84,10 @@ class Reports:
 
     def _save(self) -> None:
         """What cannot be kept is forgotten where this process ends before the disk has room."""
-        path = self._folder / FILE
-        temporary = path.with_name(f"{FILE}.{os.getpid()}")
+        kept = {"since_ms": self._since_ms, "done": self._done}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(orjson.dumps({"since_ms": self._since_ms, "done": self._done}))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            files.write_whole(self._folder / FILE, orjson.dumps(kept))
         except OSError as e:
             text = f"which shifts were reported could not be kept: {e}"
             self._process.event("warning", "report_memory_failed", text)

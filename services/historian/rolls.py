@@ -16,11 +16,12 @@ from typing import NamedTuple
 import apsw
 import numpy as np
 
+from services.consumer.database import put_aside
 from services.historian.codec import Damaged, decode, encode
 from services.historian.condense import Buckets
-from services.historian.hours import sync_folder
 from services.historian.shapes import DAY_MS, HOUR_MS, MINUTE_MS, Series
 from services.historian.table import Column
+from services.runtime.files import sync_folder
 
 
 class Level(NamedTuple):
@@ -124,9 +125,7 @@ class Rolls:
             if not write:
                 raise
             self.aside = f"{path.name}: {e}"
-            for suffix in ("-journal", "-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            path.replace(path.with_suffix(".damaged"))
+            put_aside(path)
             self._open(path, write)
 
     def _open(self, path: Path, write: bool) -> None:

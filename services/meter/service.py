@@ -14,8 +14,8 @@ from services.control_plane.db import Database
 from services.meter.counted import Counted
 from services.meter.meter import Meter
 from services.runtime.errors import ConfigError, Problem
+from services.runtime.files import write_whole
 from services.runtime.process import Process
-from services.runtime.render import replace
 
 
 def setup(process: Process) -> Callable[[], None]:
@@ -30,7 +30,7 @@ def setup(process: Process) -> Callable[[], None]:
     chain = audit.Chain(audit.load_key(state))
     password = state / "secrets" / "meter.password"
     password.parent.mkdir(mode=0o700, exist_ok=True)
-    replace(password, accounts.meter_password(accounts.load_key(state)).encode())
+    write_whole(password, accounts.meter_password(accounts.load_key(state)).encode())
     # The control plane makes the account at the broker; until then it is refused, and tries again.
     own = {"username": accounts.METER, "client_id": accounts.METER}
     config["mqtt"] = {**config["broker"], **own, "password": {"file": str(password)}}

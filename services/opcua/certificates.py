@@ -60,8 +60,8 @@ def own(folder: Path, uri: str, hosts: Iterable[str]) -> Own:
         serialization.NoEncryption(),
     )
     # The certificate last: who finds it finds its key.
-    _write(found.key, pem, 0o600)
-    _write(found.cert, cert.public_bytes(serialization.Encoding.DER), 0o644)
+    files.write_whole(found.key, pem, 0o600)
+    files.write_whole(found.cert, cert.public_bytes(serialization.Encoding.DER), 0o644)
     return found
 
 
@@ -102,17 +102,6 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host.encode("idna").decode())
-
-
-def _write(file: Path, data: bytes, mode: int) -> None:
-    """Whole or not at all."""
-    draft = file.with_name(f".{file.name}.new")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with open(fd, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    draft.replace(file)
 
 
 def thumbprint(der: bytes) -> str:

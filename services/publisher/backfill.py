@@ -9,7 +9,6 @@ piece at most, some hundreds.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from bus.frames import GAP_ROW, SAMPLE_ROW, Reply, Request
 from bus.sockets import Port
 from services.consumer.row import Row
 from services.mqtt.desk import Desk
+from services.runtime import files
 from services.runtime.clock import now_ms
 from services.runtime.failpoints import hit
 from services.runtime.process import Process
@@ -113,14 +113,8 @@ class Backfill:
     def _save(self) -> None:
         """Raises OSError."""
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = self._file.with_suffix(".new")
         kept = {"number": self._number, "jobs": [asdict(job) for job in self._jobs]}
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as out:
-            out.write(orjson.dumps(kept))
-            out.flush()
-            os.fsync(fd)
-        draft.replace(self._file)
+        files.write_whole(self._file, orjson.dumps(kept))
 
     # -- orders ----------------------------------------------------------------------------------
 

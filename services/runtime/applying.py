@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bus.topology import PROCESSES
-from services.runtime import render, supervisor_access
+from services.runtime import files, render, supervisor_access
 from services.runtime.errors import PlcEdgeError
 from services.runtime.render import Rendered
 from services.runtime.site import Site
@@ -103,7 +103,7 @@ def _take(supervisor: Any, rendered: Rendered, source: str) -> list[str]:
     static = {n for n in rendered if not PROCESSES[rendered[n]["folder"]].rendered}
     with contextlib.suppress(OSError, ValueError):
         changed |= static & set(json.loads(owed.read_bytes()))
-    render.replace(owed, json.dumps(sorted(static & changed)).encode())
+    files.write_whole(owed, json.dumps(sorted(static & changed)).encode())
     render.write(rendered, source)
     said = update(supervisor, changed)
     owed.unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from services.runtime.central_outside import Grafana, Influxdb
 from services.runtime.config import Host, HttpTls, Model, Port, Tls
 from services.runtime.document import KeyPath
 from services.runtime.errors import ConfigError
+from services.runtime.files import write_whole
 from services.runtime.judged import Unknown, rule
 from services.runtime.loopback import is_loopback
 from services.runtime.tls import EncryptedKey, refuse_encrypted
@@ -300,7 +301,7 @@ def write_clear_password(centre: Centre) -> None:
     if centre.clear_password is not None and centre.password is not None:
         file = Path(centre.password["file"])
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        rendering.replace(file, centre.clear_password.encode())
+        write_whole(file, centre.clear_password.encode())
 
 
 def render(centre: Centre) -> rendering.Rendered:

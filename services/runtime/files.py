@@ -1,7 +1,10 @@
-"""Reading a file that somebody names: whole, bounded, and never waiting for it."""
+"""Files: one that somebody names is read whole, bounded, and never waited for; one of ours is
+written whole.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -50,3 +53,30 @@ def read(path: Path, max_bytes: int) -> bytes:
         size = f"{max_bytes >> 20} MiB" if max_bytes >= 2**20 else f"{max_bytes >> 10} KiB"
         raise Unreadable(f"is larger than {size}")
     return content
+
+
+def write_whole(file: Path, content: bytes, mode: int = 0o600) -> None:
+    """After a death or a power cut it is the old one or the new one. Raises OSError."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.new")
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(temporary, flags, mode), "wb") as out:
+            os.fchmod(out.fileno(), mode)
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.rename(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """What was made, renamed or removed in it survives a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -9,7 +9,6 @@ what a process takes while it runs (``RELOADED``) is not in the hash.
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from services.protocols.s7.model import S7Group, S7Plc
 from services.runtime import (
     alert_model,
     alert_rules,
+    files,
     oee_rules,
     patterns,
     secrets,
@@ -548,7 +548,7 @@ def write(rendered: Rendered, source: str) -> None:
         file = runtime / "conf" / f"{name}.json"
         data = orjson.dumps(content, option=orjson.OPT_INDENT_2)
         if not file.exists() or data != file.read_bytes():
-            replace(file, data)
+            files.write_whole(file, data)
         process = PROCESSES[content["folder"]]
         if not process.rendered:
             continue  # stands in supervisord.conf itself
@@ -560,7 +560,9 @@ def write(rendered: Rendered, source: str) -> None:
             hash=config_hash(content),
             priority=process.priority,
         )
-        replace(runtime / "supervisor.d" / f"{name}.conf", (program + PROGRAM_COMMON).encode())
+        files.write_whole(
+            runtime / "supervisor.d" / f"{name}.conf", (program + PROGRAM_COMMON).encode()
+        )
     for file in [*(runtime / "conf").glob("*.json"), *(runtime / "supervisor.d").glob("*.conf")]:
         if file.stem not in rendered:
             file.unlink()
@@ -591,8 +593,8 @@ def save_applied(site: Site, rendered: Rendered) -> None:
     """Keeps what now runs in ``<state>/applied``, so that a later bad edit cannot stop the site."""
     applied = site.config.paths.state / "applied"
     applied.mkdir(mode=0o700, parents=True, exist_ok=True)
-    replace(applied / "rendered.json", orjson.dumps(rendered, option=orjson.OPT_INDENT_2))
-    replace(applied / "config.yaml", site.config.file.read_bytes())
+    files.write_whole(applied / "rendered.json", orjson.dumps(rendered, option=orjson.OPT_INDENT_2))
+    files.write_whole(applied / "config.yaml", site.config.file.read_bytes())
 
 
 def load_applied(state: Path) -> Rendered | None:
@@ -623,15 +625,4 @@ def write_clear_secrets(site: Site) -> None:
         for key in SECRET_KEYS:
             value = getattr(holder, key, None)
             if value and secrets.reference_of(holder, key, Path()) is None:
-                replace(_clear_file(site, f"{owner}.{key}"), value.encode())
-
-
-def replace(file: Path, content: bytes) -> None:
-    """Writes a file whole, readable by its owner only."""
-    temporary = file.with_suffix(f"{file.suffix}.{os.getpid()}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "wb") as f:
-        f.write(content)
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.rename(file)
+                files.write_whole(_clear_file(site, f"{owner}.{key}"), value.encode())

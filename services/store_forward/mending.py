@@ -16,8 +16,9 @@ import apsw
 
 from bus.frames import SAMPLE_ROW
 from services.runtime.clock import now_ms
+from services.runtime.files import sync_folder
 from services.store_forward.gaps import Gap, between
-from services.store_forward.segment import Corrupt, Row, Segment, Where, remove, sync_folder
+from services.store_forward.segment import Corrupt, Row, Segment, Where, remove
 from services.store_forward.state import NEWEST, State
 
 # A row has at least this size on disk: how many a segment of unknown content may have had.

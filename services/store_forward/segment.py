@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from services.runtime.clock import now_ms
+from services.runtime.files import sync_folder
 
 SEGMENT_BYTES = 64 * 2**20
 PAGE_BYTES = 4096
@@ -341,15 +342,6 @@ def _newest_ms(path: Path) -> int:
 def crc(*values: object) -> int:
     """Of a few plain values."""
     return zlib.crc32(repr(values).encode())
-
-
-def sync_folder(folder: Path) -> None:
-    """A new file survives a power cut only when its folder is on disk too."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def remove(path: Path) -> None:

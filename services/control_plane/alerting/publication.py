@@ -24,8 +24,9 @@ from services.control_plane.broker.accounts import Wanted
 from services.control_plane.tables import AlertPart, Device, Tenant
 from services.runtime import alert_model, alert_rules, alert_series
 from services.runtime.alert_model import Alerts
+from services.runtime.files import write_whole
 from services.runtime.log import Log
-from services.runtime.render import alert_route, replace
+from services.runtime.render import alert_route
 
 
 class Publication:
@@ -66,14 +67,14 @@ class Publication:
             self._log.error("alert rules cannot be used any more", tenant=tenant.id, error=said)
             return
         if not file.exists() or file.read_bytes() != content:
-            replace(file, content)
+            write_whole(file, content)
         self._clear_secrets(tenant_id, kept)
 
     def _forget(self, tenant_id: str, file: Path) -> None:
         """Of a tenant that is purged nothing may stay behind."""
         self._clear_secrets(tenant_id, set())
         if file.exists() or any(self._alerts.glob(f"{escape(tenant_id)}.*")):
-            replace(file, orjson.dumps({"gone": True}))
+            write_whole(file, orjson.dumps({"gone": True}))
 
     def _content(self, session: Session, tenant: Tenant, kept: set[str]) -> Spec:
         boxes = document.series(session)
@@ -136,7 +137,7 @@ class Publication:
         file = self._secrets / name
         kept.add(name)
         if not file.exists() or file.read_text() != value:
-            replace(file, value.encode())
+            write_whole(file, value.encode())
         # Its change is one of the tenant's file too.
         digest = hashlib.sha256(b"plc-edge\0" + value.encode()).hexdigest()
         return {"file": str(file.absolute()), "digest": digest}

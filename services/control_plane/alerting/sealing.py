@@ -12,7 +12,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from services.runtime.render import replace
+from services.runtime.files import write_whole
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -33,7 +33,7 @@ class Seal:
         """With the key of ``<state>/receivers.key``, made where there is none."""
         file = state / "receivers.key"
         if not file.exists():
-            replace(file, secrets.token_bytes(KEY_BYTES).hex().encode())
+            write_whole(file, secrets.token_bytes(KEY_BYTES).hex().encode())
         return cls(bytes.fromhex(file.read_text().strip()))
 
     def close(self, tenant: str, receiver: str, content: dict[str, str]) -> bytes:

@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from services.control_plane.identity import BROKER, NewKey
 from services.control_plane.tables import Credential, Device, Secret, Standing, Tenant
-from services.runtime.render import replace
+from services.runtime.files import write_whole
 
 KEY_BYTES = 32
 ACTIVE = "active"
@@ -45,7 +45,7 @@ def load_key(state: Path) -> bytes:
     file = state / "broker.key"
     if not file.exists():
         new = state / f"broker.key.{os.getpid()}"
-        replace(new, secrets.token_bytes(KEY_BYTES).hex().encode())
+        write_whole(new, secrets.token_bytes(KEY_BYTES).hex().encode())
         with contextlib.suppress(FileExistsError):  # another process was first: its key holds
             os.link(new, file)
         new.unlink()

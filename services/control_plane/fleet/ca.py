@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from services.control_plane.problems import Refusal
 from services.runtime.errors import ConfigError, Problem
-from services.runtime.render import replace
+from services.runtime.files import write_whole
 
 VALID = datetime.timedelta(days=90)
 RENEW_AFTER = VALID * 2 / 3
@@ -143,9 +143,11 @@ def make(state: Path) -> BoxCa:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        replace(key_file, pem)
+        write_whole(key_file, pem)
     if not file.exists():
-        replace(file, _self_signed(_load_key(key_file)).public_bytes(serialization.Encoding.PEM))
+        write_whole(
+            file, _self_signed(_load_key(key_file)).public_bytes(serialization.Encoding.PEM)
+        )
     return load(state)
 
 

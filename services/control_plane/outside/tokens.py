@@ -10,7 +10,7 @@ from pathlib import Path
 
 from services.infra import tenant
 from services.runtime import files
-from services.runtime.render import replace
+from services.runtime.files import write_whole
 
 
 class Secrets:
@@ -38,7 +38,7 @@ class Secrets:
 
     def write(self, tenant_id: str, token: tenant.Token, secret: str) -> None:
         """Whole, and on the disk before this returns."""
-        replace(self._file(tenant_id, token), secret.encode())
+        write_whole(self._file(tenant_id, token), secret.encode())
 
     def write_environment(self, tenant_id: str) -> None:
         """Of all writers; left alone where it says the same."""
@@ -48,7 +48,7 @@ class Secrets:
             lines.append(f"{tenant.telegraf_variable(tenant_id, token)}='{secret}'\n")
         content, file = "".join(lines).encode(), self.environment(tenant_id)
         if not file.exists() or file.read_bytes() != content:
-            replace(file, content)
+            write_whole(file, content)
 
     def forget(self, tenant_id: str) -> None:
         """All of a tenant."""
