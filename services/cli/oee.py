@@ -15,7 +15,8 @@ from rich.table import Table
 from services.cli.common import ConfigOption, JsonOption, console, error_console, fail, load_site
 from services.cli.history import asker
 from services.oee.core.calendar import Calendar
-from services.oee.report import PARTS, duration, report
+from services.oee.core.figures import PARTS
+from services.oee.report import duration, report
 from services.runtime import moments, oee_rules
 from services.runtime.clock import now_ms
 from services.runtime.errors import EXIT_USAGE

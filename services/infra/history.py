@@ -110,7 +110,8 @@ def board() -> Json:
         return query(_ROWS, "rows", "timeseries", time=time, name=series, **more)
 
     known = (
-        "Parte de cada intervalo em que o valor é conhecido: lacunas, CLP sem conexão e qualidade"
+        "Parte de cada intervalo em que o valor é conhecido: não o é em lacunas, com o CLP sem"
+        " conexão e com qualidade ruim."
     )
     panels = [
         panel(
@@ -123,7 +124,7 @@ def board() -> Json:
             (10, 8), over_time(min=("mínimo", "number"), max=("máximo", "number")),
         ),
         panel(
-            "timeseries", "Conhecido", f"{known} conexão e qualidade ruim.",
+            "timeseries", "Conhecido", known,
             (18, 6), over_time(known=("conhecido", "number")),
         ),
         panel(
@@ -172,16 +173,21 @@ def boxes_variable() -> Json:
 def _series() -> Json:
     columns = {"name": ("__text", "string"), "key": ("__value", "string")}
     asked = query("/api/history/series?limit=5000", "series", "table", **columns)
+    return choice("serie", "Série", asked, several=True)
+
+
+def choice(name: str, label: str, asked: Json, *, several: bool = False) -> Json:
+    """A variable whose values the chosen box is asked for; several are put in order of names."""
     return {
-        "name": "serie",
-        "label": "Série",
+        "name": name,
+        "label": label,
         "type": "query",
         "datasource": SOURCE,
         "query": {"queryType": "infinity", "query": "", "infinityQuery": asked},
-        "definition": "/api/history/series",
+        "definition": asked["url"].partition("?")[0],
         "refresh": 1,
-        "sort": 1,
-        "multi": True,
+        "sort": int(several),
+        "multi": several,
         "includeAll": False,
         "current": {},
     }

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from services.infra.history import SOURCE, document, panel, query
+from services.infra.history import choice, document, panel, query
 from services.infra.model import Scrape
 
 Json = dict[str, Any]
@@ -81,16 +81,4 @@ def board() -> Json:
 def _machines() -> Json:
     columns = {"machine": ("__text", "string"), "value": ("__value", "string")}
     asked = query("/api/oee/machines", "machines", "table", **columns)
-    return {
-        "name": "maquina",
-        "label": "Máquina",
-        "type": "query",
-        "datasource": SOURCE,
-        "query": {"queryType": "infinity", "query": "", "infinityQuery": asked},
-        "definition": "/api/oee/machines",
-        "refresh": 1,
-        "sort": 0,
-        "multi": False,
-        "includeAll": False,
-        "current": {},
-    }
+    return choice("maquina", "Máquina", asked)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -93,7 +94,7 @@ class History:
         return [by_key[k] for k in dict.fromkeys(keys)]
 
     async def _curves(self, query: QueryParams) -> Json:
-        begin_ms, end_ms = _range(query)
+        begin_ms, end_ms = asked_range(query)
         series = await self._chosen(query)
         points = _number(query, "points", 1_000, 1, MAX_POINTS)
         asked: Json = {
@@ -140,7 +141,7 @@ class History:
         return rows(await self._curves(query))
 
     async def _happened(self, query: QueryParams) -> Json:
-        begin_ms, end_ms = _range(query)
+        begin_ms, end_ms = asked_range(query)
         plcs = set(query.getlist("plc"))
         events, complete = await asyncio.to_thread(self._events.between, begin_ms, end_ms)
         alarms: list[Json] = []
@@ -204,13 +205,15 @@ def _of(event: Json) -> str:
     return str(named or (process[7:] if process.startswith("reader-") else ""))
 
 
-def _range(query: QueryParams) -> tuple[int, int]:
-    """`from` and `to`, as Unix ms or as people write them (services/runtime/moments.py)."""
+def asked_range(query: QueryParams, zone: ZoneInfo | None = None) -> tuple[int, int]:
+    """`from` and `to`, as Unix ms or as people write them (services/runtime/moments.py), in a zone
+    or this PC's.
+    """
     now = now_ms()
     ends = []
     for name, default in (("from", "-24h"), ("to", "now")):
         try:
-            ends.append(moments.moment_ms(query.get(name, default)[:MAX_TEXT], now))
+            ends.append(moments.moment_ms(query.get(name, default)[:MAX_TEXT], now, zone))
         except ValueError as e:
             raise Refused(400, "bad_request", f"`{name}`: {e}") from None
     if ends[0] >= ends[1]:

@@ -9,9 +9,8 @@ from zoneinfo import ZoneInfo
 from starlette.datastructures import QueryParams
 from starlette.routing import Route
 
-from services.metrics.asking import Peer, Refused
-from services.metrics.history import ANSWER_S, MAX_TEXT, answered
-from services.runtime import moments
+from services.metrics.asking import Peer
+from services.metrics.history import ANSWER_S, MAX_TEXT, answered, asked_range
 from services.runtime.clock import now_ms
 
 Json = dict[str, Any]
@@ -68,18 +67,10 @@ class Oee:
 
     async def _range(self, query: QueryParams) -> Json:
         """Times of day are those of the shifts' zone."""
-        now, out = now_ms(), {}
+        now = now_ms()
         answer = await self._ask("shifts", {"begin_ms": now, "end_ms": now})
-        zone = ZoneInfo(answer["timezone"])
-        for key, name, default in (("begin_ms", "from", "-24h"), ("end_ms", "to", "now")):
-            try:
-                text = query.get(name, default)[:MAX_TEXT]
-                out[key] = moments.moment_ms(text, now, zone)
-            except ValueError as e:
-                raise Refused(400, "bad_request", f"`{name}`: {e}") from None
-        if out["begin_ms"] >= out["end_ms"]:
-            raise Refused(400, "bad_request", "`from` must lie before `to`")
-        return out
+        begin_ms, end_ms = asked_range(query, ZoneInfo(answer["timezone"]))
+        return {"begin_ms": begin_ms, "end_ms": end_ms}
 
 
 def _flat(row: Json, begin_ms: int) -> Json:

@@ -11,10 +11,11 @@ from html import escape
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from services.oee.core.figures import PARTS
+
 Json = dict[str, Any]
 # The longest stops; all of them are in the panel.
 STOPS_SHOWN = 20
-PARTS = ("running", "stopped_unplanned", "stopped_planned", "unknown", "breaks", "outside")
 
 WORDS = {
     "pt": {
@@ -26,7 +27,7 @@ WORDS = {
         "stopped_planned": "Parada planejada", "unknown": "Não se sabe", "breaks": "Pausas",
         "outside": "Fora do turno", "good": "Boas", "bad": "Ruins", "total": "Total",
         "time": "Tempo", "pieces": "Peças", "stops": "Paradas", "reasons": "Motivos",
-        "from": "Início", "to": "Fim", "stopped": "Parada", "reason": "Motivo",
+        "from": "Início", "to": "Fim", "stopped": "Duração", "reason": "Motivo",
         "no_reason": "sem motivo", "planned": "planejada", "none": "Nenhuma parada.",
         "short": "{n} paradas curtas ({time}) contam como rodando",
         "unseen": "{n} peças foram contadas em tempo que não se conhece: não entram nos índices",
@@ -45,7 +46,7 @@ WORDS = {
         "stopped_planned": "Planned stop", "unknown": "Not known", "breaks": "Breaks",
         "outside": "Outside shifts", "good": "Good", "bad": "Bad", "total": "Total",
         "time": "Time", "pieces": "Pieces", "stops": "Stops", "reasons": "Reasons",
-        "from": "From", "to": "To", "stopped": "Stopped", "reason": "Reason",
+        "from": "From", "to": "To", "stopped": "Duration", "reason": "Reason",
         "no_reason": "no reason", "planned": "planned", "none": "No stop.",
         "short": "{n} short stops ({time}) count as running",
         "unseen": "{n} pieces were counted in a time that is not known: in no index",

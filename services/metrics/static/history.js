@@ -1,6 +1,7 @@
 // The history page: which values, which time, and who draws them. What it shows stands in its
 // address, so a link, the back button and a reload show the same.
 
+import { languageAndColours } from "./choices.js";
 import { h, list, text } from "./dom.js";
 import { before, HistoryChart, MAX_SERIES } from "./history-chart.js";
 import { curve, csv } from "./history-data.js";
@@ -14,9 +15,6 @@ const SETTLE_MS = 150; // after the last move of the axis, before the server is 
 const FOLLOW_MS = 30000; // a range that ends now is asked again
 const MAX_FOUND = 60;
 const MAX_LISTED = 100;
-
-const remember = (key, value) => { try { localStorage.setItem(key, value); } catch { /* private mode */ } };
-const recall = (key) => { try { return localStorage.getItem(key); } catch { return null; } };
 
 const view = { keys: [], span: 86400e3, begin: 0, end: 0 }; // span: of a range that ends now; else 0
 let chart = null;
@@ -209,13 +207,7 @@ by("png").addEventListener("click", async () => data && save(await chart.picture
 
 // -- the page's life ----------------------------------------------------------------------------
 
-function speak(language) {
-  w.choose(language);
-  by("language").value = w.language;
-  for (const node of document.querySelectorAll("[data-t]")) node.textContent = w.t(node.dataset.t);
-  for (const node of document.querySelectorAll("[data-tp]")) node.placeholder = w.t(node.dataset.tp);
-  for (const node of document.querySelectorAll("[data-tl]")) node.setAttribute("aria-label", w.t(node.dataset.tl));
-  document.querySelector(".skip").textContent = w.t("skip");
+function spoken() {
   document.title = `${w.t("history")} · plc-edge`;
   const button = (words, attributes, act) => h("button", { type: "button", class: "act", onclick: act, ...attributes }, words);
   by("spans").setAttribute("aria-label", w.t("h_spans"));
@@ -239,19 +231,9 @@ function again() {
   load();
 }
 
-function paint(theme) {
-  if (theme === "auto") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = theme;
-  by("theme").value = theme;
-}
-
-by("language").addEventListener("change", (e) => { remember("language", e.target.value); speak(e.target.value); });
-by("theme").addEventListener("change", (e) => { remember("theme", e.target.value); paint(e.target.value); again(); });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
 addEventListener("popstate", () => { read(); load(); });
 document.addEventListener("visibilitychange", () => !document.hidden && view.span && load());
 new ResizeObserver(() => chart?.resize()).observe(by("plot"));
 
-paint(recall("theme") ?? "auto");
 read();
-speak(recall("language") ?? w.preferred());
+languageAndColours(spoken, again);

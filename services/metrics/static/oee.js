@@ -1,6 +1,7 @@
 // Shifts and OEE: one shift, all machines. What it shows stands in its address; printed, it is the
 // shift's report.
 
+import { languageAndColours } from "./choices.js";
 import { h, text } from "./dom.js";
 import * as w from "./words.js";
 
@@ -9,9 +10,6 @@ const PARTS = ["running", "stopped_unplanned", "stopped_planned", "unknown", "br
 const INDICES = ["oee", "availability", "performance", "quality"];
 const FOLLOW_MS = 30000; // a shift that is worked now is asked again
 const DAY_MS = 86400e3;
-
-const remember = (key, value) => { try { localStorage.setItem(key, value); } catch { /* private mode */ } };
-const recall = (key) => { try { return localStorage.getItem(key); } catch { return null; } };
 
 const view = { shift: "", machine: "" };
 let shifts = [], zone = "UTC", data = null, due = 0, asked = 0;
@@ -169,27 +167,13 @@ by("shift").addEventListener("change", (e) => choose(e.target.value));
 by("machine").addEventListener("change", (e) => { view.machine = e.target.value; write(); if (data) show(); });
 by("print").addEventListener("click", () => print());
 
-function speak(language) {
-  w.choose(language);
-  by("language").value = w.language;
-  for (const node of document.querySelectorAll("[data-t]")) node.textContent = w.t(node.dataset.t);
-  for (const node of document.querySelectorAll("[data-tl]")) node.setAttribute("aria-label", w.t(node.dataset.tl));
-  document.querySelector(".skip").textContent = w.t("skip");
+function spoken() {
   document.title = `${w.t("o_title")} · plc-edge`;
   load();
 }
 
-function paint(theme) {
-  if (theme === "auto") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = theme;
-  by("theme").value = theme;
-}
-
-by("language").addEventListener("change", (e) => { remember("language", e.target.value); speak(e.target.value); });
-by("theme").addEventListener("change", (e) => { remember("theme", e.target.value); paint(e.target.value); });
 addEventListener("popstate", () => { read(); load(); });
 document.addEventListener("visibilitychange", () => !document.hidden && data && data.until_ms < data.end_ms && load());
 
-paint(recall("theme") ?? "auto");
 read();
-speak(recall("language") ?? w.preferred());
+languageAndColours(spoken);

@@ -1,6 +1,7 @@
 // The page's life: language and colours, the stream and its losses, and who draws what.
 
 import { Alarms } from "./alarms.js";
+import { languageAndColours } from "./choices.js";
 import { className, h, text } from "./dom.js";
 import { Plcs } from "./plcs.js";
 import * as sections from "./sections.js";
@@ -11,9 +12,6 @@ const by = (id) => document.getElementById(id);
 const SILENCE_MS = 5000;
 const RETRY_MS = 3000;
 const HIDDEN_MS = 60000;
-
-const remember = (key, value) => { try { localStorage.setItem(key, value); } catch { /* private mode */ } };
-const recall = (key) => { try { return localStorage.getItem(key); } catch { return null; } };
 
 let status = null;
 let skewMs = 0; // the box's clock less ours
@@ -27,12 +25,7 @@ const alarms = new Alarms(now);
 
 // -- words and colours --------------------------------------------------------------------
 
-function speak(language) {
-  w.choose(language);
-  by("language").value = w.language;
-  for (const node of document.querySelectorAll("[data-t]")) node.textContent = w.t(node.dataset.t);
-  for (const node of document.querySelectorAll("[data-tp]")) node.placeholder = w.t(node.dataset.tp);
-  document.querySelector(".skip").textContent = w.t("skip");
+function spoken() {
   by("jump").setAttribute("aria-label", w.t("nav"));
   by("jump").replaceChildren(...["alarms", "plcs", "outputs", "mirrors", "processes", "events"].map((id) => {
     const link = document.createElement("a");
@@ -52,16 +45,6 @@ function redraw() {
   draw();
   if (had) connect();
 }
-
-function paint(theme) {
-  if (theme === "auto") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = theme;
-  by("theme").value = theme;
-}
-
-by("language").addEventListener("change", (e) => { remember("language", e.target.value); speak(e.target.value); });
-by("theme").addEventListener("change", (e) => { remember("theme", e.target.value); paint(e.target.value); redraw(); });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 
 // -- the stream ---------------------------------------------------------------------------
 
@@ -142,6 +125,5 @@ document.addEventListener("visibilitychange", () => {
   else if (!source) connect();
 });
 
-paint(recall("theme") ?? "auto");
-speak(recall("language") ?? w.preferred());
+languageAndColours(spoken, redraw);
 connect();

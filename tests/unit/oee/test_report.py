@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.oee.report import PARTS, report
+from services.oee.core.figures import PARTS
+from services.oee.report import report
 from tests.unit.oee.kit import MIN, at
 
 BEGIN = at("22:00")
