@@ -35,7 +35,6 @@ say "unit tests"
 if $all; then
   say "process, end-to-end and chaos tests"
   # A file is one worker's: some tests of a file build on each other (tests/process/install).
-  # Three, for two cores: these tests wait more than they compute.
   "$bin/pytest" -q -n 2 --dist loadfile -m "not timing" tests/process tests/e2e tests/chaos "$@"
   say "tests that measure time: nothing of ours runs beside them"
   "$bin/pytest" -q -m timing tests/process tests/e2e tests/chaos "$@"

@@ -12,9 +12,7 @@ import typer
 from bus import topology
 from bus.sockets import Bus
 from services.cli.asker import Asker
-from services.cli.common import ConfigOption, JsonOption, console, fail, load_site
-from services.runtime import moments
-from services.runtime.clock import now_ms
+from services.cli.common import ConfigOption, JsonOption, console, fail, load_site, time_range
 from services.runtime.errors import EXIT_USAGE
 from services.runtime.site import Site
 
@@ -66,13 +64,9 @@ def backfill(
         fail(f"{plc} is of {tenant}, of whom {output!r} gets nothing (`locatarios:`)", EXIT_USAGE)
     if not begin:
         fail("say since when: --from", EXIT_USAGE)
-    ends, now = [], now_ms()
-    for name, said in (("--from", begin), ("--to", end)):
-        try:
-            ends.append(moments.moment_ms(said, now))
-        except ValueError as e:
-            fail(f"{name}: {e}", EXIT_USAGE)
-    job = ask("send", plc=plc, locatario=tenant, begin_ms=ends[0], end_ms=ends[1], rate_per_s=rate)
+    begin_ms, end_ms = time_range(begin, end)
+    ends = {"begin_ms": begin_ms, "end_ms": end_ms}
+    job = ask("send", plc=plc, locatario=tenant, rate_per_s=rate, **ends)
     if as_json:
         print(json.dumps(job))
         return

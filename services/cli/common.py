@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import tzinfo
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
-from services.runtime import loader
+from services.runtime import loader, moments
+from services.runtime.clock import now_ms
 from services.runtime.errors import EXIT_FAILURE, EXIT_USAGE, ConfigError
 from services.runtime.site import Site
 
@@ -30,6 +32,21 @@ MAX_PRINTED = 500
 # Without emoji: of a fingerprint `:AB:` would become one.
 console = Console(emoji=False)
 error_console = Console(stderr=True, emoji=False)
+
+
+def time_range(begin: str, end: str, zone: tzinfo | None = None) -> tuple[int, int]:
+    """`--from` and `--to` as Unix ms; ``zone``: of what says none, if not this PC's. Ends the
+    command where they are no times, or none lies between them.
+    """
+    now, ends = now_ms(), []
+    for name, said in (("--from", begin), ("--to", end)):
+        try:
+            ends.append(moments.moment_ms(said, now, zone))
+        except ValueError as e:
+            fail(f"{name}: {e}", EXIT_USAGE)
+    if ends[0] >= ends[1]:
+        fail(f"--from {begin!r} does not lie before --to {end!r}", EXIT_USAGE)
+    return ends[0], ends[1]
 
 
 def load_site(config: Path | None) -> Site:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,7 +20,7 @@ from rich.table import Table
 
 from bus.sockets import Bus
 from services.cli.asker import Asker
-from services.cli.common import ConfigOption, console, error_console, fail, load_site
+from services.cli.common import ConfigOption, console, error_console, fail, load_site, time_range
 from services.cli.history_rows import (
     RAW_COLUMNS,
     STEP_COLUMNS,
@@ -43,8 +44,6 @@ TABLE_STEPS, TABLE_ROWS = 40, 500
 # Of so long it is also said what is not known: that reads every message.
 WHY_MS = 24 * 3_600_000
 WHY_SHOWN = 10
-# A PLC whose last message is not older may well hold its values: it sends when they change.
-HELD_MS = 65_000
 
 _PLACE = ("plc", "group", "machine", "field", "unit")
 Ask = Callable[..., Any]
@@ -106,7 +105,7 @@ def history(
             "a table is not written to a file: --out needs --format csv, json or parquet",
             EXIT_USAGE,
         )
-    begin_ms, end_ms = _range(begin, end)
+    begin_ms, end_ms = time_range(begin, end)
     step_ms = _step_ms(step, form, end_ms - begin_ms)
     site = load_site(config)
     with asker(site) as ask:
@@ -131,18 +130,6 @@ def history(
         error_console.print(f"{count} rows")
 
 
-def _range(begin: str, end: str) -> tuple[int, int]:
-    now, ends = now_ms(), []
-    for name, said in (("--from", begin), ("--to", end)):
-        try:
-            ends.append(moments.moment_ms(said, now))
-        except ValueError as e:
-            fail(f"{name}: {e}", EXIT_USAGE)
-    if ends[0] >= ends[1]:
-        fail(f"--from {begin!r} does not lie before --to {end!r}", EXIT_USAGE)
-    return ends[0], ends[1]
-
-
 def _step_ms(said: str, form: Format, range_ms: int) -> int | None:
     """None: every value."""
     if said == "raw" or (not said and form is not Format.table):
@@ -161,8 +148,6 @@ def _step_ms(said: str, form: Format, range_ms: int) -> int | None:
 
 def _floored(begin_ms: int, step_ms: int) -> int:
     """Steps begin where a clock on this PC's wall would: hours at :00, days at midnight."""
-    from datetime import UTC, datetime
-
     local = datetime.fromtimestamp(begin_ms / 1_000, UTC).astimezone()
     offset_ms = round((local.utcoffset() or local - local).total_seconds() * 1_000)
     return begin_ms - (begin_ms + offset_ms) % step_ms
@@ -243,8 +228,6 @@ def _say_unknown(ask: Ask, chosen: list[Series], begin_ms: int, end_ms: int) -> 
         return
     for stream in dict.fromkeys(s.identity[:4] for s in chosen):
         found = ask("unknown", stream=list(stream), begin_ms=begin_ms, end_ms=end_ms)["unknown"]
-        if found and found[-1]["why"] == "silent" and end_ms - found[-1]["begin_ms"] < HELD_MS:
-            found.pop()
         where = "/".join(filter(None, stream[1:]))
         for u in found[:WHY_SHOWN]:
             ends = (moments.iso(u[k])[:19].replace("T", " ") for k in ("begin_ms", "end_ms"))

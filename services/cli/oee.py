@@ -12,12 +12,20 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from services.cli.common import ConfigOption, JsonOption, console, error_console, fail, load_site
+from services.cli.common import (
+    ConfigOption,
+    JsonOption,
+    console,
+    error_console,
+    fail,
+    load_site,
+    time_range,
+)
 from services.cli.history import asker
 from services.oee.core.calendar import Calendar
 from services.oee.core.figures import PARTS
 from services.oee.report import duration, report
-from services.runtime import moments, oee_rules
+from services.runtime import oee_rules
 from services.runtime.clock import now_ms
 from services.runtime.errors import EXIT_USAGE
 from services.runtime.site import Site
@@ -71,7 +79,7 @@ def oee(
     args: dict[str, Any] = {"machine": machine}
     with asker(site) as ask:
         if begin:
-            args["begin_ms"], args["end_ms"] = _range(site, begin, end)
+            args["begin_ms"], args["end_ms"] = time_range(begin, end, _zone(site))
             args |= {"by": "shift"} if by_shift else {}
         else:
             args["shift"] = shift or _default(ask)
@@ -104,10 +112,7 @@ def shifts(
     site = _site(config)
     now = now_ms()
     zone = _zone(site)
-    begin_ms = _moment("--from", begin, now, zone)
-    end_ms = _moment("--to", end, now, zone) if end else now + 7 * 86_400_000
-    if begin_ms >= end_ms:
-        fail(f"--from {begin!r} does not lie before --to {end!r}", EXIT_USAGE)
+    begin_ms, end_ms = time_range(begin, end or str(now + 7 * 86_400_000), zone)
     if end_ms - begin_ms > MAX_DAYS * 86_400_000:
         fail(f"a time is at most {MAX_DAYS} days long", EXIT_USAGE)
     calendar = Calendar.from_spec(oee_rules.spec(site)["shifts"], zone)
@@ -147,21 +152,6 @@ def _default(ask: Any) -> str:
     now = now_ms()
     found = ask("shifts", begin_ms=now, end_ms=now + 1)["shifts"]
     return "now" if found else "last"
-
-
-def _range(site: Site, begin: str, end: str) -> tuple[int, int]:
-    now, zone = now_ms(), _zone(site)
-    ends = _moment("--from", begin, now, zone), _moment("--to", end, now, zone)
-    if ends[0] >= ends[1]:
-        fail(f"--from {begin!r} does not lie before --to {end!r}", EXIT_USAGE)
-    return ends
-
-
-def _moment(option: str, text: str, now: int, zone: ZoneInfo) -> int:
-    try:
-        return moments.moment_ms(text, now, zone)
-    except ValueError as e:
-        fail(f"{option}: {e}", EXIT_USAGE)
 
 
 def _at(ms: int, zone: ZoneInfo) -> str:

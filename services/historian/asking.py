@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from services.historian.bounds import MAX_POINTS, MAX_SERIES, Bound, TooMuch
+from services.historian.known import Known
 from services.historian.reading import History, Series, Stream
 from services.historian.shapes import DAY_MS, HOUR_MS, MINUTE_MS
 from services.runtime.clock import now_ms
@@ -120,7 +121,12 @@ def _rolled(history: History, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(history: History, args: dict[str, Any]) -> dict[str, Any]:
-    found = history.known(Stream(*args["stream"]), *_range(args))
+    stream, ends = Stream(*args["stream"]), _range(args)
+    found = history.known(stream, *ends)
+    # A PLC that spoke just now may well hold its values: it sends when they change.
+    held_since_ms = now_ms() - Known.load(history.folder).hold_ms(stream)
+    if found and found[-1].why == "silent" and found[-1].begin_ms > held_since_ms:
+        found.pop()
     return {"unknown": [asdict(u) for u in found]}
 
 

@@ -13,15 +13,9 @@ import orjson
 
 from services.historian.shapes import Stream
 from services.runtime import files
+from services.runtime.measured import COUNTER_BITS, HOLD_MS
 
 FILE = "series.json"
-# What values hold where the configuration does not know the group (any more): `max_silence`'s
-# default, and slack.
-HOLD_MS = 65_000
-_BITS = {
-    "BYTE": 8, "SINT": 8, "USINT": 8, "INT": 16, "UINT": 16, "WORD": 16, "DINT": 32, "UDINT": 32,
-    "DWORD": 32, "LINT": 64, "ULINT": 64, "LWORD": 64,
-}  # fmt: skip
 
 
 class FieldInfo(NamedTuple):
@@ -35,7 +29,7 @@ class FieldInfo(NamedTuple):
     @property
     def span(self) -> int:
         """How many different values its counter has; 0 where it does not go round."""
-        bits = 0 if self.scaled else _BITS.get(self.type, 0)
+        bits = 0 if self.scaled else COUNTER_BITS.get(self.type, 0)
         return 2**bits if bits else 0
 
 

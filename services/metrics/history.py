@@ -36,8 +36,6 @@ MAX_TEXT = 400
 RAW_MS = 10 * 60_000
 # Up to so long it is also asked why something is not known: that reads every message.
 WHY_MS = 24 * 3_600_000
-# A PLC whose last message is not older may well hold its values: it sends when they change.
-HELD_MS = 65_000
 # The list of series changes seldom, and the page asks for it at each letter.
 FRESH_S = 5.0
 
@@ -131,10 +129,7 @@ class History:
                 answer = await self._ask("unknown", {"stream": stream, **ends})
             except Refused:
                 continue  # too many messages: the roll-ups say what is known, only not why
-            spans = found[one["stream"]] = answer["unknown"]
-            last = spans[-1] if spans else None
-            if last and last["why"] == "silent" and now_ms() - last["begin_ms"] < HELD_MS:
-                spans.pop()
+            found[one["stream"]] = answer["unknown"]
         return found
 
     async def _rows(self, query: QueryParams) -> Json:

@@ -1,4 +1,6 @@
-"""What a measured value says when it is compared or counted: alerts and OEE ask the same."""
+"""What a measured value says when it is compared or counted, and how long: alerts, history and OEE
+ask the same.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+# For how long a value is held where nothing else is known: `max_silence`'s default, and slack for a
+# scan and a slow line.
+HOLD_MS = 65_000
 # What a fall of a counter by more than half its range means: it passed its end (bits of S7 types).
 COUNTER_BITS = {
     "SINT": 8, "USINT": 8, "BYTE": 8, "INT": 16, "UINT": 16, "WORD": 16,

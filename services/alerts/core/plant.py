@@ -11,10 +11,8 @@ from services.alerts.core.plc import Plc, Stream
 from services.alerts.core.rule import Condition, Rule
 from services.alerts.core.transition import OK, Place, Transition
 from services.alerts.core.watch import Watch
+from services.runtime.measured import HOLD_MS
 
-# What a value is held for where nothing else is known: `max_silence`'s default, and slack for a
-# scan and a slow line.
-HOLD_MS = 65_000
 LATE_AFTER_MS = 300_000
 # Whoever may publish for a PLC chooses names; what is known of them must end somewhere.
 STREAMS_PER_PLC = 1_000

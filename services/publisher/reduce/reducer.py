@@ -14,11 +14,10 @@ from services.publisher.reduce.memory import Change, Memory, PlcKey, StreamKey, 
 from services.publisher.reduce.stream import Stream, Sum
 from services.runtime.clock import now_ms
 from services.runtime.errors import Unavailable
+from services.runtime.measured import HOLD_MS
 from services.runtime.process import Process
 
 TICK_S = 1.0
-# Of a group that is not configured (any more): `max_silence`'s default, and slack.
-HOLD_MS = 65_000
 # What a message that nobody foresaw may raise: it is said, and passed over.
 MALFORMED = (
     ValueError, TypeError, OverflowError, KeyError, AttributeError, RecursionError,
