@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -54,15 +55,22 @@ class HistorySite:
             return any(s[2] == "plc_offline" and s[1] - s[0] >= least_ms for s in spans)
 
         until(lambda: offline(seconds * 1_000), 20 + seconds, self.site.logs)
+        back_ms = time.time() * 1_000
         self.simulator.tell("up prensa-01")
-        self.wait_good()
+        self.wait_good(back_ms)
 
-    def wait_good(self) -> None:
-        """Returns when the newest value of `KEY` is good."""
+        def told() -> bool:
+            events = self.get("/api/history/events?from=-1h").json()["events"]
+            return any(e["code"] == "plc_online" and e["ts"] > back_ms for e in events)
+
+        until(told, 20, self.site.logs)
+
+    def wait_good(self, after_ms: float = 0.0) -> None:
+        """Returns when the newest value of `KEY` is good, and newer than ``after_ms``."""
 
         def good() -> bool:
-            found = self.get(f"/api/history?series={KEY}&from=-1m&step=raw").json()
-            return bool(found["series"][0]["quality"][-1:] == [0])
+            found = self.get(f"/api/history?series={KEY}&from=-1m&step=raw").json()["series"][0]
+            return bool(found["quality"][-1:] == [0] and found["ts"][-1] > after_ms)
 
         until(good, 20, self.site.logs)
 

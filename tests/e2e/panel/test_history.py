@@ -33,7 +33,6 @@ def browser() -> Iterator[Browser]:
 def box() -> Iterator[HistorySite]:
     with history_site() as box:
         box.wait_recorded()
-        box.down(1.5)
         yield box
 
 
@@ -70,6 +69,7 @@ def test_values_gaps_alarms_and_events_on_one_axis(
     browser: Browser, box: HistorySite, language: str, size: tuple[int, int], dark: bool
 ) -> None:
     says, name = SAYS[language], f"history-{language[:2]}-{size[0]}"
+    box.down(1.5)
     with page(browser, size, language, dark) as (tab, console):
         tab.goto(f"{box.url}/history?{THREE}&last=60")
         drawn(tab)
@@ -103,7 +103,7 @@ def test_values_gaps_alarms_and_events_on_one_axis(
         # The cursor, by keyboard: back to a moment of which nothing is known.
         tab.locator("#plot").focus()
         first = tab.locator("#values tr").first
-        for _ in range(200):
+        for _ in range(300):  # a minute of values
             tab.keyboard.press("ArrowLeft")
             if says["away"] in first.inner_text():
                 break
