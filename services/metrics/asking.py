@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Any
 
 import orjson
-import zmq
 from starlette.responses import Response
 
 from bus import topology
-from bus.frames import Reply, Request
-from bus.sockets import Bus
+from bus.asking import NoAnswer, ask
+from bus.frames import Request
 from services.runtime.errors import Unavailable
 
 # Shorter than what a stopping process is given.
@@ -54,25 +52,13 @@ class Peer:
             self._waiting -= 1
 
     def _ask_now(self, verb: str, args: dict[str, Any]) -> Any:
-        """A socket for each question: one that was not answered must not spoil the next."""
         if not topology.socket_path(self._runtime, self._wire).exists():
             raise Unavailable("away", f"no {self._who.removeprefix('the ')} runs here")
-        bus = Bus(self._runtime)
         try:
-            port = bus.connect(self._wire)
-            end_s = time.monotonic() + self._answer_s
-            while not port.send(Request(verb, args)):
-                if time.monotonic() > end_s:
-                    raise Unavailable("silent", f"{self._who} does not answer")
-                time.sleep(0.005)
-            left_ms = max(0, round((end_s - time.monotonic()) * 1_000))
-            if not port.socket.poll(left_ms, zmq.POLLIN):
-                raise Unavailable("silent", f"{self._who} does not answer")
-            reply = port.receive()
-        finally:
-            bus.close()
-        if not isinstance(reply, Reply):
-            raise Unavailable("silent", f"{self._who} is of another version")
+            reply = ask(self._runtime, self._wire, Request(verb, args), self._answer_s)
+        except NoAnswer as e:
+            does = "is of another version" if e.why == "version" else "does not answer"
+            raise Unavailable("silent", f"{self._who} {does}") from None
         if reply.error:
             raise Refused(409, "refused", reply.error)
         return reply.result

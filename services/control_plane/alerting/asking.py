@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import zmq
-
-from bus.frames import Reply, Request
-from bus.sockets import Bus
+from bus.asking import NoAnswer, ask
+from bus.frames import Request
 from services.control_plane.problems import Refusal
 
-# Of a process that is there; one that is not is given a quarter of it.
+# Of a process that is there (bus/asking.py).
 ANSWER_S = 2.0
 
 
@@ -23,22 +21,13 @@ class Engines:
 
     def ask(self, tenant: str, verb: str, **args: Any) -> Any:
         """The answer's result. Raises Refusal where the process is away, or says no."""
-        bus = Bus(self._runtime)
+        question = Request(verb, {**args, "tenant": tenant})
         try:
-            port = bus.connect("alarms")
-            wait_ms = int(ANSWER_S * 1_000)
-            # No socket, no answer: the process is not there at all.
-            sent = port.socket.poll(wait_ms // 4, zmq.POLLOUT) and port.send(
-                Request(verb, {**args, "tenant": tenant})
-            )
-            answered = sent and port.socket.poll(wait_ms, zmq.POLLIN)
-            reply = port.receive() if answered else None
-        finally:
-            bus.close()
-        if not sent:
-            raise Refusal("alerts-away", reason="it does not answer")
-        if not isinstance(reply, Reply):
-            raise Refusal("alerts-unanswered", wait_s=ANSWER_S)
+            reply = ask(self._runtime, "alarms", question, ANSWER_S)
+        except NoAnswer as e:
+            if e.why == "away":
+                raise Refusal("alerts-away", reason="it does not answer") from None
+            raise Refusal("alerts-unanswered", wait_s=ANSWER_S) from None
         if reply.error:
             raise Refusal("alerts-away", reason=reply.error)
         return reply.result

@@ -15,12 +15,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import zmq
 from asyncua import ua
 from asyncua.server.address_space import AddressSpace
 
-from bus.frames import Reply, Request
-from bus.sockets import Bus
+from bus.asking import NoAnswer, ask
+from bus.frames import Request
 from services.publisher.opcua import values
 from services.publisher.opcua.points import NULL, Point
 from services.runtime.clock import now_ms
@@ -271,29 +270,15 @@ class Past:
 
     async def _ask(self, verb: str, args: dict[str, Any]) -> dict[str, Any]:
         async with self._lock:
-            reply = await asyncio.to_thread(_ask, self._runtime, Request(verb, args))
-        if reply is None:
-            raise Refused(_C.BadResourceUnavailable)
+            question = Request(verb, args)
+            try:
+                reply = await asyncio.to_thread(ask, self._runtime, "history", question, ANSWER_S)
+            except NoAnswer:
+                raise Refused(_C.BadResourceUnavailable) from None
         if reply.error:  # more than one question may cost
             raise Refused(_C.BadRequestTooLarge)
         found: dict[str, Any] = reply.result
         return found
-
-
-def _ask(runtime: Path, question: Request) -> Reply | None:
-    """In a thread; None where nobody answers. A socket for each: one whose answer was lost asks no
-    other question.
-    """
-    bus = Bus(runtime)
-    try:
-        port = bus.connect("history")
-        port.socket.poll(round(ANSWER_S * 1_000), zmq.POLLOUT)
-        if port.send(question) and port.socket.poll(round(ANSWER_S * 1_000)):
-            frame = port.receive()
-            return frame if isinstance(frame, Reply) else None
-        return None
-    finally:
-        bus.close()
 
 
 def _series(node: ua.NodeId) -> list[str]:
