@@ -81,7 +81,9 @@ class Service:
         """Returns at the READY line."""
 
         def ready() -> bool:
-            assert self.process.poll() is None or self.said('"READY"'), self.stderr()
+            if self.process.poll() is not None:
+                self._reader.join(5)  # what it has said may not have been read yet
+                assert self.said('"READY"'), self.stderr()
             return self.said('"READY"')
 
         until(ready, timeout_s, self.stderr)

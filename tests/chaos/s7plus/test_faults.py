@@ -9,5 +9,5 @@ def test_delivered_and_gaps_are_what_was_acquired() -> None:
     with Plant() as plant:
         verdict, faults = run(plant, kills=9, seed=4)
     assert faults
-    assert verdict.acquired > 50
+    assert verdict.acquired > 20
     assert verdict.good, verdict
